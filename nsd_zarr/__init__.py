@@ -1,0 +1,35 @@
+"""Turn Natural Scenes Dataset session files into one trial-chunked Zarr store, and read single trials from it.
+
+>>> import nsd_zarr
+>>> report = nsd_zarr.convert("betas_folder", "subj01.zarr")  # doctest: +SKIP
+>>> ds = nsd_zarr.open_dataset("subj01.zarr")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nsd_zarr.conversion.run import ConversionReport, convert
+    from nsd_zarr.conversion.verify import VerifyReport, verify
+    from nsd_zarr.read.dataset import open_dataset
+
+__all__ = ["ConversionReport", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
+
+_HOMES = {
+    "convert": "nsd_zarr.conversion.run",
+    "ConversionReport": "nsd_zarr.conversion.run",
+    "verify": "nsd_zarr.conversion.verify",
+    "VerifyReport": "nsd_zarr.conversion.verify",
+    "open_dataset": "nsd_zarr.read.dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, so that importing the package costs nothing and pulls in neither Dask nor xarray.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("nsd-zarr")
+    raise AttributeError(f"module 'nsd_zarr' has no attribute {name!r}")

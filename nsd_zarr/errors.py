@@ -1,0 +1,82 @@
+"""The tree of errors, grouped by what the caller does next, and their exit codes."""
+
+from __future__ import annotations
+
+import copyreg
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class NsdZarrError(Exception):
+    """Anything that this package refuses or finds, told in one paragraph.
+
+    The paragraph reads "where: what was found, what was expected. What to do. [file]". Low layers do not
+    know the session or the file: the border that does sets `session` and `path` on the way up, and the text
+    follows. Pickles with all its attributes, so that Dask shows it as it was raised.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        hint: str = "",
+        path: Path | str | None = None,
+        session: int | None = None,
+        expected: Any = None,
+        found: Any = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+        self.path = path
+        self.session = session
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        where = f"session {self.session:02d}: " if self.session is not None else ""
+        hint = f" {self.hint}" if self.hint else ""
+        path = f" [{self.path}]" if self.path is not None else ""
+        return f"{where}{self.problem.rstrip('.')}.{hint}{path}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only attributes travel as state: the default would call the class with args alone.
+        return copyreg.__newobj__, (type(self), self.problem), self.__dict__  # type: ignore[attr-defined]
+
+
+class ConfigError(NsdZarrError, ValueError):
+    """An option or a key of the configuration is wrong: correct it."""
+
+    exit_code = 2
+
+
+class SourceError(NsdZarrError, OSError):
+    """A session file is missing, unfit or cut short: mend or leave out the source."""
+
+    exit_code = 3
+
+
+class StoreError(NsdZarrError, OSError):
+    """The store is missing, is something else, is in use, or is finished with other settings."""
+
+    exit_code = 4
+
+
+class ResumeRefused(NsdZarrError, RuntimeError):
+    """Sources or settings changed since the run began: decide which are right."""
+
+    exit_code = 5
+
+
+class DoesNotFit(NsdZarrError, MemoryError):
+    """Memory, disk space, inodes or a quota do not suffice: give more, or ask for less."""
+
+    exit_code = 6
+
+
+class DamageFound(NsdZarrError, ValueError):
+    """A stored value is lost or damaged, or differs from its source."""
+
+    exit_code = 1

@@ -1,0 +1,144 @@
+"""The numbers and words of the dataset: dimension names, scale, shard geometry, session and trial arithmetic. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NewType
+
+SessionNumber = NewType("SessionNumber", int)
+"""A scan session, counted from 1 as in its file name."""
+TrialInSession = NewType("TrialInSession", int)
+"""A trial, counted from 0 in its session."""
+TrialInStore = NewType("TrialInStore", int)
+"""A trial, counted from 0 along the store."""
+
+TRIALS_PER_SESSION = 750
+"""Trials in a session of the core experiment. Source: data manual, "Experiments". Used where synthetic
+data are made; a conversion takes the count from the files."""
+RUNS_PER_SESSION = 12
+"""Runs in a session: odd runs show 63 stimuli, even runs 62. Source: data manual, "Experiments"."""
+COUNTS_PER_PERCENT = 300
+"""Stored counts for one percent signal change. Source: data manual, "Functional data (NSD)".
+The only place of this number. Divide by float32 300; never multiply by the reciprocal, which differs in
+the last bit for 19,116 of the 65,536 int16 codes."""
+DEFAULT_DATASET = "betas"
+"""Name of the one dataset in a session file. Source: the authors' export code, export.m."""
+DECODED_SHARD_BYTES = 128 * 2**20
+"""A shard holds at most this many decoded bytes unless told otherwise. Gives 75 trials a shard at
+(750, 83, 104, 81) int16 and 25 at (750, 150, 150, 100): 400 and 1,200 files for 40 sessions, few enough
+for any file system, and a task of about 0.15 s, small enough to balance over threads."""
+
+DTYPE_BYTES = {
+    f"{kind}{8 * size}": size
+    for kind, sizes in {"int": (1, 2, 4, 8), "uint": (1, 2, 4, 8), "float": (2, 4, 8)}.items()
+    for size in sizes
+}
+"""Bytes of a value of each dtype that a store can hold: Zarr v3's core integers and floats."""
+
+
+def make_dims(ndim: int) -> tuple[str, ...]:
+    """Dimension names of betas of *ndim* dimensions: volumes (trial, z, y, x), surfaces (trial, vertex)."""
+    names = {4: ("trial", "z", "y", "x"), 2: ("trial", "vertex")}
+    if ndim not in names:
+        raise ValueError(f"betas have 4 dimensions (volumes) or 2 (surfaces), not {ndim}")
+    return names[ndim]
+
+
+def divisors(number: int) -> Iterator[int]:
+    """All divisors of *number* (>= 1), smallest first."""
+    return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
+
+
+def choose_trials_per_shard(trials_per_session: int, trial_bytes: int) -> int:
+    """The largest divisor of *trials_per_session* that keeps a decoded shard within DECODED_SHARD_BYTES.
+
+    At least one trial, however large. A pure function of shape and dtype, so that the same sources give
+    the same store everywhere. The only place of this rule.
+    """
+    most = max(1, DECODED_SHARD_BYTES // max(1, trial_bytes))
+    return max(count for count in divisors(trials_per_session) if count <= most)
+
+
+def runs_of(trials_per_session: int) -> list[int]:
+    """Trials in each of a session's twelve runs: 63, 62, 63, ... for 750, nearly equal lengths for other counts.
+
+    The only place of this rule.
+    """
+    if trials_per_session == TRIALS_PER_SESSION:
+        return [63, 62] * (RUNS_PER_SESSION // 2)
+    short, longer = divmod(trials_per_session, RUNS_PER_SESSION)
+    return [short + (run < longer) for run in range(RUNS_PER_SESSION)]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How sessions, trials and shards of one store lie."""
+
+    sessions: tuple[SessionNumber, ...]
+    """Session numbers, ascending; their trials follow each other along the store."""
+    trials_per_session: int
+    """Trials in every session."""
+    trials_per_shard: int
+    """Trials in every shard; divides trials_per_session, so a shard never crosses a session border."""
+    volume_shape: tuple[int, ...]
+    """Shape of one trial: (z, y, x), or (vertex,) for surfaces."""
+    dtype: str
+    """Stored dtype as NumPy names it, without byte order ("int16")."""
+
+    def __post_init__(self) -> None:
+        if self.trials_per_session % self.trials_per_shard:
+            raise ValueError(
+                f"{self.trials_per_shard} trials per shard do not divide {self.trials_per_session} trials per session"
+            )
+
+    @property
+    def trials(self) -> int:
+        """Trials in the whole store."""
+        return len(self.sessions) * self.trials_per_session
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the betas array, (trial, z, y, x) or (trial, vertex)."""
+        return (self.trials, *self.volume_shape)
+
+    @property
+    def voxels(self) -> int:
+        """Values in one trial."""
+        return math.prod(self.volume_shape)
+
+    @property
+    def trial_bytes(self) -> int:
+        """Decoded bytes of one trial."""
+        return self.voxels * DTYPE_BYTES[self.dtype]
+
+    @property
+    def shards_per_session(self) -> int:
+        """Shards in every session."""
+        return self.trials_per_session // self.trials_per_shard
+
+    @property
+    def shards(self) -> int:
+        """Shards in the whole store."""
+        return len(self.sessions) * self.shards_per_session
+
+    def first_trial(self, session: SessionNumber) -> TrialInStore:
+        """The first trial of *session* in the store. The only place of this rule."""
+        return TrialInStore(self.sessions.index(session) * self.trials_per_session)
+
+    def locate_trial(self, trial: int) -> tuple[SessionNumber, TrialInSession]:
+        """Session and trial in session of trial *trial* of the store. Raises IndexError outside 0 .. trials - 1."""
+        if not 0 <= trial < self.trials:
+            raise IndexError(f"trial {trial} is outside the store's {self.trials} trials")
+        position, inside = divmod(trial, self.trials_per_session)
+        return self.sessions[position], TrialInSession(inside)
+
+    def session_shards(self, session: SessionNumber) -> range:
+        """Numbers of the shards that belong to *session*."""
+        first = self.first_trial(session) // self.trials_per_shard
+        return range(first, first + self.shards_per_session)
+
+    def shard_trials(self, shard: int) -> range:
+        """Trials of the store that lie in shard *shard*."""
+        return range(shard * self.trials_per_shard, (shard + 1) * self.trials_per_shard)
