@@ -1,0 +1,29 @@
+"""Synthetic NSD roots: the dataset's own layout, made on the fly from a seed, with known truths planted."""
+
+from __future__ import annotations
+
+from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi
+from nsd_zarr.simulate.images import make_73k_ids, make_image_features, make_image_order
+from nsd_zarr.simulate.recipe import LAYOUTS, Simulation
+from nsd_zarr.simulate.root import SimulatedRoot, locate_root, simulate_root
+from nsd_zarr.simulate.trial_table import RESPONSE_COLUMNS, make_trial_table
+from nsd_zarr.simulate.voxels import VoxelTruth, make_planted_ncsnr, make_voxel_truth
+
+__all__ = [
+    "LAYOUTS",
+    "RESPONSE_COLUMNS",
+    "ROI_LABELS",
+    "SimulatedRoot",
+    "Simulation",
+    "VoxelTruth",
+    "locate_root",
+    "make_73k_ids",
+    "make_brain_mask",
+    "make_image_features",
+    "make_image_order",
+    "make_planted_ncsnr",
+    "make_roi",
+    "make_trial_table",
+    "make_voxel_truth",
+    "simulate_root",
+]

@@ -1,0 +1,122 @@
+"""The recipe of a synthetic root: everything that decides its bytes, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nsd_zarr.errors import ConfigError
+from nsd_zarr.layout import TRIALS_PER_SESSION
+
+LAYOUTS = ("nsd", "contiguous", "gzip")
+"""How a session file may lie: one voxel per chunk as delivered, one block, or one compressed trial per chunk."""
+SUBJECTS = range(1, 9)
+"""Subjects of the dataset. Source: data manual, "Behavioral data"."""
+MOST_SESSIONS = 40
+"""Most sessions that any subject has. Source: data manual, "Experiments"."""
+MOST_TRIALS = 30_000
+"""Trials of a whole experiment: 10,000 images, each shown three times. Source: data manual, "Experiments"."""
+VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
+"""Edge of a voxel in mm for each volume space. Source: data manual, "Functional data (NSD)"."""
+BETAS = ("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR")
+"""Preparations that the dataset has as volumes. Source: data manual, "Functional data (NSD)"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What to simulate. Equal recipes give equal roots. Raises ConfigError if it cannot be made."""
+
+    sessions: int = 3
+    """Number of sessions, 1 to 40; they are numbered from 1."""
+    shape: tuple[int, int, int, int] = (TRIALS_PER_SESSION, 83, 104, 81)
+    """Shape of one session: (trials, z, y, x), each at least 2. The default is subject 1 at 1.8 mm."""
+    layout: str = "nsd"
+    """How the session files lie, one of LAYOUTS."""
+    seed: int = 0
+    """Seed of every random choice, not negative."""
+    subject: int = 1
+    """Subject number, 1 to 8; enters the seed of everything but the image features."""
+    space: str = "func1pt8mm"
+    """Volume space, a key of VOXEL_MM: names the folders and sets the voxel size."""
+    betas: str = "betas_fithrf_GLMdenoise_RR"
+    """Preparation, one of BETAS: names the folder."""
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        check_range("sessions", self.sessions, 1, MOST_SESSIONS)
+        check_range("subject", self.subject, SUBJECTS[0], SUBJECTS[-1])
+        check_choice("layout", self.layout, LAYOUTS)
+        check_choice("space", self.space, tuple(VOXEL_MM))
+        check_choice("betas", self.betas, BETAS)
+        check_seed(self.seed)
+        check_trials(self.sessions, self.trials_per_session)
+
+    @property
+    def trials_per_session(self) -> int:
+        """Trials in every session."""
+        return self.shape[0]
+
+    @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Shape of one trial: (z, y, x)."""
+        return self.shape[1:]
+
+    @property
+    def voxel_mm(self) -> float:
+        """Edge of a voxel in mm."""
+        return VOXEL_MM[self.space]
+
+
+def is_whole(value: object) -> bool:
+    """Whether *value* is an int; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse a *shape* that is not four whole numbers of at least 2."""
+    if len(shape) != 4 or not all(is_whole(length) and length >= 2 for length in shape):
+        # One trial cannot touch both int16 rails, one voxel along an axis cannot be inside and outside.
+        raise ConfigError(
+            f"shape {tuple(shape)} is not four whole numbers of at least 2",
+            hint="Give trials,z,y,x, for example 750,83,104,81.",
+            expected="(trials, z, y, x)",
+            found=shape,
+        )
+
+
+def check_range(name: str, value: int, first: int, last: int) -> None:
+    """Refuse a *value* that is not a whole number from *first* to *last*, both inclusive."""
+    if not is_whole(value) or not first <= value <= last:
+        raise ConfigError(
+            f"{name} {value!r} is not a whole number from {first} to {last}",
+            hint=f"The dataset itself has {first} to {last}: choose one of these.",
+            expected=(first, last),
+            found=value,
+        )
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a *value* that is none of *choices*."""
+    if value not in choices:
+        raise ConfigError(
+            f"{name} {value!r} is unknown", hint=f"Choose one of {', '.join(choices)}.", expected=choices, found=value
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a *seed* that NumPy's seed sequences cannot take."""
+    if not is_whole(seed) or seed < 0:
+        raise ConfigError(
+            f"seed {seed!r} is not a whole number of at least 0", hint="Give 0, 1, 2, ...", expected=0, found=seed
+        )
+
+
+def check_trials(sessions: int, trials_per_session: int) -> None:
+    """Refuse more trials than 10,000 images shown three times can fill."""
+    if sessions * trials_per_session > MOST_TRIALS:
+        raise ConfigError(
+            f"{sessions} sessions of {trials_per_session} trials are {sessions * trials_per_session:,} trials, "
+            f"more than the {MOST_TRIALS:,} of a whole experiment",
+            hint="Ask for fewer sessions or fewer trials.",
+            expected=MOST_TRIALS,
+            found=sessions * trials_per_session,
+        )
