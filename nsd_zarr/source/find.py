@@ -1,0 +1,174 @@
+"""Which session files a user means by SOURCE."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd_zarr.errors import SourceError
+from nsd_zarr.layout import SessionNumber
+
+_IN_FOLDER = re.compile(r"(?:[lr]h\.)?betas_session(\d+)\.hdf5", re.IGNORECASE)
+"""Names of session files in a betas folder. Source: data manual, "Functional data (NSD)"."""
+_IN_NAME = re.compile(r"session[_-]?(\d+)", re.IGNORECASE)
+"""Where the number stands in the name of a file that is given outright."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the betas folders below an NSD root is meant; None takes any."""
+
+    subject: int | None = None
+    """Subject, 1 to 8."""
+    space: str | None = None
+    """Folder name such as func1pt8mm."""
+    betas: str | None = None
+    """Folder name such as betas_fithrf_GLMdenoise_RR."""
+
+    @property
+    def folder_names(self) -> tuple[str, ...]:
+        """Folder names that the path of a betas folder must contain."""
+        subject = None if self.subject is None else f"subj{self.subject:02d}"
+        return tuple(name for name in (subject, self.space, self.betas) if name is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFile:
+    """One session and its file."""
+
+    session: SessionNumber
+    """Session number, from the file name."""
+    path: Path
+    """The file."""
+
+
+def find_session_files(words: Sequence[str | os.PathLike[str]], choice: Choice | None = None) -> list[SessionFile]:
+    """Session files that *words* (a folder, a glob, or files) name, ascending by session.
+
+    A folder without session files is searched downward for exactly one betas folder that fits *choice*. Touches
+    names only. Raises SourceError: nothing there, several betas folders, two files for one session.
+    """
+    choice = choice or Choice()
+    paths = [Path(word) for word in words]
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = _find_betas_folder(paths[0], choice)
+        return _number(_list_sessions(folder))
+    return _number(path for word in words for path in _expand(os.fspath(word)))
+
+
+def check_complete(files: Sequence[SessionFile], first: int) -> None:
+    """Refuse a gap between session *first* and the last one found. Raises SourceError."""
+    numbers = [file.session for file in files]
+    missing = sorted(set(range(first, max(numbers) + 1)) - set(numbers))
+    if missing:
+        raise SourceError(
+            f"{_name_sessions(missing)} missing: found {format_sessions(numbers)}, expected every session from "
+            f"{first} to {max(numbers)}",
+            hint=f"Fetch what is missing, or convert without it: --sessions {format_sessions(numbers)}.",
+            path=files[0].path.parent,
+            expected=list(range(first, max(numbers) + 1)),
+            found=numbers,
+        )
+
+
+def select_sessions(files: Sequence[SessionFile], wanted: Iterable[int]) -> list[SessionFile]:
+    """Just the sessions that were asked for. Raises SourceError when one is not there."""
+    by_number = {int(file.session): file for file in files}
+    missing = sorted(set(wanted) - set(by_number))
+    if missing:
+        raise SourceError(
+            f"{_name_sessions(missing)} missing: found {format_sessions(by_number)}, and --sessions asks for "
+            f"{format_sessions(wanted)}",
+            hint="Fetch what is missing, or ask for fewer.",
+            path=files[0].path.parent,
+            expected=sorted(wanted),
+            found=sorted(by_number),
+        )
+    return [by_number[number] for number in sorted(set(wanted))]
+
+
+def format_sessions(numbers: Iterable[int]) -> str:
+    """Session numbers as --sessions takes them: "1-3,5"."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def _name_sessions(numbers: Sequence[int]) -> str:
+    return f"session {numbers[0]:02d} is" if len(numbers) == 1 else f"sessions {format_sessions(numbers)} are"
+
+
+def _expand(word: str) -> list[Path]:
+    if os.path.exists(word):
+        if os.path.isdir(word):
+            raise SourceError(
+                "a folder among several sources", hint="Give one folder, or one glob, or files.", path=word
+            )
+        return [Path(word)]
+    found = sorted(Path(name) for name in glob.glob(word, recursive=True))
+    if not found:
+        raise SourceError("no such file or folder", hint="Check the path of SOURCE.", path=word)
+    return found
+
+
+def _list_sessions(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if _IN_FOLDER.fullmatch(path.name)]
+    except OSError as error:
+        raise SourceError(f"cannot list the folder: {error.strerror}", path=folder) from error
+
+
+def _find_betas_folder(top: Path, choice: Choice) -> Path:
+    if _list_sessions(top) and set(choice.folder_names) <= set(top.resolve().parts):
+        return top
+    folders = sorted(
+        Path(folder)
+        for folder, _, names in os.walk(top)
+        if any(map(_IN_FOLDER.fullmatch, names)) and set(choice.folder_names) <= set(Path(folder).resolve().parts)
+    )
+    if len(folders) == 1:
+        return folders[0]
+    asked = f" for {', '.join(choice.folder_names)}" if choice.folder_names else ""
+    if not folders:
+        raise SourceError(
+            f"no session files (betas_session*.hdf5) in this folder or below it{asked}",
+            hint="Give the folder that holds them, or an NSD root.",
+            path=top,
+        )
+    listing = "".join(f"\n  {folder.relative_to(top)}" for folder in folders)
+    raise SourceError(
+        f"{len(folders)} betas folders{asked} below this one, expected exactly one:{listing}\n",
+        hint="Name one with --subject, --space and --betas, or give its path as SOURCE.",
+        path=top,
+        found=folders,
+    )
+
+
+def _number(paths: Iterable[Path]) -> list[SessionFile]:
+    files: dict[int, Path] = {}
+    for path in sorted(paths):
+        match = _IN_FOLDER.fullmatch(path.name) or _IN_NAME.search(path.name)
+        if match is None:
+            raise SourceError(
+                "no session number in the file name, expected one as in betas_session07.hdf5",
+                hint="Rename the file, or leave it out.",
+                path=path,
+            )
+        number = int(match.group(1))
+        if number in files:
+            raise SourceError(
+                f"two files for one session: {files[number].name} and {path.name}",
+                hint="Remove one, or name the files that you mean with a glob (for surfaces 'lh.betas_session*.hdf5').",
+                path=path.parent,
+                session=number,
+            )
+        files[number] = path
+    return [SessionFile(SessionNumber(number), files[number]) for number in sorted(files)]

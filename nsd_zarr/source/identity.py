@@ -1,0 +1,33 @@
+"""Whether a session file is still the one that was read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd_zarr.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What a file looks like from outside. Equal identities: taken for unchanged. Different: compare values."""
+
+    name: str
+    """File name without folder, so that a moved folder stays the same source."""
+    size: int
+    """Bytes, parts in other files (virtual, external) included."""
+    mtime_ns: int
+    """Latest modification of the file or one of its parts, nanoseconds since the epoch."""
+
+
+def read_identity(path: Path, parts: Iterable[Path] = ()) -> FileIdentity:
+    """Identity of the file at *path* whose data also lie in *parts*. Raises SourceError when one is gone."""
+    try:
+        stats = [os.stat(file) for file in (path, *parts)]
+    except OSError as error:
+        raise SourceError(
+            f"cannot read the file: {error.strerror}", hint="Check the file, then run again.", path=path
+        ) from error
+    return FileIdentity(path.name, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats))

@@ -1,0 +1,100 @@
+"""Files outside a session file that hold its values: allowed in its own folder, refused elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from nsd_zarr.errors import SourceError
+
+MOST_LINKS = 16
+"""Links followed from the name of a dataset to the dataset; more are a circle."""
+
+
+def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops: int = 0) -> None:
+    """Refuse a dataset that is reached through a link to a file outside the session file's own folder.
+
+    Every step of *name* is looked at before it is followed, so that nothing outside is opened. What is not there is
+    left to the caller. Raises SourceError.
+    """
+    if hops > MOST_LINKS:
+        raise SourceError(f"/{name} is a circle of links", path=path, session=session)
+    group: h5py.Group = file["/"]
+    steps = [step for step in name.split("/") if step]
+    for depth, step in enumerate(steps):
+        link = group.get(step, getlink=True)
+        rest = "/".join(steps[depth + 1 :])
+        if isinstance(link, h5py.ExternalLink):
+            part = _resolve(link.filename, path, session, f"/{'/'.join(steps[: depth + 1])} is a link to")
+            with h5py.File(part, "r", locking=False) as other:
+                return check_link(other, f"{link.path}/{rest}", part, session, hops + 1)
+        if isinstance(link, h5py.SoftLink):
+            above = "" if link.path.startswith("/") else group.name
+            return check_link(file, f"{above}/{link.path}/{rest}", path, session, hops + 1)
+        item = group.get(step) if isinstance(link, h5py.HardLink) else None
+        if not isinstance(item, h5py.Group):
+            return None
+        group = item
+    return None
+
+
+def find_parts(data: h5py.Dataset, path: Path, session: int | None) -> tuple[Path, ...]:
+    """The other files that hold values of *data*, each in the folder of *path*.
+
+    HDF5 itself reads a missing or short part as fill values, without an error: so every part must be there, and
+    be long enough. Raises SourceError.
+    """
+    parts: list[Path] = []
+    if Path(data.file.filename).resolve() != path.resolve():
+        parts.append(_resolve(data.file.filename, path, session, "the dataset lies in"))
+    for name, offset, size in data.external or ():
+        part = _resolve(name, path, session, "external storage in")
+        if size != h5py.h5f.UNLIMITED and part.stat().st_size < offset + size:
+            raise SourceError(
+                f"external storage {part.name} is cut short: {part.stat().st_size} bytes, expected {offset + size}",
+                hint="Fetch it again.",
+                path=path,
+                session=session,
+            )
+        parts.append(part)
+    if data.is_virtual:
+        parts += _virtual_parts(data, path, session)
+    return tuple(dict.fromkeys(parts))
+
+
+def _virtual_parts(data: h5py.Dataset, path: Path, session: int | None) -> Iterator[Path]:
+    for source in data.virtual_sources():
+        if source.file_name == ".":
+            if source.dset_name not in data.file:
+                raise SourceError(f"virtual part /{source.dset_name} is missing", path=path, session=session)
+            continue
+        part = _resolve(source.file_name, path, session, "a virtual part in")
+        yield part
+        with h5py.File(part, "r", locking=False) as file:
+            check_link(file, source.dset_name, part, session)
+            inner = file.get(source.dset_name)
+            if not isinstance(inner, h5py.Dataset):
+                raise SourceError(
+                    f"virtual part {part.name}:/{source.dset_name} is missing", path=path, session=session
+                )
+            if inner.is_virtual or inner.external:
+                yield from find_parts(inner, part, session)
+
+
+def _resolve(name: str, path: Path, session: int | None, what: str) -> Path:
+    """The part *name*, as HDF5 looks for it beside *path*. Refuses one that is elsewhere, or not there."""
+    folder = path.resolve().parent
+    part = Path(os.path.normpath(folder / name)).resolve()
+    if part.parent != folder:
+        raise SourceError(
+            f"{what} {name}, outside the session file's own folder",
+            hint="Copy it beside the session file and link it there, or write the session as one plain dataset.",
+            path=path,
+            session=session,
+        )
+    if not part.is_file():
+        raise SourceError(f"{what} {part.name}, which is not there", hint="Fetch it too.", path=path, session=session)
+    return part

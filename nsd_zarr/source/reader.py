@@ -1,0 +1,139 @@
+"""Trials of one session, by byte offset where the layout is known, through h5py otherwise."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+
+from nsd_zarr.errors import NsdZarrError, SourceError
+from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
+from nsd_zarr.source.gather import gather_trials
+from nsd_zarr.source.session import SessionInfo, open_dataset
+
+SAMPLE_ROWS = 32
+"""Rows compared with h5py before the fast path is trusted."""
+SLAB_BYTES = 64 * 2**20
+"""Decoded bytes that one read through h5py asks for, chunks permitting: large enough to amortise the call, small
+enough that a stop is heard."""
+
+
+class SessionReader:
+    """An open session. Made by open_session; one thread at a time."""
+
+    def __init__(self, info: SessionInfo, data: h5py.Dataset, descriptor: int, index: ChunkIndex | None) -> None:
+        self.info = info
+        self._data = data
+        self._descriptor = descriptor
+        self._index = index
+
+    @property
+    def by_offset(self) -> bool:
+        """Whether rows are read by byte offset."""
+        return self._index is not None
+
+    def read_into(
+        self, trials: range, out: np.ndarray, executor: Executor, check_stop: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read consecutive *trials* (0-based, in the session) into *out*, shape (len(trials), voxels), stored dtype.
+
+        Every value of *out* is written. *executor* runs the fast path's tasks; *check_stop* is called between
+        pieces of work and may raise. Raises SourceError. Cost: each pass reads the whole file.
+        """
+        try:
+            if self._index is None:
+                read_by_h5py(self._data, trials, out, check_stop)
+                return
+            if len(self._index.offsets) < self.info.voxels:
+                out[:] = self._data.fillvalue
+            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop)
+        except NsdZarrError:
+            raise
+        except (OSError, RuntimeError) as error:
+            raise SourceError(
+                f"reading trials {trials.start} to {trials.stop - 1} failed: {error}",
+                hint="The file may be cut short or its disk failing: check it, then run the same command again.",
+                path=self.info.path,
+                session=self.info.session,
+            ) from error
+
+
+@contextmanager
+def open_session(info: SessionInfo, *, trust_offsets: bool = True) -> Iterator[SessionReader]:
+    """Open an inspected session. *trust_offsets* False reads through h5py alone. Raises SourceError."""
+    with open_dataset(info.path, info.dataset, info.session) as data:
+        if data.shape != info.shape or data.dtype.newbyteorder("=").name != info.dtype:
+            raise SourceError("the file was replaced by another", path=info.path, session=info.session)
+        descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            index = _try_index(data, descriptor) if trust_offsets and not info.offset_refusal else None
+            yield SessionReader(info, data, descriptor, index)
+        finally:
+            os.close(descriptor)
+
+
+def read_by_h5py(
+    data: h5py.Dataset, trials: range, out: np.ndarray, check_stop: Callable[[], None] = lambda: None
+) -> None:
+    """Read *trials* into *out*, shape (len(trials), voxels), through the library: always correct, and the oracle.
+
+    Slab by slab along the first volume axis, in whole chunks, so that each chunk is decoded once a pass.
+    """
+    target = out.reshape(len(trials), *data.shape[1:])
+    # Where nothing was ever written and no fill value is defined, HDF5 leaves the buffer as it was.
+    target[:] = 0
+    trial_step, step = _slab_steps(data, len(trials))
+    for first in range(0, data.shape[1], step):
+        last = min(first + step, data.shape[1])
+        for start in range(0, len(trials), trial_step):
+            check_stop()
+            stop = min(start + trial_step, len(trials))
+            data.read_direct(
+                target,
+                np.s_[trials.start + start : trials.start + stop, first:last],
+                np.s_[start:stop, first:last],
+            )
+
+
+def _slab_steps(data: h5py.Dataset, trials: int) -> tuple[int, int]:
+    """Trials and planes of one read: whole chunks along both axes, about SLAB_BYTES where chunks allow."""
+    chunk_trials, chunk_planes = data.chunks[:2] if data.chunks else (1, 1)
+    plane_bytes = data.dtype.itemsize * math.prod(data.shape[2:])
+    if data.chunks is None:
+        return max(1, SLAB_BYTES // (plane_bytes * data.shape[1])), data.shape[1]
+    trial_step = min(trials, chunk_trials)
+    planes = max(1, SLAB_BYTES // (plane_bytes * trial_step * chunk_planes)) * chunk_planes
+    if planes >= data.shape[1]:
+        trial_step *= max(1, SLAB_BYTES // (plane_bytes * trial_step * data.shape[1]))
+    return trial_step, planes
+
+
+def _try_index(data: h5py.Dataset, descriptor: int) -> ChunkIndex | None:
+    """The chunk index, when it is recognised and a sample of its rows equals what h5py reads."""
+    try:
+        index = read_chunk_index(data, descriptor)
+        _check_sample(data, descriptor, index)
+    except NotRecognised:
+        return None
+    return index
+
+
+def _check_sample(data: h5py.Dataset, descriptor: int, index: ChunkIndex) -> None:
+    """Compare rows with h5py: the first and last in the file, some between, and some that the index lacks."""
+    stored = len(index.offsets)
+    for number in np.unique(np.linspace(0, stored - 1, min(SAMPLE_ROWS, stored), dtype=np.int64)).tolist():
+        voxel = np.unravel_index(index.voxels[number], data.shape[1:])
+        raw = os.pread(descriptor, index.row_bytes, int(index.offsets[number]))
+        if raw != data[(slice(None), *voxel)].tobytes():
+            raise NotRecognised("rows differ from what the library reads")
+    absent = np.ones(math.prod(data.shape[1:]), bool)
+    absent[index.voxels] = False
+    for voxel in np.flatnonzero(absent)[:SAMPLE_ROWS]:
+        values = data[(slice(None), *np.unravel_index(voxel, data.shape[1:]))]
+        if values.tobytes() != np.full_like(values, data.fillvalue).tobytes():
+            raise NotRecognised("a row that the index lacks is not the fill value")

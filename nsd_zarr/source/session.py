@@ -1,0 +1,204 @@
+"""One session file: what is in it, found without reading values."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from nsd_zarr.errors import SourceError
+from nsd_zarr.layout import DTYPE_BYTES, SessionNumber
+from nsd_zarr.source.find import SessionFile
+from nsd_zarr.source.identity import FileIdentity, read_identity
+from nsd_zarr.source.parts import check_link, find_parts
+
+LARGEST_TRIAL_BYTES = 2**31 - 1 - 16
+"""A trial must fit one Blosc frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session, inspected. Picklable: tasks open the file again."""
+
+    session: SessionNumber
+    """Session number."""
+    path: Path
+    """The HDF5 file."""
+    dataset: str
+    """Name of the dataset in it."""
+    identity: FileIdentity
+    """What the file looked like."""
+    parts: tuple[Path, ...]
+    """Other files that hold its values (virtual or external storage)."""
+    shape: tuple[int, ...]
+    """(trial, z, y, x) or (trial, vertex)."""
+    dtype: str
+    """As NumPy names it, without byte order."""
+    chunks: tuple[int, ...] | None
+    """HDF5 chunk shape; None when contiguous or virtual."""
+    offset_refusal: str
+    """Why its rows cannot be read by byte offset; empty when the layout is the dataset's own."""
+
+    @property
+    def trials(self) -> int:
+        """Trials in the session."""
+        return self.shape[0]
+
+    @property
+    def voxels(self) -> int:
+        """Values in one trial."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def trial_bytes(self) -> int:
+        """Bytes of one trial."""
+        return self.voxels * np.dtype(self.dtype).itemsize
+
+    @property
+    def how(self) -> str:
+        """How its values are read, for people."""
+        return f"through h5py ({self.offset_refusal})" if self.offset_refusal else "by offset"
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one decoded HDF5 chunk; 0 when there are none."""
+        return 0 if self.chunks is None else math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+
+
+@contextmanager
+def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[h5py.Dataset]:
+    """The dataset *name* of a session file, open for reading. Raises SourceError that says what the file is instead."""
+    _check_readable(path, session)
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise _explain_open_error(error, path, session) from error
+    with file:
+        check_link(file, name, path, session)
+        yield _get_dataset(file, name, path, session)
+
+
+def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
+    """Inspect one session file: metadata only, no values. Raises SourceError where it is unfit."""
+    with open_dataset(file.path, dataset, file.session) as data:
+        _check_shape(data, file)
+        parts = find_parts(data, file.path, file.session)
+        return SessionInfo(
+            session=file.session,
+            path=file.path,
+            dataset=dataset,
+            identity=read_identity(file.path, parts),
+            parts=parts,
+            shape=tuple(data.shape),
+            dtype=data.dtype.newbyteorder("=").name,
+            chunks=data.chunks,
+            offset_refusal=_refuse_offsets(data, parts),
+        )
+
+
+def check_unchanged(info: SessionInfo) -> None:
+    """Refuse a session whose file is no longer the one that was inspected. Raises SourceError."""
+    now = read_identity(info.path, info.parts)
+    if now != info.identity:
+        raise SourceError(
+            f"the file changed while it was read: {now.size} bytes, expected {info.identity.size} bytes with the "
+            "modification time that it had",
+            hint="Let the copy finish, then run the same command again.",
+            path=info.path,
+            session=info.session,
+            expected=info.identity,
+            found=now,
+        )
+
+
+def _refuse_offsets(data: h5py.Dataset, parts: tuple[Path, ...]) -> str:
+    """Why the dataset is not plainly stored rows of all trials; empty when it is. The only place of this rule."""
+    row = (data.shape[0], *(1 for _ in data.shape[1:]))
+    properties = data.id.get_create_plist()
+    checks = [
+        (not data.is_virtual and not parts, "virtual or external storage"),
+        (data.chunks is not None, "contiguous"),
+        (data.chunks in (None, row), f"chunks of {data.chunks}, not {row}"),
+        (properties.get_nfilters() == 0, "filtered (compressed or checksummed)"),
+        # Compared as HDF5 types: a type of reduced precision has the same NumPy dtype and other bits.
+        (data.id.get_type() == h5py.h5t.py_create(data.dtype.newbyteorder("<")), "not plain little-endian numbers"),
+        (properties.fill_value_defined() != h5py.h5d.FILL_VALUE_UNDEFINED, "no fill value"),
+    ]
+    return next((reason for holds, reason in checks if not holds), "")
+
+
+def _check_shape(data: h5py.Dataset, file: SessionFile) -> None:
+    problem = ""
+    if len(data.shape) not in (2, 4):
+        problem = f"shape {data.shape}, expected (trial, z, y, x) or (trial, vertex)"
+    elif math.prod(data.shape) == 0:
+        problem = f"shape {data.shape} holds no value"
+    elif data.dtype.name not in DTYPE_BYTES:
+        problem = f"dtype {data.dtype.name}, expected integers or floats (the dataset's own are int16)"
+    elif math.prod(data.shape[1:]) * data.dtype.itemsize > LARGEST_TRIAL_BYTES:
+        problem = f"one trial of shape {data.shape[1:]} is more than the {LARGEST_TRIAL_BYTES} bytes that Blosc takes"
+    if problem:
+        raise SourceError(
+            f"dataset {data.name}: {problem}",
+            hint="Name another dataset with --dataset.",
+            path=file.path,
+            session=file.session,
+        )
+
+
+def _check_readable(path: Path, session: int | None) -> None:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise SourceError(
+            f"cannot read the file: {error.strerror}",
+            hint="Check that it is there and that you may read it.",
+            path=path,
+            session=session,
+        ) from error
+
+
+def _explain_open_error(error: OSError, path: Path, session: int | None) -> SourceError:
+    text = str(error)
+    if "truncated file" in text:
+        problem, hint = f"the file is cut short ({text.split('(')[-1].rstrip(')')})", "Fetch it again."
+    elif "signature not found" in text:
+        problem, hint = "not an HDF5 file", "Fetch it again, or leave it out with --sessions."
+    else:
+        problem, hint = f"HDF5 cannot open the file: {text}", "Fetch it again, or leave it out with --sessions."
+    return SourceError(problem, hint=hint, path=path, session=session)
+
+
+def _get_dataset(file: h5py.File, name: str, path: Path, session: int | None) -> h5py.Dataset:
+    if _is_dataset(file, name):
+        # HDF5 looks for external files in the working directory unless it is told the folder.
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        access.set_efile_prefix(os.fsencode(path.resolve().parent))
+        access.set_virtual_prefix(os.fsencode(path.resolve().parent))
+        data = h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
+        if data.shape is not None:
+            return data
+    there = ", ".join(f"/{key}" for key in file) or "nothing"
+    raise SourceError(
+        f"no dataset /{name}: found {there}",
+        hint="Name the dataset with --dataset.",
+        path=path,
+        session=session,
+        expected=name,
+        found=list(file),
+    )
+
+
+def _is_dataset(file: h5py.File, name: str) -> bool:
+    # Asked of the old group interface: h5py's own getclass has HDF5 add up the chunk index, 0.05 to 1.1 s a file.
+    try:
+        return bool(h5py.h5g.get_objinfo(file.id, name.encode()).type == h5py.h5g.DATASET)
+    except (KeyError, ValueError, RuntimeError):
+        return False
