@@ -1,0 +1,30 @@
+"""Fingerprints of bytes: xxh3-128 for values and files, crc32c for chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import xxhash
+
+CRC_BYTES = 4
+"""Length of a crc32c as the Zarr codec of that name appends it, little-endian."""
+DIGEST_BYTES = 16
+"""Length of an xxh3-128."""
+
+
+def make_digest(data: Any) -> str:
+    """xxh3-128 of *data* (any C-contiguous buffer) as 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def join_digests(digests: Iterable[str]) -> str:
+    """One xxh3-128 over a sequence of them, as hexadecimal digits: the value digest of a session."""
+    return make_digest(b"".join(bytes.fromhex(digest) for digest in digests))
+
+
+def make_crc(data: bytes | np.ndarray) -> bytes:
+    """crc32c of *data*, as four little-endian bytes. Takes bytes or a read-only uint8 array without a copy."""
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")

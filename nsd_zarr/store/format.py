@@ -1,0 +1,233 @@
+"""The bytes of a store: metadata documents, shard index, small arrays, encoded and decoded in one place.
+
+zarr.json documents follow the Zarr v3 core specification, shards its `sharding_indexed` codec. They are
+written here rather than by zarr-python so that a conversion starts without importing it and the bytes depend
+on nothing but the settings; tests hold them against zarr-python's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
+
+FORMAT = "nsd_zarr"
+"""Root attribute `format`: what tells our stores from others."""
+FORMAT_VERSION = 1
+"""Root attribute `format_version`. A reader refuses a later one."""
+CONVENTIONS = "CF-1.11"
+METADATA_NAME = "zarr.json"
+BETAS = "betas"
+ABSENT = 2**64 - 1
+"""Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
+
+Json = dict[str, Any]
+
+
+def encode_json(document: Json) -> bytes:
+    """A document as the bytes of a file: the same document, the same bytes."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+# -- array metadata ----------------------------------------------------------------------------------------------
+
+
+def _bytes_codec(dtype: str) -> Json:
+    if np.dtype(dtype).itemsize == 1:
+        return {"name": "bytes"}
+    return {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def _array_metadata(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], chunk: tuple[int, ...]) -> Json:
+    fill: Any = {"f": 0.0, "b": False, "T": ""}.get("T" if dtype == "string" else np.dtype(dtype).kind, 0)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [],
+        "attributes": {},
+        "dimension_names": list(dims),
+    }
+
+
+def make_betas_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
+    """zarr.json of `betas`: a chunk is one trial, a shard whole trials of one session; bytes, blosc, crc32c.
+
+    Integer betas carry CF `scale_factor` 1/300; no `_FillValue`, because zero is a legal beta.
+    """
+    dims = make_dims(len(geometry.shape))
+    shard = (geometry.trials_per_shard, *geometry.volume_shape)
+    document = _array_metadata(geometry.shape, geometry.dtype, dims, shard)
+    blosc: Json = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": codec.shuffle}
+    blosc |= {"typesize": codec.typesize, "blocksize": codec.blocksize}
+    inner = [_bytes_codec(geometry.dtype), {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
+    sharding = {
+        "chunk_shape": [1, *geometry.volume_shape],
+        "codecs": inner,
+        "index_codecs": [_bytes_codec("uint64"), {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    document["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
+    attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
+    if np.dtype(geometry.dtype).kind in "iu":
+        attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
+    document["attributes"] = attributes | {"coordinates": "session trial_in_session"}
+    return document
+
+
+def make_small_metadata(values: np.ndarray, dims: tuple[str, ...], attributes: Json) -> Json:
+    """zarr.json of a small array in one chunk: bytes (text: vlen-utf8), crc32c."""
+    text = values.dtype.kind == "U"
+    dtype = "string" if text else str(values.dtype)
+    document = _array_metadata(values.shape, dtype, dims, values.shape)
+    document["codecs"] = [{"name": "vlen-utf8"} if text else _bytes_codec(dtype), {"name": "crc32c"}]
+    document["attributes"] = attributes
+    return document
+
+
+def make_chunk_key(name: str, chunk: tuple[int, ...]) -> str:
+    """Path inside the store of chunk *chunk* of array *name* ("betas/c/3/0/0/0"): Zarr v3, default key encoding."""
+    return "/".join([name, "c", *map(str, chunk)])
+
+
+def make_shard_key(geometry: Geometry, shard: int) -> str:
+    """Path inside the store of shard *shard* of `betas`."""
+    return make_chunk_key(BETAS, (shard, *(0 for _ in geometry.volume_shape)))
+
+
+# -- small arrays ------------------------------------------------------------------------------------------------
+
+
+def encode_small(values: np.ndarray) -> bytes:
+    """The one chunk of a small array: its values little-endian in C order, text as vlen-utf8; crc32c behind them."""
+    if values.dtype.kind == "U":
+        texts = [str(text).encode() for text in values.ravel()]
+        parts = [len(texts).to_bytes(4, "little")]
+        for text in texts:
+            parts += [len(text).to_bytes(4, "little"), text]
+        body = b"".join(parts)
+    else:
+        body = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    return body + make_crc(body)
+
+
+def decode_small(data: bytes, metadata: Json) -> np.ndarray:
+    """Values of a small array from its one chunk; text as fixed-width unicode. Raises ValueError when it is damaged."""
+    body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
+    if make_crc(body) != crc:
+        raise ValueError("its crc32c does not match")
+    shape = tuple(metadata["shape"])
+    if metadata["data_type"] == "string":
+        return np.array(_decode_texts(body), dtype=np.str_).reshape(shape)
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    if len(body) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"it holds {len(body)} bytes, expected {math.prod(shape) * dtype.itemsize}")
+    return np.frombuffer(body, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def _decode_texts(body: bytes) -> list[str]:
+    texts, position = [], 4
+    for _ in range(int.from_bytes(body[:4], "little")):
+        length = int.from_bytes(body[position : position + 4], "little")
+        texts.append(body[position + 4 : position + 4 + length].decode())
+        position += 4 + length
+    if position != len(body):
+        raise ValueError("its text lengths do not add up")
+    return texts
+
+
+# -- shard index -------------------------------------------------------------------------------------------------
+
+
+def shard_index_bytes(trials: int) -> int:
+    """Length of the index at the end of a shard of *trials* trials: offset and length of each, crc32c."""
+    return 16 * trials + CRC_BYTES
+
+
+def encode_shard_index(lengths: list[int]) -> bytes:
+    """Index of a shard whose chunks of *lengths* bytes follow each other from byte 0."""
+    entries = np.zeros((len(lengths), 2), "<u8")
+    entries[:, 1] = lengths
+    entries[1:, 0] = np.cumsum(lengths)[:-1]
+    body = entries.tobytes()
+    return body + make_crc(body)
+
+
+def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray:
+    """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
+
+    Raises ValueError on a wrong checksum, an absent chunk (every chunk of ours is written, so absent means lost),
+    or an entry outside the part of the file before the index.
+    """
+    body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
+    if len(data) != shard_index_bytes(trials) or make_crc(body) != crc:
+        raise ValueError("the crc32c of its index does not match")
+    entries = np.frombuffer(body, "<u8").reshape(trials, 2)
+    if (entries == ABSENT).any():
+        raise ValueError(f"chunk {int((entries == ABSENT).any(1).argmax())} was never written")
+    limit = np.uint64(shard_bytes - len(data))
+    # Compared as subtraction from the limit, so that no hostile sum wraps around.
+    if (entries[:, 0] > limit).any() or (entries[:, 1] > limit - entries[:, 0]).any():
+        raise ValueError("an entry of its index points outside the file")
+    return entries.astype(np.int64)
+
+
+# -- the root document -------------------------------------------------------------------------------------------
+
+_SEAL_KEY = '"checksum": "'
+_NO_SEAL = "0" * 32
+
+
+def make_root_metadata(attributes: Json, members: dict[str, Json]) -> bytes:
+    """Bytes of the root's zarr.json: *attributes*, and the metadata of all *members* inline.
+
+    Inline, so that readers find the arrays without listing folders, and xarray without a warning. Its attribute
+    `checksum` is an xxh3-128 of the document itself, taken with that checksum's own digits as zeros.
+    """
+    document = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes | {"checksum": _NO_SEAL},
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": members},
+    }
+    blank = encode_json(document)
+    return blank.replace((_SEAL_KEY + _NO_SEAL).encode(), (_SEAL_KEY + make_digest(blank)).encode(), 1)
+
+
+def decode_root_metadata(data: bytes) -> Json:
+    """The root's attributes, checked against the document's own checksum. Raises ValueError when they do not agree."""
+    attributes = read_root_attributes(data)
+    seal = str(attributes.get("checksum"))
+    blank = data.replace((_SEAL_KEY + seal).encode(), (_SEAL_KEY + _NO_SEAL).encode(), 1)
+    if make_digest(blank) != seal:
+        raise ValueError("its checksum does not match")
+    return attributes
+
+
+def read_root_attributes(data: bytes) -> Json:
+    """The root's attributes, unchecked. Raises ValueError when the document is no JSON object with attributes."""
+    try:
+        attributes = json.loads(data)["attributes"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"it is no zarr.json of a group ({error})") from error
+    if not isinstance(attributes, dict):
+        raise ValueError("its attributes are no object")
+    return attributes
+
+
+def read_members(data: bytes) -> dict[str, Json]:
+    """zarr.json of every array by name, from the root document. Raises ValueError."""
+    members = json.loads(data)["consolidated_metadata"]["metadata"]
+    if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
+        raise ValueError("its consolidated metadata are no objects")
+    return members

@@ -1,0 +1,126 @@
+"""Single trials out of a store, at the cost of pread and decode.
+
+A shard's index is read once and kept (16 bytes a trial); a trial is then one preadv into a buffer that its thread
+reuses, a checksum, and a decode straight into the caller's array. Nothing is locked: the few shared dictionaries are
+touched by single operations, so a reader may be used from any thread, and goes through fork and pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.store.codec import ChunkError, decode_chunk
+from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.root import Store
+
+MOST_OPEN_SHARDS = 128
+"""Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
+
+
+class _ShardFile:
+    """An open shard and its index. Closed when the last thread lets go of it."""
+
+    __slots__ = ("descriptor", "entries")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.entries: np.ndarray = np.empty((0, 2), np.int64)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class TrialReader:
+    """Reads trials of one store, in stored counts. Thread-safe, fork-safe, picklable."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._start()
+
+    def _start(self) -> None:
+        self._files: dict[int, _ShardFile] = {}
+        self._scratch = threading.local()
+
+    def __getstate__(self) -> Store:
+        return self.store
+
+    def __setstate__(self, store: Store) -> None:
+        self.store = store
+        self._start()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored dtype."""
+        return np.dtype(self.store.geometry.dtype)
+
+    @property
+    def volume_shape(self) -> tuple[int, ...]:
+        """Shape of one trial."""
+        return self.store.geometry.volume_shape
+
+    def read_into(self, trial: int, out: np.ndarray) -> None:
+        """Decode trial *trial* (0-based, in the store) into *out*: stored dtype, one trial's size, C-contiguous.
+
+        Raises IndexError outside the store; DamageFound, naming trial and shard, when the chunk is lost or damaged.
+        """
+        geometry = self.store.geometry
+        if not 0 <= trial < geometry.trials:
+            raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
+        shard, position = divmod(int(trial), geometry.trials_per_shard)
+        try:
+            decode_chunk(self._read_chunk(shard, position), out)
+        except (OSError, ChunkError, ValueError) as error:
+            raise self._explain(trial, shard, error) from error
+
+    def find_index_problem(self, shard: int) -> str:
+        """What is wrong with the size or the index of shard *shard*; empty when nothing is. Decodes no trial."""
+        try:
+            self._open_shard(shard)
+        except (OSError, ChunkError, ValueError) as error:
+            return str(error)
+        return ""
+
+    def close(self) -> None:
+        """Close the open shards. They are opened again when they are needed."""
+        self._files = {}
+
+    def _read_chunk(self, shard: int, position: int) -> np.ndarray:
+        file = self._files.get(shard) or self._open_shard(shard)
+        offset, length = file.entries[position].tolist()
+        buffer = getattr(self._scratch, "buffer", None)
+        if buffer is None or buffer.size < length:
+            # A sixteenth to spare, so that chunks of slightly different size do not allocate again and again.
+            self._scratch.buffer = buffer = np.empty(length + length // 16, np.uint8)
+        chunk: np.ndarray = buffer[:length]
+        if os.preadv(file.descriptor, [chunk.data], offset) != length:
+            raise ChunkError("the file ends inside it")
+        return chunk
+
+    def _open_shard(self, shard: int) -> _ShardFile:
+        key = make_shard_key(self.store.geometry, shard)
+        file = _ShardFile(os.open(self.store.path / key, os.O_RDONLY | os.O_CLOEXEC))
+        trials, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
+        record = self.store.manifest.get(key)
+        if record is not None and size != record.size:
+            raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
+        length = shard_index_bytes(trials)
+        file.entries = decode_shard_index(os.pread(file.descriptor, length, max(0, size - length)), trials, size)
+        while len(self._files) >= MOST_OPEN_SHARDS:
+            self._files.pop(next(iter(self._files), -1), None)
+        self._files[shard] = file
+        return file
+
+    def _explain(self, trial: int, shard: int, error: Exception) -> DamageFound:
+        session, inside = self.store.geometry.locate_trial(trial)
+        key = make_shard_key(self.store.geometry, shard)
+        return DamageFound(
+            f"trial {trial} (trial {inside} of its session, in {BETAS} shard {shard}) is lost or damaged: {error}",
+            hint=f"See what else is: nsd-zarr verify {self.store.path}.",
+            path=self.store.path / key,
+            session=session,
+        )

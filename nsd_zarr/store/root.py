@@ -1,0 +1,166 @@
+"""A store as a whole: what its root document says, checked before anything else is believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.durable import PARTIAL_SUFFIX
+from nsd_zarr.store.format import (
+    BETAS,
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA_NAME,
+    decode_root_metadata,
+    decode_small,
+    make_chunk_key,
+    read_members,
+    read_root_attributes,
+)
+
+COMPLETE = "complete"
+"""Root attribute `status` of a store that is whole and on disk."""
+INCOMPLETE = "incomplete"
+"""Root attribute `status` from the first byte until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file of the store, as the manifest has it."""
+
+    size: int
+    """Bytes."""
+    digest: str
+    """xxh3-128, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An opened store: its checked root document. Picklable; holds no handle."""
+
+    path: Path
+    """The store's folder."""
+    attributes: dict[str, Any]
+    """Root attributes without the manifest."""
+    members: dict[str, dict[str, Any]]
+    """zarr.json of every array by name."""
+    manifest: dict[str, FileRecord]
+    """Every other file of the store; empty while it is incomplete."""
+    geometry: Geometry
+    """How sessions, trials and shards lie."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was on disk when the status was written."""
+        return bool(self.attributes["status"] == COMPLETE)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this store from others: the checksum of its root document, which covers every file's digest."""
+        return str(self.attributes["checksum"])
+
+
+def is_store(path: Path) -> bool:
+    """Whether *path* looks like a store made by this package. Never raises: other readers' stores pass by."""
+    try:
+        return read_root_attributes((path / METADATA_NAME).read_bytes()).get("format") == FORMAT
+    except (OSError, ValueError):
+        return False
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a store can be created at *path*: nothing there, or a folder with leftovers of a killed start alone."""
+    if not path.is_dir():
+        return not path.exists() and not path.is_symlink()
+    return all(entry.name.endswith(PARTIAL_SUFFIX) for entry in path.iterdir())
+
+
+def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
+    """Open the store at *path*: reads and checks one small file.
+
+    Raises StoreError: missing, something else, made by a later version, or unfinished (unless *allow_unfinished*);
+    DamageFound when its root document is damaged.
+    """
+    if not is_store(path):
+        raise _explain_absence(path)
+    try:
+        data = (path / METADATA_NAME).read_bytes()
+        attributes = decode_root_metadata(data)
+        check_version(attributes, path)
+        members = read_members(data)
+        manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
+        store = Store(path, attributes, members, manifest, _make_geometry(attributes, members[BETAS]))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        if isinstance(error, DamageFound):
+            raise
+        raise DamageFound(
+            f"the root document is damaged: {error}",
+            hint="Restore it from a backup, or convert again.",
+            path=path / METADATA_NAME,
+        ) from error
+    if not (store.is_complete or allow_unfinished):
+        raise StoreError(
+            "the conversion of this store has not finished: its status is incomplete",
+            hint="Run the nsd-zarr convert command that began it again: it goes on where it was.",
+            path=path,
+        )
+    return store
+
+
+def check_version(attributes: dict[str, Any], path: Path) -> None:
+    """Refuse a store of a later format. Raises StoreError."""
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"format version {version}, expected {FORMAT_VERSION}",
+            hint="Update nsd-zarr: pip install --upgrade nsd-zarr.",
+            path=path,
+            expected=FORMAT_VERSION,
+            found=version,
+        )
+
+
+def read_small_array(store: Store, name: str) -> np.ndarray:
+    """All values of a small array of the store. Raises DamageFound, naming the file, when they are lost or damaged."""
+    metadata = store.members[name]
+    key = make_chunk_key(name, tuple(0 for _ in metadata["shape"]))
+    try:
+        data = (store.path / key).read_bytes()
+        expected = store.manifest.get(key)
+        if expected is not None and make_digest(data) != expected.digest:
+            raise ValueError("its digest is not the manifest's")
+        return decode_small(data, metadata)
+    except (OSError, ValueError) as error:
+        raise DamageFound(
+            f"array {name} is lost or damaged: {error}",
+            hint=f"See what else is: nsd-zarr verify {store.path}.",
+            path=store.path / key,
+        ) from error
+
+
+def _make_geometry(attributes: dict[str, Any], betas: dict[str, Any]) -> Geometry:
+    settings, shape = attributes["settings"], betas["shape"]
+    sessions = tuple(SessionNumber(number) for number in settings["sessions"])
+    return Geometry(
+        sessions=sessions,
+        trials_per_session=shape[0] // len(sessions),
+        trials_per_shard=settings["trials_per_shard"],
+        volume_shape=tuple(shape[1:]),
+        dtype=betas["data_type"],
+    )
+
+
+def _explain_absence(path: Path) -> StoreError:
+    if not path.exists():
+        return StoreError("no such store", hint="Check the path, or make it: nsd-zarr convert SOURCE STORE.", path=path)
+    if (path / METADATA_NAME).exists():
+        return StoreError(
+            "a Zarr store that nsd-zarr did not make, or a damaged one", hint="Open it with zarr.", path=path
+        )
+    return StoreError("this is no Zarr v3 store: it has no zarr.json", hint="Check the path.", path=path)

@@ -1,0 +1,57 @@
+"""Writing one shard: whole, once, nothing read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.durable import make_folder, open_durably
+from nsd_zarr.store.format import encode_shard_index
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What was written."""
+
+    key: str
+    """Path inside the store."""
+    size: int
+    """Bytes of the file."""
+    digest: str
+    """xxh3-128 of the file, hexadecimal."""
+    trial_digests: tuple[str, ...]
+    """xxh3-128 of each trial's values before they were compressed, hexadecimal."""
+
+
+def write_shard(
+    store: Path, key: str, trials: np.ndarray, codec: BloscCodec, on_trial: Callable[[], None]
+) -> ShardRecord:
+    """Compress and write one shard; on disk when this returns.
+
+    *trials*: shape (trials in shard, voxels), C order, little-endian. *on_trial* is called before each trial, and may
+    raise to stop. Run it off the main thread (see BloscCodec.encode). Raises StoreError or DoesNotFit.
+    """
+    path = store / key
+    make_folder(path.parent)
+    file_digest = xxhash.xxh3_128()
+    lengths: list[int] = []
+    trial_digests: list[str] = []
+    with open_durably(path, keep_cached=False) as file:
+        for values in trials:
+            on_trial()
+            trial_digests.append(make_digest(values))
+            lengths.append(0)
+            for part in codec.encode(values):
+                file.write(part)
+                file_digest.update(part)
+                lengths[-1] += len(part)
+        index = encode_shard_index(lengths)
+        file.write(index)
+        file_digest.update(index)
+    return ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))
