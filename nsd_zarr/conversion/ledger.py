@@ -1,0 +1,136 @@
+"""The durable record of a run, in `<store>.run`: what it set out from, and which sessions are on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nsd_zarr.errors import StoreError
+from nsd_zarr.layout import SessionNumber
+from nsd_zarr.source.identity import FileIdentity
+from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.format import encode_json
+from nsd_zarr.store.shard import ShardRecord
+
+LEDGER_FORMAT = "nsd_zarr run"
+_RUN_NAME = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """One session that is wholly on disk."""
+
+    session: SessionNumber
+    """Session number."""
+    settings: str
+    """Fingerprint of the settings under which it was written."""
+    source: FileIdentity
+    """The file that was read, as it looked then."""
+    shards: tuple[ShardRecord, ...]
+    """Its shards, in order."""
+
+    @property
+    def trial_digests(self) -> tuple[str, ...]:
+        """Digest of every trial's values, in order."""
+        return tuple(digest for shard in self.shards for digest in shard.trial_digests)
+
+
+class Ledger:
+    """The records of one store's run. Each is one file, written whole and flushed: there or not there."""
+
+    def __init__(self, store: Path) -> None:
+        self.folder = make_run_folder(store)
+
+    # -- the run ---------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Whether a run was begun. Raises StoreError when the folder is something else's."""
+        return self._read_run() is not None
+
+    def begin(self, sources: dict[SessionNumber, FileIdentity]) -> None:
+        """Note the sources from which a run sets out, and forget what an earlier one recorded."""
+        for stale in self.folder.glob("session-*.json"):
+            stale.unlink()
+        self._write_run(sources)
+
+    def read_sources(self) -> dict[SessionNumber, FileIdentity]:
+        """The sources from which the run set out; empty when there is no run."""
+        run = self._read_run() or {"sources": {}}
+        return {SessionNumber(int(number)): FileIdentity(**values) for number, values in run["sources"].items()}
+
+    def update_sources(self, sources: dict[SessionNumber, FileIdentity]) -> None:
+        """Take *sources* for the run's own from now on: they were shown to hold the same values."""
+        self._write_run(self.read_sources() | sources)
+
+    def forget(self) -> None:
+        """Remove everything, when it is a run of this package."""
+        if self.exists():
+            shutil.rmtree(self.folder)
+
+    # -- sessions --------------------------------------------------------------------------------------------
+
+    def write_session(self, record: SessionRecord) -> None:
+        """Record a session as wholly on disk; durable when this returns."""
+        write_durably(self._session_path(record.session), encode_json(asdict(record)))
+        self._fault_path(record.session).unlink(missing_ok=True)
+
+    def read_session(self, session: SessionNumber) -> SessionRecord | None:
+        """The record of *session*; None when there is none, or none that can be read."""
+        try:
+            values = json.loads(self._session_path(session).read_bytes())
+            shards = (
+                ShardRecord(**shard | {"trial_digests": tuple(shard["trial_digests"])}) for shard in values["shards"]
+            )
+            return SessionRecord(session, values["settings"], FileIdentity(**values["source"]), tuple(shards))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def note_fault(self, session: SessionNumber, problem: str) -> None:
+        """Note that the source of *session* was found faulty, so that another file in its place is welcome."""
+        write_durably(self._fault_path(session), encode_json({"problem": problem}))
+
+    def had_fault(self, session: SessionNumber) -> bool:
+        """Whether the source of *session* was found faulty in this run."""
+        return self._fault_path(session).exists()
+
+    def _session_path(self, session: SessionNumber) -> Path:
+        return self.folder / f"session-{session:02d}.json"
+
+    def _fault_path(self, session: SessionNumber) -> Path:
+        return self.folder / f"session-{session:02d}.fault"
+
+    def _read_run(self) -> dict[str, Any] | None:
+        if not self.folder.exists():
+            return None
+        try:
+            run = json.loads((self.folder / _RUN_NAME).read_bytes())
+            if run["format"] == LEDGER_FORMAT:
+                return dict(run)
+        except FileNotFoundError:
+            if self.folder.is_dir() and _all_ours(path.name for path in self.folder.iterdir()):
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise StoreError(
+            "the folder beside the store is not the record of a run of nsd-zarr, or it is damaged",
+            hint="Move it away, then run again.",
+            path=self.folder,
+        )
+
+    def _write_run(self, sources: dict[SessionNumber, FileIdentity]) -> None:
+        make_folder(self.folder)
+        values = {str(number): asdict(identity) for number, identity in sorted(sources.items())}
+        write_durably(self.folder / _RUN_NAME, encode_json({"format": LEDGER_FORMAT, "sources": values}))
+
+
+def make_run_folder(store: Path) -> Path:
+    """Path of the folder beside *store* that holds its run. The only place of this rule."""
+    return store.with_name(store.name + ".run")
+
+
+def _all_ours(names: Iterable[str]) -> bool:
+    return all(name == "lock" or name.startswith(("run.json", "session-")) for name in names)

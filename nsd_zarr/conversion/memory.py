@@ -1,0 +1,122 @@
+"""How much memory a conversion takes, and how many passes that allows. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd_zarr.errors import DoesNotFit
+from nsd_zarr.layout import Geometry
+from nsd_zarr.source.gather import TILE_BYTES
+from nsd_zarr.source.reader import SLAB_BYTES
+
+BASE_BYTES = 160 * 2**20
+"""The process with everything imported, and its small change."""
+INDEX_BYTES_PER_VOXEL = 64
+"""Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it."""
+H5PY_SLAB_FACTOR = 3
+"""What the library keeps beside a slab that is read through it: selections of one-voxel chunks, filter buffers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How sessions share threads and memory."""
+
+    limit_bytes: int
+    """What the run may take."""
+    peak_bytes: int
+    """What it takes at most: anonymous and shared memory of the process tree."""
+    sessions_at_once: int
+    """Sessions converted side by side."""
+    threads_per_session: int
+    """Threads of each."""
+    trials_per_pass: int
+    """Trials of a session held at a time; whole shards."""
+    passes: int
+    """Times that each session file is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one session's conversion takes, apart from the trials that it holds."""
+
+    geometry: Geometry
+    """Of the store."""
+    by_offset: bool
+    """Whether every session is read by offset."""
+    chunk_bytes: int
+    """Largest decoded HDF5 chunk among sessions that are read through h5py."""
+
+    @property
+    def trial_bytes(self) -> int:
+        """Decoded bytes of a trial."""
+        return self.geometry.trial_bytes
+
+    def session_bytes(self, trials: int, threads: int) -> int:
+        """Peak of one session that holds *trials* trials, with *threads* threads."""
+        read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * TILE_BYTES
+        if not self.by_offset:
+            read += H5PY_SLAB_FACTOR * (SLAB_BYTES + self.chunk_bytes)
+        # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
+        return trials * self.trial_bytes + max(read, threads * 2 * self.trial_bytes)
+
+
+def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) -> MemoryPlan:
+    """Share *workers* threads and *limit_bytes* among *sessions* sessions.
+
+    As many sessions side by side as leave each two threads (one, where a session is one shard) and one pass; else one
+    session, in as few passes as fit. Fewer threads are taken before it is given up. Raises DoesNotFit when one shard
+    does not fit.
+    """
+    most = need.geometry.trials_per_session
+    least_threads = min(2, need.geometry.shards_per_session)
+    for at_once in range(max(1, min(sessions, workers // least_threads)), 0, -1):
+        threads = math.ceil(workers / at_once)
+        peak = BASE_BYTES + at_once * need.session_bytes(most, threads)
+        if peak <= limit_bytes:
+            return MemoryPlan(limit_bytes, peak, at_once, threads, most, 1)
+    return _plan_passes(need, workers, limit_bytes)
+
+
+def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
+    shard, shards = need.geometry.trials_per_shard, need.geometry.shards_per_session
+    for threads in range(workers, 0, -1):
+        fixed = BASE_BYTES + need.session_bytes(0, threads)
+        shards_that_fit = (limit_bytes - fixed) // (shard * need.trial_bytes)
+        if shards_that_fit >= 1:
+            passes = math.ceil(shards / shards_that_fit)
+            trials = math.ceil(shards / passes) * shard
+            peak = BASE_BYTES + need.session_bytes(trials, threads)
+            return MemoryPlan(limit_bytes, peak, 1, threads, trials, passes)
+    least = BASE_BYTES + need.session_bytes(shard, 1)
+    raise DoesNotFit(
+        f"memory: {format_bytes(limit_bytes)} allowed, and one shard of {shard} trials needs {format_bytes(least)}",
+        hint=f"Allow more with --memory {math.ceil(least / 2**20)}MiB, or make shards smaller with --trials-per-shard.",
+        expected=least,
+        found=limit_bytes,
+    )
+
+
+def read_available_memory() -> int:
+    """Bytes that a new process may take: what the machine has free, or the control group's limit if that is less."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        available = min(available, int(limit)) if limit.isdigit() else available
+    except (OSError, ValueError):
+        return available
+    return available
+
+
+def format_bytes(count: float) -> str:
+    """Bytes for people: "1.05 GB", decimal units as disks and the dataset's documents count."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

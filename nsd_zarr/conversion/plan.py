@@ -1,0 +1,186 @@
+"""What a conversion will do, found out by reading metadata only. It refuses before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nsd_zarr.config import Config
+from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.space import SpacePlan, make_space_plan
+from nsd_zarr.conversion.target import Progress, find_progress
+from nsd_zarr.errors import ConfigError, SourceError
+from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors
+from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
+from nsd_zarr.source.session import SessionInfo, inspect_session
+
+SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One conversion, decided. Frozen, picklable, printable."""
+
+    store: Path
+    """The store's folder."""
+    settings: Settings
+    """What affects values or bytes."""
+    sources: tuple[SessionInfo, ...]
+    """The session files, inspected, ascending."""
+    progress: Progress
+    """What an earlier run left: what is done, what has to be read again to be sure."""
+    memory: MemoryPlan
+    """How sessions share threads and memory."""
+    space: SpacePlan
+    """What the store takes on disk, and what there is."""
+    scheduler: str
+    """threads, synchronous, or the address of a Dask scheduler."""
+    fresh: bool
+    """Whether an unfinished run is forgotten first."""
+
+    @property
+    def todo(self) -> tuple[SessionInfo, ...]:
+        """Sessions that have to be converted."""
+        done = self.progress.done
+        return tuple(info for info in self.sources if info.session not in done)
+
+    @property
+    def doubtful(self) -> tuple[SessionInfo, ...]:
+        """Sessions that are done, and whose files look different since."""
+        return tuple(info for info in self.sources if info.session in self.progress.doubtful)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of values in the sources."""
+        return sum(info.trials * info.trial_bytes for info in self.sources)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON, for --json."""
+        geometry = self.settings.geometry
+        return {
+            "store": str(self.store),
+            "state": self.progress.state.value,
+            "settings": self.settings.make_attributes(),
+            "sessions": [
+                {
+                    "session": int(info.session),
+                    "file": str(info.path),
+                    "bytes": info.identity.size,
+                    "read": info.how,
+                    "done": info.session in self.progress.done,
+                }
+                for info in self.sources
+            ],
+            "trials": geometry.trials,
+            "shape": list(geometry.shape),
+            "shards": geometry.shards,
+            "bytes_in": self.bytes_in,
+            "bytes_out_expected": self.space.expected_bytes,
+            "files": self.space.files,
+            "free_bytes": self.space.free_bytes,
+            "free_inodes": self.space.free_inodes,
+            "peak_memory_bytes": self.memory.peak_bytes,
+            "memory_limit_bytes": self.memory.limit_bytes,
+            "sessions_at_once": self.memory.sessions_at_once,
+            "threads_per_session": self.memory.threads_per_session,
+            "passes": self.memory.passes,
+            "units_of_work": len(self.todo),
+            "scheduler": self.scheduler,
+        }
+
+
+def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config) -> Plan:
+    """Plan the conversion of *source* to *store*. Reads metadata only, writes nothing.
+
+    Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
+    """
+    target = Path(os.path.abspath(store))
+    files = find_files(source, config)
+    sources = tuple(inspect_session(file, config.dataset) for file in files)
+    check_uniform(sources)
+    settings = _make_settings(sources, config)
+    progress = find_progress(target, settings, sources, fresh=config.fresh)
+    left = len(sources) - len(progress.done)
+    return Plan(
+        store=target,
+        settings=settings,
+        sources=sources,
+        progress=progress,
+        memory=_make_memory_plan(settings, sources, max(1, left), config),
+        space=make_space_plan(target, settings, left),
+        scheduler=config.scheduler,
+        fresh=config.fresh,
+    )
+
+
+def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
+    """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
+    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    files = find_session_files(words, Choice(config.subject, config.space, config.betas))
+    if config.sessions is not None:
+        return select_sessions(files, config.sessions)
+    # A folder is meant whole, from session 1; who names files may begin anywhere.
+    is_folder = len(words) == 1 and Path(words[0]).is_dir()
+    check_complete(files, 1 if is_folder else files[0].session)
+    return files
+
+
+def check_uniform(sources: Sequence[SessionInfo]) -> None:
+    """Refuse a session whose trial count, volume or dtype is not what most sessions have. Raises SourceError."""
+    _check_same(sources, lambda info: info.shape, "shape")
+    _check_same(sources, lambda info: info.dtype, "dtype")
+
+
+def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo], Any], name: str) -> None:
+    counts = Counter(measure(info) for info in sources)
+    # What most have; between equals the larger, because files are cut short more often than they grow.
+    expected = max(counts, key=lambda value: (counts[value], value))
+    for info in sources:
+        found = measure(info)
+        if found == expected:
+            continue
+        cut_short = name == "shape" and found[1:] == expected[1:]
+        raise SourceError(
+            f"dataset /{info.dataset}: {name} {found}, expected {expected} as in {counts[expected]} of "
+            f"{len(sources)} sessions",
+            hint=("The file is probably cut short: fetch" if cut_short else "Fetch")
+            + " it again, or leave it out with --sessions.",
+            path=info.path,
+            session=info.session,
+            expected=expected,
+            found=found,
+        )
+
+
+def _make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+    first = sources[0]
+    trials_per_shard = config.trials_per_shard or choose_trials_per_shard(first.trials, first.trial_bytes)
+    if first.trials % trials_per_shard:
+        allowed = ", ".join(map(str, divisors(first.trials)))
+        raise ConfigError(
+            f"trials_per_shard = {trials_per_shard} does not divide the {first.trials} trials of a session",
+            hint=f"Give one of {allowed}.",
+            expected=allowed,
+            found=trials_per_shard,
+        )
+    return Settings(
+        dataset=config.dataset,
+        sessions=tuple(SessionNumber(info.session) for info in sources),
+        trials_per_shard=trials_per_shard,
+        codec=config.codec,
+        clevel=config.effective_clevel,
+        shape=first.shape,
+        dtype=first.dtype,
+    )
+
+
+def _make_memory_plan(settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config) -> MemoryPlan:
+    through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
+    need = Need(settings.geometry, by_offset=not through_h5py, chunk_bytes=max(through_h5py, default=0))
+    limit = config.memory if config.memory is not None else read_available_memory() // 2
+    return make_memory_plan(need, left, config.effective_workers, int(limit))

@@ -1,0 +1,203 @@
+"""Carrying out a plan: lock, skeleton, one Dask task a session, finish."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.cluster import run_on_cluster
+from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore_event
+from nsd_zarr.conversion.finish import create_skeleton, finish_store
+from nsd_zarr.conversion.ledger import Ledger, SessionRecord
+from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
+from nsd_zarr.conversion.target import TargetState
+from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
+from nsd_zarr.errors import ResumeRefused, StoreError
+from nsd_zarr.store.durable import remove_partials
+from nsd_zarr.store.root import open_store, read_small_array
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    store: Path
+    """The store's folder; complete."""
+    sessions: tuple[SessionDone, ...]
+    """Sessions that this run converted or read again; empty when there was nothing to do."""
+    finished_before: int
+    """Sessions that an earlier run had finished."""
+    trials: int
+    """Trials in the store."""
+    bytes_in: int
+    """Decoded bytes of all its trials."""
+    bytes_out: int
+    """Bytes of its shards."""
+    seconds: float
+    """Wall time of this run."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON, for --json."""
+        return asdict(self) | {"store": str(self.store)}
+
+
+def convert(
+    source: SourceWords,
+    store: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    on_event: Listener = ignore_event,
+    **options: Any,
+) -> ConversionReport:
+    """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was.
+
+    *source*: a folder with session files, an NSD root, a glob, or a list of files. *store*: the store's folder, made
+    here. *config*: a YAML file of options. *options*: as on the command line, with underscores (`sessions`, `memory`,
+    `workers`, ...). *on_event*: called with RunStarted, TrialsDone, SessionDone from any thread.
+
+    A finished store is left as it is. Raises ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit; after
+    any of them, and after a kill, the same call goes on.
+    """
+    return run_conversion(source, store, make_config(config, **options), on_event)
+
+
+def run_conversion(
+    source: SourceWords, store: str | os.PathLike[str], config: Config, listen: Listener
+) -> ConversionReport:
+    """Plan, then carry out. Everything that refuses does so before anything is written."""
+    started = time.perf_counter()
+    path = Path(os.path.abspath(store))
+    check_free(path)
+    plan = make_plan(source, path, config)
+    done: tuple[SessionDone, ...] = ()
+    if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
+        with hold_lock(path):
+            # Once more: another run may have come between the plan and the lock.
+            plan = make_plan(source, path, config)
+            done = _carry_out(plan, listen)
+    geometry, manifest = plan.settings.geometry, open_store(path).manifest
+    return ConversionReport(
+        store=path,
+        sessions=done,
+        finished_before=len(plan.progress.done - plan.progress.doubtful),
+        trials=geometry.trials,
+        bytes_in=geometry.trials * geometry.trial_bytes,
+        bytes_out=sum(record.size for record in manifest.values()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
+    ledger = Ledger(plan.store)
+    if plan.progress.state is not TargetState.FINISHED:
+        _prepare(plan, ledger)
+    units = make_units(plan, ledger)
+    trials = len(units) * plan.settings.geometry.trials_per_session
+    finished = len(plan.progress.done - plan.progress.doubtful)
+    listen(RunStarted(len(units), trials, plan.settings.geometry.trial_bytes, finished))
+    done = run_units(units, plan, listen)
+    # What was read again and found the same is known by its present looks from now on.
+    ledger.update_sources({info.session: info.identity for info in plan.sources})
+    if plan.progress.state is not TargetState.FINISHED:
+        finish_store(plan.store, plan.settings, read_records(plan, ledger))
+    return done
+
+
+def _prepare(plan: Plan, ledger: Ledger) -> None:
+    if plan.progress.state is TargetState.NEW:
+        if plan.fresh and plan.store.exists():
+            shutil.rmtree(plan.store)
+        ledger.begin({info.session: info.identity for info in plan.sources})
+    elif not ledger.exists():
+        ledger.begin({info.session: info.identity for info in plan.sources})
+    else:
+        ledger.update_sources({info.session: info.identity for info in plan.todo})
+    create_skeleton(plan.store, plan.settings)
+    remove_partials(plan.store)
+    remove_partials(ledger.folder)
+
+
+def make_units(plan: Plan, ledger: Ledger) -> list[Unit]:
+    """Units of work: first what is done and in doubt, to refuse early; then what is left to convert."""
+
+    def make(info: Any, digests: tuple[str, ...]) -> Unit:
+        memory = plan.memory
+        return Unit(plan.store, plan.settings, info, memory.trials_per_pass, memory.threads_per_session, digests)
+
+    doubtful = [make(info, _recorded_digests(plan, ledger, info.session)) for info in plan.doubtful]
+    return doubtful + [make(info, ()) for info in plan.todo]
+
+
+def read_records(plan: Plan, ledger: Ledger) -> list[SessionRecord]:
+    """The records of all sessions, in order. Raises StoreError when one is gone."""
+    records = [ledger.read_session(session) for session in plan.settings.sessions]
+    if None in records:
+        raise StoreError(
+            "a record of a finished session is gone",
+            hint="Run the same command again: it converts that session once more.",
+            path=ledger.folder,
+        )
+    return [record for record in records if record is not None]
+
+
+def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
+    """Run units on the scheduler that the plan names: the same function in all of them."""
+    if not units:
+        return ()
+    if "://" in plan.scheduler:
+        return run_on_cluster(units, plan.scheduler, listen)
+    surroundings = Surroundings(listen)
+    with _stopping(surroundings):
+        return _run_here(units, plan, surroundings)
+
+
+def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> tuple[SessionDone, ...]:
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    # Named so that Dask, which begins with the last name among equals, takes them in order.
+    tasks = [
+        delayed(run_unit, pure=False)(unit, surroundings, dask_key_name=f"unit-{len(units) - position:04d}")
+        for position, unit in enumerate(units)
+    ]
+    if plan.scheduler == "synchronous":
+        return tuple(compute(*tasks, scheduler="synchronous"))
+    # A pool of our own, so that leaving it waits for the threads of a run that failed or was interrupted.
+    with ThreadPoolExecutor(plan.memory.sessions_at_once, "nsd-zarr session") as pool:
+        try:
+            return tuple(compute(*tasks, scheduler="threads", pool=pool))
+        except BaseException:
+            surroundings.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _stopping(surroundings: Surroundings) -> Iterator[None]:
+    """Tell the units to stop when the block is left by an exception."""
+    try:
+        yield
+    except BaseException:
+        surroundings.stop.set()
+        raise
+
+
+def _recorded_digests(plan: Plan, ledger: Ledger, session: Any) -> tuple[str, ...]:
+    if plan.progress.state is TargetState.FINISHED:
+        store = open_store(plan.store)
+        first = store.geometry.first_trial(session)
+        digests = read_small_array(store, "trial_digest")[first : first + store.geometry.trials_per_session]
+        return tuple(digests.tolist())
+    record = ledger.read_session(session)
+    if record is None:
+        raise ResumeRefused("its record is gone", path=ledger.folder, session=session)
+    return record.trial_digests

@@ -1,0 +1,73 @@
+"""The settings that affect values or bytes of a store: bound to every record, and written into it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import h5py
+from numcodecs import blosc
+
+from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import FORMAT_VERSION, encode_json
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What has to be the same for two conversions to give the same bytes."""
+
+    dataset: str
+    """Name of the dataset in each session file."""
+    sessions: tuple[SessionNumber, ...]
+    """Sessions in the store, ascending."""
+    trials_per_shard: int
+    """Trials in a shard."""
+    codec: str
+    """Compressor inside Blosc."""
+    clevel: int
+    """Compression level."""
+    shape: tuple[int, ...]
+    """Shape of one session, (trial, z, y, x) or (trial, vertex)."""
+    dtype: str
+    """Stored dtype."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """How sessions, trials and shards lie."""
+        return Geometry(self.sessions, self.shape[0], self.trials_per_shard, self.shape[1:], self.dtype)
+
+    @property
+    def blosc(self) -> BloscCodec:
+        """How a chunk is compressed."""
+        return BloscCodec(self.codec, self.clevel, self.geometry.trial_bytes // self.geometry.voxels)
+
+    def make_attributes(self) -> dict[str, Any]:
+        """As root attribute `settings`: plain JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def make_fingerprint(self) -> str:
+        """One digest over the settings and the libraries that make the bytes."""
+        return make_digest(encode_json(self.make_attributes() | make_library_versions()))
+
+    def list_differences(self, attributes: dict[str, Any]) -> list[str]:
+        """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
+        mine = self.make_attributes()
+        return [
+            f"{name} {attributes.get(name)}, now {mine[name]}" for name in mine if attributes.get(name) != mine[name]
+        ]
+
+
+def make_library_versions() -> dict[str, str]:
+    """Versions of what reads values and makes bytes, for the root attributes."""
+    return {
+        "nsd_zarr": version("nsd-zarr"),
+        "format_version": str(FORMAT_VERSION),
+        "numcodecs": version("numcodecs"),
+        "c-blosc": str(blosc.VERSION_STRING),
+        "numpy": version("numpy"),
+        "h5py": version("h5py"),
+        "hdf5": str(h5py.version.hdf5_version),
+    }

@@ -1,0 +1,64 @@
+"""What a store takes on disk, and what there is."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd_zarr.conversion.memory import format_bytes
+from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.errors import DoesNotFit
+
+EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
+"""Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
+SMALL_FILES = 12
+"""Files of a store beside its shards: root, metadata and chunk of each small array, ledger."""
+INODES_PER_SHARD = 4
+"""A shard of a volume is a file in three folders of its own: c/3/0/0/0."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpacePlan:
+    """Disk space and inodes."""
+
+    expected_bytes: int
+    """Bytes that sessions still to do will take, as far as one can tell without reading them."""
+    files: int
+    """Files of the finished store."""
+    free_bytes: int
+    """Bytes free for this user where the store lies."""
+    free_inodes: int | None
+    """Inodes free there; None where the file system does not count them."""
+
+
+def make_space_plan(store: Path, settings: Settings, sessions_left: int) -> SpacePlan:
+    """Compare what *sessions_left* sessions take with what is free. Raises DoesNotFit."""
+    geometry = settings.geometry
+    status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
+    ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
+    plan = SpacePlan(
+        expected_bytes=math.ceil(sessions_left * geometry.trials_per_session * geometry.trial_bytes / ratio),
+        files=geometry.shards + SMALL_FILES,
+        free_bytes=status.f_bavail * status.f_frsize,
+        free_inodes=status.f_favail if status.f_files else None,
+    )
+    inodes = sessions_left * geometry.shards_per_session * INODES_PER_SHARD + SMALL_FILES if sessions_left else 0
+    if plan.free_inodes is not None and plan.free_inodes < inodes:
+        raise DoesNotFit(
+            f"inodes: {plan.free_inodes} free, and the store needs {inodes}",
+            hint="Remove files, or make fewer and larger shards with --trials-per-shard.",
+            path=store,
+            expected=inodes,
+            found=plan.free_inodes,
+        )
+    if plan.free_bytes < plan.expected_bytes:
+        raise DoesNotFit(
+            f"disk: {format_bytes(plan.free_bytes)} free, and about {format_bytes(plan.expected_bytes)} are needed",
+            hint="Make room, put the store elsewhere, or compress harder with --codec zstd.",
+            path=store,
+            expected=plan.expected_bytes,
+            found=plan.free_bytes,
+        )
+    return plan

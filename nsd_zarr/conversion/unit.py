@@ -1,0 +1,181 @@
+"""The unit of work: one session, all its shards, one durable record. The same function in every scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as StopSignal
+
+import numpy as np
+
+from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
+from nsd_zarr.conversion.ledger import Ledger, SessionRecord
+from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.errors import NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.source.reader import SessionReader, open_session
+from nsd_zarr.source.session import SessionInfo, check_unchanged
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.shard import ShardRecord, write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One session to convert, or to compare with what was recorded. Picklable: travels to where it is done."""
+
+    store: Path
+    """The store's folder; must exist."""
+    settings: Settings
+    """What affects values or bytes."""
+    source: SessionInfo
+    """The session."""
+    trials_per_pass: int
+    """Trials held at a time; whole shards."""
+    threads: int
+    """Threads that read and compress."""
+    expected_digests: tuple[str, ...] = ()
+    """Compare these with the source's trials instead of writing; empty: convert."""
+
+
+class Stopped(Exception):
+    """The run was told to stop."""
+
+
+class BlockPool:
+    """Blocks of trials that sessions hand on to each other: touching fresh memory costs more than filling it."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    @contextmanager
+    def borrow(self, shape: tuple[int, int], dtype: str) -> Iterator[np.ndarray]:
+        """A block of *shape*, content arbitrary, that goes back when the block ends."""
+        block = self._free.pop() if self._free else np.empty(shape, dtype)
+        if block.shape != shape or block.dtype != np.dtype(dtype):
+            block = np.empty(shape, dtype)
+        try:
+            yield block
+        finally:
+            self._free.append(block)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a unit shares with others in its process. The default is right for a process of its own."""
+
+    listen: Listener = ignore_event
+    """Told of progress, from any thread."""
+    stop: StopSignal = field(default_factory=StopSignal)
+    """Set to stop between two trials."""
+    blocks: BlockPool = field(default_factory=BlockPool)
+    """Where blocks of trials come from."""
+
+    def check_stop(self) -> None:
+        """Raise Stopped when told to stop."""
+        if self.stop.is_set():
+            raise Stopped
+
+    def count_trial(self) -> None:
+        """Called before each trial is compressed."""
+        self.check_stop()
+        self.listen(TrialsDone(1))
+
+
+def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDone:
+    """Convert one session, or compare it with its record. Raises what went wrong, with the session named."""
+    surroundings = surroundings or Surroundings()
+    started = time.perf_counter()
+    try:
+        stored, how = _run(unit, surroundings)
+    except SourceError as error:
+        _note_fault(unit, error)
+        raise
+    except NsdZarrError as error:
+        error.session = error.session or unit.source.session
+        raise
+    done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
+    surroundings.listen(done)
+    return done
+
+
+def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
+    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_session(unit.source) as reader:
+        how = "by offset" if reader.by_offset else "through h5py"
+        if unit.expected_digests:
+            compare_session(unit, reader, executor, surroundings)
+            return 0, how
+        shards = _write_session(unit, reader, executor, surroundings)
+        check_unchanged(unit.source)
+    record = SessionRecord(unit.source.session, unit.settings.make_fingerprint(), unit.source.identity, shards)
+    Ledger(unit.store).write_session(record)
+    return sum(shard.size for shard in shards), how
+
+
+def _write_session(
+    unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings
+) -> tuple[ShardRecord, ...]:
+    geometry, codec = unit.settings.geometry, unit.settings.blosc
+    numbers = geometry.session_shards(unit.source.session)
+    records: list[ShardRecord] = []
+    for trials, block in _read_passes(unit, reader, executor, surroundings):
+        # Of every pass, whole shards: each is written once, by one thread.
+        shards = range(
+            numbers.start + trials.start // geometry.trials_per_shard,
+            numbers.start + trials.stop // geometry.trials_per_shard,
+        )
+        parts = block.reshape(len(shards), geometry.trials_per_shard, geometry.voxels)
+
+        def write(number: int, part: np.ndarray) -> ShardRecord:
+            key = make_shard_key(geometry, number)
+            return write_shard(unit.store, key, part, codec, surroundings.count_trial)
+
+        records += executor.map(write, shards, parts)
+    return tuple(records)
+
+
+def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> None:
+    """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
+    for trials, block in _read_passes(unit, reader, executor, surroundings):
+
+        def digest(values: np.ndarray) -> str:
+            surroundings.count_trial()
+            return make_digest(values)
+
+        found = list(executor.map(digest, block))
+        expected = unit.expected_digests[trials.start : trials.stop]
+        differing = [trial for trial, now, then in zip(trials, found, expected, strict=True) if now != then]
+        if differing:
+            raise ResumeRefused(
+                f"the source changed since it was converted: trial {differing[0]} of the session and "
+                f"{len(differing) - 1} others of trials {trials.start} to {trials.stop - 1} have other values",
+                hint="Put the former file back, or convert to another store.",
+                path=unit.source.path,
+                session=unit.source.session,
+            )
+
+
+def _read_passes(
+    unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings
+) -> Iterator[tuple[range, np.ndarray]]:
+    """The session's trials, as many at a time as were planned, each lot in a block that the next one reuses."""
+    total, step = unit.source.trials, unit.trials_per_pass
+    with surroundings.blocks.borrow((min(step, total), unit.source.voxels), unit.source.dtype) as block:
+        for first in range(0, total, step):
+            trials = range(first, min(first + step, total))
+            part = block[: len(trials)]
+            reader.read_into(trials, part, executor, surroundings.check_stop)
+            yield trials, part
+
+
+def _note_fault(unit: Unit, error: SourceError) -> None:
+    try:
+        Ledger(unit.store).note_fault(unit.source.session, str(error))
+    except NsdZarrError:
+        return  # The source's error is the one to tell.
+
+
+RunUnit = Callable[[Unit], SessionDone]
