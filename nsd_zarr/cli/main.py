@@ -1,0 +1,218 @@
+"""The commands of `nsd-zarr`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import nsd_zarr
+from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.errors import ConfigError, NsdZarrError
+
+INTERRUPTED = 130
+BUG = 70
+BAD_OPTION = 2
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code of INTERFACE: 0 done, 1 damage, 2 bad option, ..."""
+    arguments = sys.argv[1:]
+    # A scheduler's or an operator's polite kill ends as Ctrl-C does: what is finished stays, the lock is given back.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        return int(commands.main(arguments, prog_name="nsd-zarr", standalone_mode=False) or 0)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return BAD_OPTION
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted. Nothing that was finished is lost: run the same command again to go on.")
+        return INTERRUPTED
+    except NsdZarrError as error:
+        _complain(str(error), "--debug" in arguments)
+        return error.exit_code
+    except Exception as error:  # The border: everything that we did not foresee is a bug of ours, told in one line.
+        _complain(
+            f"unexpected {type(error).__name__}: {error}. This is a bug in nsd-zarr: run again with --debug and report "
+            "what it prints.",
+            "--debug" in arguments,
+        )
+        return BUG
+
+
+def _complain(text: str, debug: bool = False) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"nsd-zarr: {text}", err=True)
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that every command takes."""
+
+    @click.option("--quiet", is_flag=True, help="Print errors only.")
+    @click.option("--debug", is_flag=True, help="Log what is done; print a traceback with an error.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
+        return command(*args, **kwargs)
+
+    return wrapped
+
+
+def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which betas are meant, and what a run may take."""
+    for option in reversed(
+        [
+            click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
+            click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
+            click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
+            click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
+            click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]"),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Arguments and options of plan and convert."""
+    for option in reversed(
+        [
+            click.argument("source", nargs=-1, required=True),
+            click.argument("store"),
+            click.option(
+                "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
+            ),
+            click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
+            click.option("--dataset", help="Dataset in each session file. [default: betas]"),
+            click.option(
+                "--trials-per-shard", type=int, help="Must divide a session's trials. [default: up to 128 MiB]"
+            ),
+            click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
+            click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
+            click.option("--scheduler", help="Dask scheduler, such as tcp://host:8786; threads; synchronous."),
+            click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        ]
+    ):
+        command = option(command)
+    return _choosing(_common(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(nsd_zarr.__version__, prog_name="nsd-zarr")
+def commands() -> None:
+    """Turn NSD session HDF5 files into one trial-chunked Zarr store, and prove it.
+
+    Begin with: nsd-zarr demo
+    """
+
+
+@commands.command()
+@click.argument("directory", type=click.Path(path_type=Path), default="nsd-demo")
+@_common
+def demo(directory: Path, quiet: bool) -> None:
+    """Show the whole story in DIRECTORY on synthetic data, in under a minute."""
+    from nsd_zarr.cli.demo import run_demo
+
+    run_demo(directory, (lambda text: None) if quiet else click.echo, quiet)
+
+
+@commands.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--sessions", type=int, default=3, show_default=True, help="Session files to write.")
+@click.option("--shape", default="750,83,104,81", show_default=True, help="trials,z,y,x of a session.")
+@click.option("--layout", default="nsd", show_default=True, help="HDF5 layout: nsd (the dataset's), contiguous, gzip.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
+@_common
+def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
+    """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, masks."""
+    from nsd_zarr.cli.demo import show_steps
+    from nsd_zarr.simulate import Simulation, simulate_root
+
+    try:
+        trials, z, y, x = (int(part) for part in shape.split(","))
+    except ValueError:
+        raise ConfigError(f"shape = {shape!r}", hint="Give trials,z,y,x such as 750,83,104,81.") from None
+    with show_steps("simulating", quiet) as on_progress:
+        root = simulate_root(directory, Simulation(shape=(trials, z, y, x), **recipe), on_progress)
+    if not quiet:
+        click.echo(f"{len(root.session_files)} sessions in {root.betas_folder}")
+
+
+@commands.command()
+@_converting
+def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Say what convert would do, and whether it can. Reads metadata only."""
+    from nsd_zarr.cli.show import tell_plan
+    from nsd_zarr.config import make_config
+    from nsd_zarr.conversion.lock import check_free
+    from nsd_zarr.conversion.plan import make_plan
+
+    check_free(Path(store).absolute())
+    made = make_plan(source, store, make_config(options.pop("config_file"), **options))
+    _print(made.as_dict(), tell_plan(made), as_json, quiet)
+
+
+@commands.command()
+@_converting
+def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
+    from nsd_zarr.cli.show import tell_conversion
+
+    with show_progress("converting", quiet) as on_event:
+        report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
+    _print(report.as_dict(), tell_conversion(report), as_json, quiet)
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--source", multiple=True, help="Compare every value with these session files, through h5py.")
+@click.option("--quick", is_flag=True, help="Presence, sizes and indexes only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@_choosing
+@_common
+def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
+    from nsd_zarr.cli.show import tell_verification
+
+    with show_progress("verifying", quiet) as on_event:
+        report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
+    _print(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
+    return 0 if report.is_whole else 1
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@_common
+def info(store: str, quiet: bool, as_json: bool) -> None:
+    """Say what is in STORE and what made it."""
+    from nsd_zarr.cli.show import describe_store, tell_store
+    from nsd_zarr.store.root import open_store
+
+    opened = open_store(Path(store), allow_unfinished=True)
+    _print(describe_store(opened), tell_store(opened), as_json, quiet)
+
+
+def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(values, indent=1))
+    elif not quiet:
+        click.echo(text)

@@ -1,0 +1,77 @@
+"""Progress on a terminal as a bar with rate and time left; elsewhere as plain lines; or not at all."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
+from nsd_zarr.conversion.memory import format_bytes
+
+
+@contextmanager
+def show_progress(verb: str, quiet: bool) -> Iterator[Listener]:
+    """A listener that shows what it is told on stderr."""
+    if quiet:
+        yield ignore_event
+    elif sys.stderr.isatty():
+        with _show_bar(verb) as listener:
+            yield listener
+    else:
+        yield _Lines(verb).listen
+
+
+class _Lines:
+    """One line a session."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb, self._sessions, self._done = verb, 0, 0
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._sessions = event.sessions
+            before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
+            click.echo(f"{self._verb} {event.sessions} sessions, {event.trials} trials{before}", err=True)
+        elif isinstance(event, SessionDone):
+            self._done += 1
+            stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "
+            click.echo(
+                f"session {event.session:02d} done ({self._done} of {self._sessions}): "
+                f"{stored}{event.seconds:.1f} s, read {event.how}",
+                err=True,
+            )
+
+
+@contextmanager
+def _show_bar(verb: str) -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(verb, total=None)
+        state = {"trial_bytes": 1, "sessions": 0, "done": 0}
+        lock = threading.Lock()
+
+        def listen(event: Event) -> None:
+            with lock:
+                if isinstance(event, RunStarted):
+                    state.update(trial_bytes=event.trial_bytes, sessions=event.sessions)
+                    bar.update(task, total=event.trials * event.trial_bytes)
+                elif isinstance(event, TrialsDone):
+                    bar.advance(task, event.trials * state["trial_bytes"])
+                elif isinstance(event, SessionDone):
+                    state["done"] += 1
+                    bar.update(task, description=f"{verb} (session {state['done']} of {state['sessions']} done)")
+
+        yield listen

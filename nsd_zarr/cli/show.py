@@ -1,0 +1,118 @@
+"""What commands say, as text for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from nsd_zarr.conversion.memory import format_bytes
+from nsd_zarr.conversion.plan import Plan
+from nsd_zarr.conversion.run import ConversionReport
+from nsd_zarr.conversion.verify import VerifyReport
+from nsd_zarr.source.find import format_sessions
+from nsd_zarr.store.root import Store
+
+MOST_DAMAGES = 20
+"""Damages told one by one; --json has them all."""
+
+
+def tell_plan(plan: Plan) -> str:
+    """What a conversion would do."""
+    geometry, memory, space, settings = plan.settings.geometry, plan.memory, plan.space, plan.settings
+    ways = Counter(info.how for info in plan.sources)
+    inodes = "" if space.free_inodes is None else f", {space.free_inodes} inodes"
+    lines = [
+        f"store       {plan.store} ({plan.progress.state.value})",
+        f"sessions    {format_sessions(geometry.sessions)}: {len(plan.sources)} found, none missing; "
+        f"{len(plan.progress.done)} done, {len(plan.todo)} to convert",
+        *(f"            {count} read {how}" for how, count in ways.items()),
+        f"trials      {geometry.trials} of {geometry.volume_shape} {geometry.dtype}, "
+        f"{format_bytes(geometry.trial_bytes)} each",
+        f"in          {format_bytes(plan.bytes_in)} of values",
+        f"out         about {format_bytes(space.expected_bytes)} to write ({settings.codec} level {settings.clevel}), "
+        f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials",
+        f"disk        {format_bytes(space.free_bytes)} free{inodes}",
+        f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed",
+        f"work        {len(plan.todo)} units; {memory.sessions_at_once} at once, {memory.threads_per_session} threads "
+        f"each, {memory.passes} pass{'es' if memory.passes > 1 else ''} over each file",
+    ]
+    if plan.doubtful:
+        again = format_sessions(info.session for info in plan.doubtful)
+        lines.append(f"again       sessions {again}: their files look different since; they will be read and compared")
+    return "\n".join(lines)
+
+
+def tell_conversion(report: ConversionReport) -> str:
+    """What a conversion did."""
+    if not report.sessions:
+        return f"{report.store} is finished: nothing to do."
+    ratio = report.bytes_in / report.bytes_out
+    before = f" ({report.finished_before} sessions were finished before)" if report.finished_before else ""
+    return (
+        f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
+        f"({ratio:.2f} times smaller), {len(report.sessions)} sessions in {report.seconds:.1f} s{before}.\n"
+        f"Next: nsd-zarr verify {report.store}"
+    )
+
+
+def tell_verification(report: VerifyReport) -> str:
+    """What a verification found."""
+    what = f"{report.files} files" + (f", {report.trials} trials" if report.trials else "")
+    how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
+    how["source"] = "all checksums and value digests right, every value equal to its source"
+    if report.is_whole:
+        return f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."
+    told = [f"  {damage}" for damage in report.damages[:MOST_DAMAGES]]
+    more = len(report.damages) - len(told)
+    told += [f"  and {more} more (--json has them all)"] if more else []
+    return "\n".join([f"{report.store} is damaged, {len(report.damages)} found:", *told])
+
+
+def describe_store(store: Store) -> dict[str, Any]:
+    """What is in a store and what made it, as plain JSON."""
+    geometry = store.geometry
+    stored = sum(record.size for record in store.manifest.values())
+    return {
+        "store": str(store.path),
+        "status": store.attributes["status"],
+        "format_version": store.attributes["format_version"],
+        "sessions": [int(number) for number in geometry.sessions],
+        "trials": geometry.trials,
+        "shape": list(geometry.shape),
+        "dtype": geometry.dtype,
+        "arrays": {
+            name: {"dims": member["dimension_names"], "shape": member["shape"], "dtype": member["data_type"]}
+            for name, member in store.members.items()
+        },
+        "files": len(store.manifest) + 1,
+        "decoded_bytes": geometry.trials * geometry.trial_bytes,
+        "stored_bytes": stored,
+        "settings": store.attributes["settings"],
+        "libraries": store.attributes["libraries"],
+        "sources": store.attributes.get("sources", []),
+        "checksum": store.fingerprint,
+    }
+
+
+def tell_store(store: Store) -> str:
+    """What is in a store and what made it."""
+    values = describe_store(store)
+    lines = [
+        f"store      {values['store']}: {values['status']}, format version {values['format_version']}",
+        f"sessions   {format_sessions(values['sessions'])}, {values['trials']} trials",
+        f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
+        f"{format_bytes(values['decoded_bytes'])} decoded",
+        f"settings   {', '.join(f'{name} {value}' for name, value in values['settings'].items())}",
+        f"made by    {', '.join(f'{name} {value}' for name, value in values['libraries'].items())}",
+        "arrays",
+    ]
+    lines += [
+        f"  {name:18} {array['dtype']:8} ({', '.join(array['dims'])}) {tuple(array['shape'])}"
+        for name, array in values["arrays"].items()
+    ]
+    lines += ["sources"] if values["sources"] else []
+    lines += [
+        f"  session {source['session']:02d}  {source['name']}  {source['size']} bytes  values {source['digest']}"
+        for source in values["sources"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Reading a store lazily: percent signal change, xarray. Knows the store."""

@@ -1,0 +1,82 @@
+"""The xarray engine `nsd_zarr`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from xarray.backends import BackendEntrypoint
+from xarray.core import indexing
+
+from nsd_zarr.read.lazy import SmallArray, TrialArray
+from nsd_zarr.read.percent import PercentReader
+from nsd_zarr.store.format import BETAS
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import Store, is_store, open_store
+
+
+class NsdZarrBackendEntrypoint(BackendEntrypoint):
+    """Opens stores made by this package, and claims no others."""
+
+    description = "Trial-chunked stores of Natural Scenes Dataset betas, as float32 percent signal change"
+    url = "https://cvnlab.slite.page/p/CT9Fwl4_hc/NSD-Data-Manual"
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Whether *filename_or_obj* is the path of a store made by this package. Never raises."""
+        return isinstance(filename_or_obj, (str, os.PathLike)) and is_store(Path(filename_or_obj))
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool | None = None,
+        allow_unfinished: bool = False,
+        # There is nothing of these in a store; accepted so that code which sets them for every engine runs.
+        concat_characters: bool | None = None,
+        decode_times: bool | None = None,
+        decode_coords: bool | str | None = None,
+        use_cftime: bool | None = None,
+        decode_timedelta: bool | None = None,
+    ) -> xr.Dataset:
+        """Open a store lazily; see nsd_zarr.open_dataset."""
+        store = open_store(Path(filename_or_obj), allow_unfinished=allow_unfinished)
+        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        reader = TrialReader(store)
+        variables = {BETAS: _make_betas(store, reader, mask_and_scale is not False)}
+        variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
+        coordinates = {"session", "trial_in_session", "session_number"} & set(variables)
+        dataset = xr.Dataset(
+            {name: variable for name, variable in variables.items() if name not in dropped},
+            attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
+        ).set_coords(sorted(coordinates - dropped))
+        dataset.encoding["source"] = os.fspath(filename_or_obj)
+        dataset.set_close(reader.close)
+        return dataset
+
+
+def _make_betas(store: Store, reader: TrialReader, scaled: bool) -> xr.Variable:
+    metadata, geometry = store.members[BETAS], store.geometry
+    attributes = dict(metadata["attributes"])
+    encoding: dict[str, Any] = {
+        "dtype": reader.dtype,
+        "chunks": (1, *geometry.volume_shape),
+        # A Dask chunk is a shard: one of a trial each would be 30,000 tasks.
+        "preferred_chunks": dict(
+            zip(metadata["dimension_names"], (geometry.trials_per_shard, *geometry.volume_shape), strict=True)
+        ),
+        "coordinates": attributes.pop("coordinates", ""),
+    }
+    if scaled and "scale_factor" in attributes:
+        encoding["scale_factor"] = attributes.pop("scale_factor")
+    array = TrialArray(PercentReader(reader) if scaled else reader, geometry.shape)
+    return xr.Variable(metadata["dimension_names"], indexing.LazilyIndexedArray(array), attributes, encoding)
+
+
+def _make_small(store: Store, name: str) -> xr.Variable:
+    metadata = store.members[name]
+    array = indexing.LazilyIndexedArray(SmallArray(store, name))
+    return xr.Variable(metadata["dimension_names"], array, dict(metadata["attributes"]))
