@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
@@ -36,27 +35,62 @@ def explain_write_error(error: OSError, path: Path) -> NsdZarrError:
     )
 
 
-@contextmanager
-def open_durably(path: Path, *, keep_cached: bool = True) -> Iterator[BinaryIO]:
-    """A new file at *path*: complete and on disk when the block ends well, absent when it does not.
+class DurableFile:
+    """A new file that is at its path wholly and on disk, or not at all: written under another name, then committed.
 
-    Two writers of one path cannot mix: each has a name of its own until the rename. *keep_cached* False lets the
-    page cache go once the file is on disk. A conversion writes more than the cache holds: its pages would push out
-    the sources, taking fresh ones costs more than the copy itself (3 sessions in 3.9 s rather than 6.6 s on a virtual
-    machine), and whoever verifies next reads the disk rather than the cache.
+    Two writers of one path cannot mix: each has a name of its own until the rename.
     """
-    partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
+        self._file = open(self.partial, "xb")  # noqa: SIM115 - closed by commit or discard, maybe in another thread
+        self.write = self._file.write
+
+    def commit(self, *, keep_cached: bool = True) -> None:
+        """Flush to disk, then rename. Most of it is waiting for the disk: another thread may do it meanwhile.
+
+        *keep_cached* False lets the page cache go once the file is on disk. A conversion writes more than the cache
+        holds: its pages would push out the sources, taking fresh ones costs more than the copy itself (3 sessions in
+        3.9 s rather than 6.6 s on a virtual machine), and whoever verifies next reads the disk, not the cache.
+        Raises StoreError or DoesNotFit, and discards the file.
+        """
+        try:
+            with self._file as file:
+                file.flush()
+                os.fsync(file.fileno())
+                if not keep_cached and hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.replace(self.partial, self.path)
+            sync_folder(self.path.parent)
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, OSError):
+                raise explain_write_error(error, self.path) from error
+            raise
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with suppress(OSError):
+            # The first error is the one to tell; a leftover is removed by the next run.
+            self._file.close()
+        with suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_partially(path: Path) -> Iterator[DurableFile]:
+    """A file to write in the block and to commit after it; discarded when the block fails.
+
+    Raises StoreError or DoesNotFit.
+    """
+    file: DurableFile | None = None
     try:
-        with open(partial, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if not keep_cached and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.replace(partial, path)
-        sync_folder(path.parent)
+        file = DurableFile(path)
+        yield file
     except BaseException as error:
-        _remove_quietly(partial)
+        if file is not None:
+            file.discard()
         if isinstance(error, OSError) and not isinstance(error, NsdZarrError):
             raise explain_write_error(error, path) from error
         raise
@@ -64,8 +98,9 @@ def open_durably(path: Path, *, keep_cached: bool = True) -> Iterator[BinaryIO]:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write *data* as the whole of *path*, on disk when this returns. Raises StoreError or DoesNotFit."""
-    with open_durably(path) as file:
+    with write_partially(path) as file:
         file.write(data)
+    file.commit()
 
 
 def make_folder(path: Path) -> None:
@@ -94,10 +129,3 @@ def remove_partials(folder: Path) -> int:
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
-
-
-def _remove_quietly(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # The first error is the one to tell; a leftover is removed by the next run.

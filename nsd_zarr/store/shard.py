@@ -11,7 +11,7 @@ import xxhash
 
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import make_folder, open_durably
+from nsd_zarr.store.durable import DurableFile, make_folder, write_partially
 from nsd_zarr.store.format import encode_shard_index
 
 
@@ -29,10 +29,25 @@ class ShardRecord:
     """xxh3-128 of each trial's values before they were compressed, hexadecimal."""
 
 
+@dataclass(frozen=True, slots=True)
+class PendingShard:
+    """A shard that is written, and not yet on disk."""
+
+    record: ShardRecord
+    """What was written."""
+    file: DurableFile
+    """Where; to be committed."""
+
+    def commit(self) -> ShardRecord:
+        """Put it on disk, under its name. Raises StoreError or DoesNotFit."""
+        self.file.commit(keep_cached=False)
+        return self.record
+
+
 def write_shard(
     store: Path, key: str, trials: np.ndarray, codec: BloscCodec, on_trial: Callable[[], None]
-) -> ShardRecord:
-    """Compress and write one shard; on disk when this returns.
+) -> PendingShard:
+    """Compress and write one shard; commit it to have it on disk.
 
     *trials*: shape (trials in shard, voxels), C order, little-endian. *on_trial* is called before each trial, and may
     raise to stop. Run it off the main thread (see BloscCodec.encode). Raises StoreError or DoesNotFit.
@@ -42,7 +57,7 @@ def write_shard(
     file_digest = xxhash.xxh3_128()
     lengths: list[int] = []
     trial_digests: list[str] = []
-    with open_durably(path, keep_cached=False) as file:
+    with write_partially(path) as file:
         for values in trials:
             on_trial()
             trial_digests.append(make_digest(values))
@@ -54,4 +69,5 @@ def write_shard(
         index = encode_shard_index(lengths)
         file.write(index)
         file_digest.update(index)
-    return ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))
+    record = ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))
+    return PendingShard(record, file)
