@@ -72,6 +72,15 @@ def runs_of(trials_per_session: int) -> list[int]:
     return [short + (run < longer) for run in range(RUNS_PER_SESSION)]
 
 
+def format_bytes(count: float) -> str:
+    """Bytes for people: "1.05 GB", decimal units as disks and the dataset's documents count."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """How sessions, trials and shards of one store lie."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
-from nsd_zarr.conversion.memory import format_bytes
+from nsd_zarr.layout import format_bytes
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from nsd_zarr.conversion.memory import format_bytes
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.verify import VerifyReport
+from nsd_zarr.layout import format_bytes
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsd_zarr.errors import DoesNotFit
-from nsd_zarr.layout import Geometry
+from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.source.gather import TILE_BYTES
 from nsd_zarr.source.reader import SLAB_BYTES
 
@@ -111,12 +111,3 @@ def read_available_memory() -> int:
     except (OSError, ValueError):
         return available
     return available
-
-
-def format_bytes(count: float) -> str:
-    """Bytes for people: "1.05 GB", decimal units as disks and the dataset's documents count."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

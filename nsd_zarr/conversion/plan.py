@@ -183,4 +183,6 @@ def _make_memory_plan(settings: Settings, sources: Sequence[SessionInfo], left: 
     through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
     need = Need(settings.geometry, by_offset=not through_h5py, chunk_bytes=max(through_h5py, default=0))
     limit = config.memory if config.memory is not None else read_available_memory() // 2
-    return make_memory_plan(need, left, config.effective_workers, int(limit))
+    # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
+    at_once = 1 if "://" in config.scheduler else left
+    return make_memory_plan(need, at_once, config.effective_workers, int(limit))

@@ -154,7 +154,7 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
     if not units:
         return ()
     if "://" in plan.scheduler:
-        return run_on_cluster(units, plan.scheduler, listen)
+        return run_on_cluster(units, plan.scheduler, plan.memory, listen)
     surroundings = Surroundings(listen)
     with _stopping(surroundings):
         return _run_here(units, plan, surroundings)

@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsd_zarr.conversion.memory import format_bytes
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.errors import DoesNotFit
+from nsd_zarr.layout import format_bytes
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
