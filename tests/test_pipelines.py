@@ -1,0 +1,51 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+from nsd_zarr.simulate import Simulation, simulate_root
+
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run_pipeline(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(PIPELINES / f"{name}.py"), run_name="__main__")
+
+    return run_pipeline
+
+
+@pytest.fixture
+def root(tmp_path):
+    for subject, shape in ((1, (12, 7, 5, 3)), (2, (12, 5, 7, 3))):
+        made = simulate_root(tmp_path / "nsd", Simulation(sessions=2, shape=shape, subject=subject))
+    return made.root
+
+
+def test_convert_subject_on_simulated_root_tells_sessions_and_a_trial(run, root, tmp_path, capsys):
+    run("convert_subject", root / "nsddata_betas/ppdata/subj01", tmp_path / "subj01.zarr")
+    told = capsys.readouterr().out
+    assert "session 02" in told
+    assert "percent signal change" in told
+
+
+def test_convert_all_subjects_makes_a_store_each_and_tells_the_one_that_fails(run, root, tmp_path, capsys):
+    run("convert_all_subjects", root, tmp_path / "stores")
+    assert [zarr.open_group(tmp_path / "stores" / f"subj0{n}.zarr", mode="r")["betas"].shape for n in (1, 2)] == [
+        (24, 7, 5, 3),
+        (24, 5, 7, 3),
+    ]
+    next((root / "nsddata_betas/ppdata/subj02").rglob("*session01*")).unlink()
+    with pytest.raises(SystemExit, match="subject 2: session 01 is missing"):
+        run("convert_all_subjects", root, tmp_path / "stores")
+
+
+def test_benchmark_convert_on_small_sessions_prints_every_row(run, tmp_path, capsys):
+    run("benchmark_convert", tmp_path, "--sessions", 2, "--shape", "12,7,5,3", "--rounds", 1)
+    told = capsys.readouterr().out
+    for row in ("h5py reads", "nsd-zarr converts", "dask converts", "ds.betas[i].values", "zarr-python"):
+        assert row in told
