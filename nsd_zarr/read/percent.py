@@ -55,3 +55,58 @@ class PercentReader:
             self._scratch.counts = counts = np.empty(self.reader.volume_shape, self.reader.dtype)
         self.reader.read_into(trial, counts)
         scale_into(counts, out)
+
+
+class RoundedReader:
+    """Reads trials as float16 or bfloat16 percent, rounded once from float32, to nearest even. Thread-safe, picklable.
+
+    NumPy has no bfloat16: its bits are delivered as uint16.
+    """
+
+    def __init__(self, percent: PercentReader, form: str) -> None:
+        if form not in ("float16", "bfloat16"):
+            raise ValueError(f"form {form!r}, expected float16 or bfloat16")
+        self.percent = percent
+        self.form = form
+        self._scratch = threading.local()
+
+    def __getstate__(self) -> tuple[PercentReader, str]:
+        return self.percent, self.form
+
+    def __setstate__(self, state: tuple[PercentReader, str]) -> None:
+        self.percent, self.form = state
+        self._scratch = threading.local()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16, or uint16 that holds bfloat16 bits."""
+        return np.dtype(np.float16 if self.form == "float16" else np.uint16)
+
+    def read_into(self, trial: int, out: np.ndarray) -> None:
+        """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x). Errors as PercentReader."""
+        values = getattr(self._scratch, "values", None)
+        if values is None:
+            self._scratch.values = values = np.empty(self.percent.reader.volume_shape, self.percent.dtype)
+        self.percent.read_into(trial, values)
+        if self.form == "float16":
+            with np.errstate(over="ignore"):
+                np.copyto(out, values, casting="same_kind")
+        else:
+            round_to_bfloat16(values.astype(np.float32, copy=False), out)
+
+
+def round_to_bfloat16(values: np.ndarray, out: np.ndarray) -> None:
+    """Write the bits of *values*, float32, rounded to bfloat16 (nearest, ties to even), into *out*, uint16.
+
+    A bfloat16 is the upper half of a float32. Half a unit of its last place, less one bit where that place is even,
+    carries into it where rounding goes up. NaN stays NaN.
+    """
+    bits = values.view(np.uint32)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += bits
+    rounded += np.uint32(0x7FFF)
+    rounded >>= np.uint32(16)
+    np.copyto(out, rounded, casting="unsafe")
+    if np.isnan(values).any():
+        out[np.isnan(values)] = 0x7FC0
