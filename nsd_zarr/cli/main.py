@@ -211,6 +211,27 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
     _print(describe_store(opened), tell_store(opened), as_json, quiet)
 
 
+@commands.command()
+@click.argument("store")
+@click.option("--source", help="Session files, to read a trial through h5py as well.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are told.")
+@click.option("--trials", type=click.IntRange(1), default=960, show_default=True, help="Trials a round and reader.")
+@click.option("--threads", type=click.IntRange(1), help="Of readers that take several. [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@_common
+def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Measure random trials of STORE by every reader installed, beside what the hardware allows."""
+    from nsd_zarr.bench.run import bench as measure
+    from nsd_zarr.bench.run import make_table
+
+    def tell(step: str) -> None:
+        if not quiet:
+            click.echo(step, err=True)
+
+    report = measure(store, on_step=tell, **options)
+    _print(report.as_dict(), make_table(report), as_json, quiet)
+
+
 def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(values, indent=1))

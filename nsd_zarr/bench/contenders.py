@@ -1,0 +1,190 @@
+"""Readers of one store: ours, and whichever others are installed. Each delivers batches of random trials."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.read.dataset import open_dataset
+from nsd_zarr.read.loader import BatchLoader
+from nsd_zarr.read.order import TrialOrder
+from nsd_zarr.read.percent import PercentReader, scale_into
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import Store
+
+BATCH = 32
+"""Trials of a batch."""
+
+Deliver = Callable[[Sequence[int]], None]
+"""Reads these trials into arrays, however the reader does it best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to read trials."""
+
+    name: str
+    """As in the table."""
+    delivers: str
+    """int16 or float32 percent."""
+    threads: int
+    """Threads or workers that it is given; its own pools not counted."""
+    open: Callable[[], Any]
+    """A context manager of a Deliver."""
+
+
+def list_contenders(store: Store, source: Path | None, dataset: str, threads: int) -> list[Contender]:
+    """Every contender that is installed, ours first."""
+    found = [
+        Contender("nsd_zarr engine", "int16", 1, lambda: _engine(store, False, 1)),
+        Contender("nsd_zarr engine", "float32", 1, lambda: _engine(store, True, 1)),
+        Contender("nsd_zarr loader", "int16", threads, lambda: _loader(store, False, threads)),
+        Contender("nsd_zarr loader", "float32", threads, lambda: _loader(store, True, threads)),
+        Contender("ds.betas[i].values", "float32", 1, lambda: _xarray(store)),
+        Contender("zarr-python", "int16", 1, lambda: _zarr(store, False)),
+        Contender("zarr-python", "float32", 1, lambda: _zarr(store, True)),
+        Contender("xr.open_zarr", "float64", 1, lambda: _open_zarr(store)),
+    ]
+    if importlib.util.find_spec("tensorstore"):
+        found += [
+            Contender("TensorStore", "int16", threads, lambda: _tensorstore(store, False, threads)),
+            Contender("TensorStore", "float32", threads, lambda: _tensorstore(store, True, threads)),
+        ]
+    if importlib.util.find_spec("zarrs"):
+        found.append(Contender("zarrs pipeline", "int16", threads, lambda: _zarrs(store)))
+    if source is not None:
+        found.append(Contender("h5py, session file", "int16", 1, lambda: _h5py(source, dataset)))
+    return found
+
+
+def _scale(counts: np.ndarray, out: np.ndarray) -> None:
+    if out.dtype == counts.dtype:
+        np.copyto(out, counts)
+    else:
+        scale_into(counts, out)
+
+
+def _make_slots(store: Store, percent: bool, slots: int = 1) -> list[np.ndarray]:
+    """Batches of touched memory, so that nobody is charged for fresh pages."""
+    shape = (BATCH, *store.geometry.volume_shape)
+    dtype = np.dtype(np.float32) if percent and store.geometry.dtype != "float64" else np.dtype(store.geometry.dtype)
+    made = [np.empty(shape, dtype) for _ in range(slots)]
+    for slot in made:
+        slot.fill(1)
+    return made
+
+
+@contextmanager
+def _engine(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
+    reader = PercentReader(TrialReader(store)) if percent else TrialReader(store)
+    (slot,) = _make_slots(store, percent)
+
+    def deliver(trials: Sequence[int]) -> None:
+        for position, trial in enumerate(trials):
+            reader.read_into(trial, slot[position % BATCH])
+
+    # Off the main thread, as in a loader: there Blosc's own pool stays out of it.
+    with ThreadPoolExecutor(threads) as executor:
+        yield lambda trials: executor.submit(deliver, trials).result()
+
+
+@contextmanager
+def _loader(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
+    reader = PercentReader(TrialReader(store)) if percent else TrialReader(store)
+    slots = _make_slots(store, percent, 3)
+
+    def deliver(trials: Sequence[int]) -> None:
+        order = TrialOrder(len(trials), BATCH, shuffle=False, seed=0)
+        for _ in BatchLoader(reader, np.asarray(trials), order, threads).iterate(slots, 0, 0):
+            pass
+
+    yield deliver
+
+
+@contextmanager
+def _xarray(store: Store) -> Iterator[Deliver]:
+    betas = open_dataset(store.path).betas
+
+    def deliver(trials: Sequence[int]) -> None:
+        for trial in trials:
+            betas[trial].values  # noqa: B018 - reading is what is measured
+
+    yield deliver
+
+
+@contextmanager
+def _zarr(store: Store, percent: bool) -> Iterator[Deliver]:
+    import zarr
+
+    array = zarr.open_array(store.path / "betas", mode="r")
+    (slot,) = _make_slots(store, percent)
+
+    def deliver(trials: Sequence[int]) -> None:
+        for position, trial in enumerate(trials):
+            _scale(np.asarray(array[trial]), slot[position % BATCH])
+
+    yield deliver
+
+
+@contextmanager
+def _zarrs(store: Store) -> Iterator[Deliver]:
+    import zarr
+    import zarrs  # noqa: F401 - registers its pipeline
+
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}), _zarr(store, False) as deliver:
+        yield deliver
+
+
+@contextmanager
+def _open_zarr(store: Store) -> Iterator[Deliver]:
+    import xarray as xr
+
+    betas = xr.open_zarr(store.path, chunks=None).betas
+
+    def deliver(trials: Sequence[int]) -> None:
+        for trial in trials:
+            betas[trial].values  # noqa: B018 - reading is what is measured
+
+    yield deliver
+
+
+@contextmanager
+def _tensorstore(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
+    import tensorstore
+
+    context = tensorstore.Context(
+        {"data_copy_concurrency": {"limit": threads}, "file_io_concurrency": {"limit": threads}}
+    )
+    kvstore = {"driver": "file", "path": str(store.path / "betas")}
+    array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, context=context, read=True).result()
+    (slot,) = _make_slots(store, percent)
+
+    def deliver(trials: Sequence[int]) -> None:
+        for start in range(0, len(trials), BATCH):
+            # A batch's reads are in flight together: what TensorStore does best.
+            reads = [array[trial].read() for trial in trials[start : start + BATCH]]
+            for row, read in zip(slot, reads, strict=False):
+                _scale(read.result(), row)
+
+    yield deliver
+
+
+@contextmanager
+def _h5py(source: Path, dataset: str) -> Iterator[Deliver]:
+    import h5py
+
+    with h5py.File(source, "r", locking=False) as file:
+        data = file[dataset]
+
+        def deliver(trials: Sequence[int]) -> None:
+            for trial in trials:
+                data[trial % data.shape[0]]
+
+        yield deliver

@@ -1,0 +1,71 @@
+"""What the hardware and the codec take, with nothing around them: the ceiling that a reader can reach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+from numcodecs import blosc
+
+from nsd_zarr.bench.contenders import Contender, Deliver
+from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.store.digest import CRC_BYTES, make_crc
+from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.root import Store
+
+STAGES = ("pread", "pread + crc", "pread + crc + decode", "pread + crc + decode + cast")
+
+
+def list_floors(store: Store, threads: int) -> list[Contender]:
+    """The stages of reading a trial, each on top of the former; then the last two on *threads* threads."""
+    forms = dict(zip(STAGES, ("bytes", "bytes", "int16", "float32"), strict=True))
+    alone = [(stage, 1) for stage in STAGES]
+    shared = [(stage, threads) for stage in STAGES[2:]] if threads > 1 else []
+    return [
+        Contender(f"floor: {stage}", forms[stage], count, partial(_floor, store, stage, count))
+        for stage, count in alone + shared
+    ]
+
+
+@contextmanager
+def _floor(store: Store, stage: str, threads: int) -> Iterator[Deliver]:
+    """Bare calls into touched, reused buffers, indexes known, files open, each thread its own share of the trials."""
+    places, descriptors = _locate(store)
+    largest = max(length for _, _, length in places)
+    shape, dtype = store.geometry.volume_shape, store.geometry.dtype
+    depth = STAGES.index(stage)
+
+    def work(trials: Sequence[int]) -> None:
+        chunk, counts = np.ones(largest, np.uint8), np.ones(shape, dtype)
+        percent = np.ones(shape, np.float32)
+        for trial in trials:
+            descriptor, offset, length = places[trial]
+            os.preadv(descriptor, [chunk[:length].data], offset)
+            if depth >= 1 and make_crc(chunk[: length - CRC_BYTES]) != chunk[length - CRC_BYTES : length].tobytes():
+                raise ValueError(f"trial {trial} is damaged")
+            if depth >= 2:
+                blosc.decompress(chunk[: length - CRC_BYTES], counts)
+            if depth >= 3:
+                np.copyto(percent, counts, casting="same_kind")
+                np.divide(percent, np.float32(COUNTS_PER_PERCENT), out=percent)
+
+    with ThreadPoolExecutor(threads) as executor:
+        yield lambda trials: [*executor.map(work, [trials[part::threads] for part in range(threads)])].clear()
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _locate(store: Store) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """(descriptor, offset, length) of every trial, and the descriptors."""
+    geometry, places, descriptors = store.geometry, [], []
+    for shard in range(geometry.shards):
+        descriptor = os.open(store.path / make_shard_key(geometry, shard), os.O_RDONLY | os.O_CLOEXEC)
+        descriptors.append(descriptor)
+        size, length = os.fstat(descriptor).st_size, shard_index_bytes(geometry.trials_per_shard)
+        entries = decode_shard_index(os.pread(descriptor, length, size - length), geometry.trials_per_shard, size)
+        places += [(descriptor, offset, count) for offset, count in entries.tolist()]
+    return places, descriptors

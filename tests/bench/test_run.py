@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from nsd_zarr.bench.run import bench, make_table
+from nsd_zarr.cli.main import run
+from nsd_zarr.conversion.run import convert
+from nsd_zarr.simulate import Simulation, simulate_root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    root = simulate_root(folder / "nsd", Simulation(sessions=2, shape=(12, 7, 5, 3)))
+    convert(root.betas_folder, folder / "subj01.zarr")
+    return root.betas_folder, folder / "subj01.zarr"
+
+
+def test_bench_with_source_measures_floors_ours_and_the_others(made):
+    source, store = made
+    steps = []
+    report = bench(store, source, rounds=2, trials=40, threads=2, on_step=steps.append)
+    names = {row.name for row in report.rows}
+    assert {"nsd_zarr engine", "nsd_zarr loader", "ds.betas[i].values", "zarr-python", "h5py, session file"} <= names
+    assert all(row.trials_per_second > 0 and row.cpu_ms_per_trial >= 0 for row in report.rows)
+    assert any("round 2 of 2" in step for step in steps)
+    ceilings = {row.name: row.percent_of_ceiling for row in report.rows if row.delivers == "float32"}
+    assert ceilings["floor: pread + crc + decode + cast"] == pytest.approx(100)
+    assert ceilings["nsd_zarr engine"] > 0
+
+
+def test_bench_table_has_a_line_a_row(made):
+    report = bench(made[1], rounds=1, trials=32, threads=1)
+    assert len(make_table(report).splitlines()) == len(report.rows) + 2
+
+
+def test_bench_command_prints_one_json_object(made, capsys):
+    assert run(["bench", str(made[1]), "--rounds", "1", "--trials", "32", "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["rows"]
+    assert not printed.err
+
+
+def test_bench_of_a_missing_store_is_refused(tmp_path, capsys):
+    assert run(["bench", str(tmp_path / "none.zarr")]) == 4
+    assert "no such store" in capsys.readouterr().err
