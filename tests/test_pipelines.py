@@ -1,3 +1,5 @@
+import importlib.util
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -49,3 +51,15 @@ def test_benchmark_convert_on_small_sessions_prints_every_row(run, tmp_path, cap
     told = capsys.readouterr().out
     for row in ("h5py reads", "nsd-zarr converts", "dask converts", "ds.betas[i].values", "zarr-python"):
         assert row in told
+
+
+def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(run, tmp_path, capsys):
+    run(
+        "benchmark_read", tmp_path, "--shape", "12,7,5,3", "--rounds", 1, "--trials", 32, "--out", tmp_path / "out/read"
+    )
+    told = capsys.readouterr().out
+    for row in ("floor: pread + crc + decode", "nsd_zarr loader", "zarr-python", "h5py, trial-chunked gzip"):
+        assert row in told
+    rows = json.loads((tmp_path / "out/read.json").read_text())["rows"]
+    assert all(row["trials_per_second"] > 0 for row in rows)
+    assert (tmp_path / "out/read.png").exists() == bool(importlib.util.find_spec("matplotlib"))

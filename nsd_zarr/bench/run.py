@@ -68,13 +68,14 @@ def bench(
     rounds: int = 5,
     trials: int = 960,
     threads: int | None = None,
+    more: Sequence[Contender] = (),
     on_step: Callable[[str], None] = lambda name: None,
 ) -> BenchReport:
     """Measure random trials of *store*, page cache warm, by every reader that is installed, beside the bare floors.
 
     *source*: its session files; the first is read through h5py. *trials*: for each contender and round. *threads*: of
-    those that take several; None for one each core. *on_step* is told what is measured. Raises StoreError,
-    SourceError.
+    those that take several; None for one each core. *more*: further contenders. *on_step* is told what is measured.
+    Raises StoreError, SourceError.
     """
     opened = open_store(Path(os.path.abspath(store)))
     config = make_config()
@@ -82,6 +83,7 @@ def bench(
     dataset = str(opened.attributes["settings"].get("dataset", DEFAULT_DATASET))
     threads = threads or config.effective_workers
     contenders = list_floors(opened, threads) + list_contenders(opened, file, dataset, threads)
+    contenders += more
     count = -(-trials // BATCH) * BATCH
     wanted = np.random.default_rng(0).integers(0, opened.geometry.trials, count).tolist()
     results = _measure(contenders, wanted, rounds, on_step)
