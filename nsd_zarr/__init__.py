@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
+    from nsd_zarr.errors import NsdZarrError
     from nsd_zarr.read.dataset import open_dataset
 
-__all__ = ["ConversionReport", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
+__all__ = ["ConversionReport", "NsdZarrError", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
 
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
@@ -23,6 +24,7 @@ _HOMES = {
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
     "open_dataset": "nsd_zarr.read.dataset",
+    "NsdZarrError": "nsd_zarr.errors",
 }
 
 
@@ -33,3 +35,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("nsd-zarr")
     raise AttributeError(f"module 'nsd_zarr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,7 +42,13 @@ class NsdZarrError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only attributes travel as state: the default would call the class with args alone.
-        return copyreg.__newobj__, (type(self), self.problem), self.__dict__  # type: ignore[attr-defined]
+        return _rebuild, (type(self), self.problem, self.__dict__)
+
+
+def _rebuild(kind: type[NsdZarrError], problem: str, state: dict[str, Any]) -> NsdZarrError:
+    error = kind(problem)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(NsdZarrError, ValueError):

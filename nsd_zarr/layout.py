@@ -75,7 +75,8 @@ def runs_of(trials_per_session: int) -> list[int]:
 def format_bytes(count: float) -> str:
     """Bytes for people: "1.05 GB", decimal units as disks and the dataset's documents count."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+        # 999.5 would be told as 1e+03: the next unit has it as 1.
+        if abs(count) < 999.5:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

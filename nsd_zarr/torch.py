@@ -12,10 +12,9 @@ import numpy as np
 
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.read.loader import BatchLoader, TrialBatch, describe_stats
+from nsd_zarr.read.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
 from nsd_zarr.read.order import PADDING, TrialOrder, select_trials
 from nsd_zarr.read.percent import PercentReader, RoundedReader
-from nsd_zarr.read.ring import RingStats
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, open_store
@@ -29,7 +28,7 @@ except ImportError as error:
 __all__ = ["TrialDataset", "TrialLoader", "to_percent"]
 
 Sample = dict[str, Any]
-_ROUNDED = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_FORMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 class TrialDataset(Dataset[Sample]):
@@ -41,7 +40,8 @@ class TrialDataset(Dataset[Sample]):
 
     *store*: path of a finished store. *trials*: which ones, as booleans over all trials or as trial numbers (in that
     order, repeats allowed); None for all. *raw*: "betas" are the stored counts, int16, and "scale" says how many make
-    one percent; see to_percent. *dtype*: torch.float16 or torch.bfloat16 percent, rounded once from float32.
+    one percent; see to_percent. *dtype*: percent as torch.float16, torch.bfloat16 (rounded once from float32) or
+    torch.float32 (which counts are anyway).
     *transform*: called with each sample, returns what is handed out.
 
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
@@ -58,7 +58,7 @@ class TrialDataset(Dataset[Sample]):
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
         opened = open_store(Path(os.path.abspath(store)))
-        if dtype not in (None, torch.float32, *_ROUNDED) or (raw and dtype is not None):
+        if dtype not in (None, *_FORMS) or (raw and dtype is not None):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
             )
@@ -72,8 +72,8 @@ class TrialDataset(Dataset[Sample]):
         self.store = store
         counts = TrialReader(store)
         percent = PercentReader(counts)
-        rounded = _ROUNDED.get(self.dtype) if self.dtype is not None else None
-        self.reader = counts if self.raw else RoundedReader(percent, rounded) if rounded else percent
+        form = percent.dtype.name if self.dtype is None else _FORMS[self.dtype]
+        self.reader = counts if self.raw else percent if form == percent.dtype.name else RoundedReader(percent, form)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("selection", "raw", "dtype", "transform")
@@ -173,7 +173,7 @@ class TrialLoader:
         self.device = torch.device(device) if device is not None else None
         self._slots = prefetch + 1
         self._memory: list[torch.Tensor] = []
-        self._stats = RingStats()
+        self._stats = LoaderStats()
         self._epoch = self._done = self._resume_at = 0
         self._running: Iterator[Sample] | None = None
 
@@ -214,7 +214,7 @@ class TrialLoader:
 
     def stats(self) -> dict[str, Any]:
         """Where the time of the latest iteration went; "limited_by" names what to improve."""
-        return describe_stats(self._stats, self.threads)
+        return describe_stats(self._stats)
 
     @property
     def _fingerprint(self) -> str:
@@ -229,7 +229,7 @@ class TrialLoader:
             pinned = self.device is not None and self.device.type == "cuda"
             shape = (self.order.rows,)
             self._memory = [self.dataset.make_slot(shape, pinned=pinned) for _ in range(self._slots)]
-        self._stats = RingStats()
+        self._stats = LoaderStats()
         loader = BatchLoader(self.dataset.reader, self.dataset.selection, self.order, self.threads)
         views = [view_slot(slot) for slot in self._memory]
         for batch in loader.iterate(views, self._epoch, first_step, self._stats):

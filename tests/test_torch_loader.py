@@ -249,8 +249,9 @@ def test_loader_stats_tell_what_limits(made):
     loader = TrialLoader(TrialDataset(made[0]), 4)
     copies(loader)
     stats = loader.stats()
-    assert (stats["batches"], stats["trials"]) == (10, 40)
-    assert stats["limited_by"] in ("decode", "consumer")
+    assert (stats["batches"], stats["rows"]) == (10, 40)
+    assert stats["limited_by"] in ("read", "decode", "cast", "consumer")
+    assert min(stats["read_seconds"], stats["decode_seconds"], stats["cast_seconds"]) > 0
     assert 0 <= stats["stall_percent"] <= 100
 
 

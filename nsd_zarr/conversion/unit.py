@@ -9,18 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as StopSignal
+from threading import Semaphore
 
 import numpy as np
 
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.errors import NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.source.reader import SessionReader, open_session
 from nsd_zarr.source.session import SessionInfo, check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.shard import ShardRecord, write_shard
+from nsd_zarr.tasks import map_all
+
+MOST_UNCOMMITTED = 32
+"""Shards of one session that may wait for the disk: each is an open file, of which a process commonly has 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +102,32 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
     except NsdZarrError as error:
         error.session = error.session or unit.source.session
         raise
+    except MemoryError as error:
+        raise DoesNotFit(
+            f"memory ran out: {error}",
+            hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
+            path=unit.source.path,
+            session=unit.source.session,
+        ) from error
     done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
     surroundings.listen(done)
     return done
 
 
 def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
-    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_session(unit.source) as reader:
+    # One thread more waits for the disk, so that those that compress need not: 3.0 to 3.1 s for three sessions on a
+    # quiet disk rather than 3.2 to 3.5 s, and more on a slow one. Left last: whatever stops a run, each shard that was
+    # written whole is still committed, and no file stays open.
+    with (
+        ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
+        ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
+        open_session(unit.source) as reader,
+    ):
         how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
             compare_session(unit, reader, executor, surroundings)
             return 0, how
-        shards = _write_session(unit, reader, executor, surroundings)
+        shards = _write_session(unit, reader, executor, committer, surroundings)
         check_unchanged(unit.source)
     record = SessionRecord(unit.source.session, unit.settings.make_fingerprint(), unit.source.identity, shards)
     Ledger(unit.store).write_session(record)
@@ -116,26 +135,30 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
 
 
 def _write_session(
-    unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings
+    unit: Unit, reader: SessionReader, executor: Executor, committer: Executor, surroundings: Surroundings
 ) -> tuple[ShardRecord, ...]:
     """All shards of the session, on disk when this returns: each written once, whole, by one thread."""
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     first = geometry.session_shards(unit.source.session).start
     commits: list[Future[ShardRecord]] = []
-    # One thread more waits for the disk, so that those that compress need not: 3.0 to 3.1 s for three sessions on a
-    # quiet disk rather than 3.2 to 3.5 s, and more on a slow one.
-    with ThreadPoolExecutor(1, "nsd-zarr commit") as committer:
-        for trials, block in _read_passes(unit, reader, executor, surroundings):
+    room = Semaphore(MOST_UNCOMMITTED)
 
-            def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
-                key = make_shard_key(geometry, number)
-                pending = write_shard(unit.store, key, part, codec, surroundings.count_trial)
-                return committer.submit(pending.commit)
+    def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
+        room.acquire()
+        try:
+            pending = write_shard(unit.store, make_shard_key(geometry, number), part, codec, surroundings.count_trial)
+            commit = committer.submit(pending.commit)
+        except BaseException:
+            room.release()
+            raise
+        commit.add_done_callback(lambda _: room.release())
+        return commit
 
-            parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
-            start = first + trials.start // geometry.trials_per_shard
-            commits += executor.map(write, range(start, start + len(parts)), parts)
-        return tuple(commit.result() for commit in commits)
+    for trials, block in _read_passes(unit, reader, executor, surroundings):
+        parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
+        start = first + trials.start // geometry.trials_per_shard
+        commits += map_all(executor, write, range(start, start + len(parts)), parts)
+    return tuple(commit.result() for commit in commits)
 
 
 def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> None:
@@ -146,7 +169,7 @@ def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surro
             surroundings.count_trial()
             return make_digest(values)
 
-        found = list(executor.map(digest, block))
+        found = map_all(executor, digest, block)
         expected = unit.expected_digests[trials.start : trials.stop]
         differing = [trial for trial, now, then in zip(trials, found, expected, strict=True) if now != then]
         if differing:

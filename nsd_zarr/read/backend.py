@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,19 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether *filename_or_obj* is the path of a store made by this package. Never raises."""
-        return isinstance(filename_or_obj, (str, os.PathLike)) and is_store(Path(filename_or_obj))
+        if not isinstance(filename_or_obj, (str, os.PathLike)):
+            return False
+        try:
+            return is_store(_make_path(filename_or_obj))
+        except (OSError, ValueError):  # no working directory, a NUL in a user's name
+            return False
 
     def open_dataset(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool | None = None,
+        mask_and_scale: bool | Mapping[str, bool] | None = None,
         allow_unfinished: bool = False,
         # There is nothing of these in a store; accepted so that code which sets them for every engine runs.
         concat_characters: bool | None = None,
@@ -43,19 +48,25 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         decode_timedelta: bool | None = None,
     ) -> xr.Dataset:
         """Open a store lazily; see nsd_zarr.open_dataset."""
-        store = open_store(Path(filename_or_obj), allow_unfinished=allow_unfinished)
+        store = open_store(_make_path(filename_or_obj), allow_unfinished=allow_unfinished)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         reader = TrialReader(store)
-        variables = {BETAS: _make_betas(store, reader, mask_and_scale is not False)}
+        scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
+        variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
-        coordinates = {"session", "trial_in_session", "session_number"} & set(variables)
+        coordinates = {"session", "trial_in_session", "trial_digest", "session_number"} & set(variables)
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
             attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
         ).set_coords(sorted(coordinates - dropped))
-        dataset.encoding["source"] = os.fspath(filename_or_obj)
+        dataset.encoding["source"] = os.fspath(store.path)
         dataset.set_close(reader.close)
         return dataset
+
+
+def _make_path(filename: str | os.PathLike[str]) -> Path:
+    """As xarray's own engines do; absolute, so that what is opened stays readable from another folder."""
+    return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
 def _make_betas(store: Store, reader: TrialReader, scaled: bool) -> xr.Variable:
@@ -78,5 +89,12 @@ def _make_betas(store: Store, reader: TrialReader, scaled: bool) -> xr.Variable:
 
 def _make_small(store: Store, name: str) -> xr.Variable:
     metadata = store.members[name]
+    # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
+    encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
     array = indexing.LazilyIndexedArray(SmallArray(store, name))
-    return xr.Variable(metadata["dimension_names"], array, dict(metadata["attributes"]))
+    return xr.Variable(
+        metadata["dimension_names"],
+        array,
+        dict(metadata["attributes"]),
+        encoding if "trial" in metadata["dimension_names"] else None,
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from nsd_zarr.store.reader import StageSeconds
 from nsd_zarr.store.root import Store, read_small_array
 
 Key = tuple[Any, ...]
@@ -21,7 +22,7 @@ class ReadsTrials(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Dtype of what is read."""
 
-    def read_into(self, trial: int, out: np.ndarray) -> None:
+    def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Read one trial."""
 
 
@@ -49,8 +50,11 @@ class TrialArray(BackendArray):
 
     def _read_whole(self, wanted: list[int]) -> np.ndarray:
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        for volume, trial in zip(out, wanted, strict=True):
-            self.trials.read_into(trial, volume)
+        for position, trial in enumerate(wanted):
+            if position and trial == wanted[position - 1]:
+                out[position] = out[position - 1]
+            else:
+                self.trials.read_into(trial, out[position])
         return out
 
     def _read_parts(self, wanted: list[int], voxel_key: Key) -> np.ndarray:
@@ -58,7 +62,8 @@ class TrialArray(BackendArray):
         part = _select(volume, voxel_key)
         out = np.empty((len(wanted), *part.shape), self.dtype)
         for position, trial in enumerate(wanted):
-            self.trials.read_into(trial, volume)
+            if not (position and trial == wanted[position - 1]):
+                self.trials.read_into(trial, volume)
             out[position] = _select(volume, voxel_key)
         return out
 

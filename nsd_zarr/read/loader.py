@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ import numpy as np
 from nsd_zarr.read.lazy import ReadsTrials
 from nsd_zarr.read.order import PADDING, TrialOrder
 from nsd_zarr.read.ring import Ring, RingStats
+from nsd_zarr.store.reader import StageSeconds
+
+STALL_PERCENT = 5.0
+"""A consumer that waits less than this is what limits the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,16 @@ class TrialBatch:
         return valid
 
 
+@dataclass(slots=True)
+class LoaderStats:
+    """Where the time of one iteration went."""
+
+    ring: RingStats = field(default_factory=RingStats)
+    """Of handing batches over."""
+    threads: list[StageSeconds] = field(default_factory=list)
+    """Of reading, for each thread."""
+
+
 class BatchLoader:
     """Iterates over batches in slots that it was given."""
 
@@ -39,20 +54,25 @@ class BatchLoader:
         self.threads = threads
 
     def iterate(
-        self, slots: Sequence[np.ndarray], epoch: int, first_step: int, stats: RingStats | None = None
+        self, slots: Sequence[np.ndarray], epoch: int, first_step: int, stats: LoaderStats | None = None
     ) -> Iterator[TrialBatch]:
         """Batches of *epoch* from *first_step* on, decoded into *slots*, each of shape (rows, *volume).
 
         A batch's slot is filled again once the next batch is asked for. Raises DamageFound, naming the trial.
         """
+        stats = stats or LoaderStats()
+        local = threading.local()
 
         def fill(slot: int, row: int, sample: int) -> None:
+            if not hasattr(local, "stages"):
+                local.stages = StageSeconds()
+                stats.threads.append(local.stages)
             if sample == PADDING:
                 slots[slot][row] = 0
             else:
-                self.reader.read_into(self.find_trial(sample), slots[slot][row])
+                self.reader.read_into(self.find_trial(sample), slots[slot][row], local.stages)
 
-        ring = Ring(fill, len(slots), self.threads, stats)
+        ring = Ring(fill, len(slots), self.threads, stats.ring)
         for slot, batch in ring.iterate(self.order.iterate(epoch, first_step)):
             yield TrialBatch(slot, self._find_trials(batch.samples))
 
@@ -65,18 +85,25 @@ class BatchLoader:
         return np.where(samples == PADDING, PADDING, trials)
 
 
-def describe_stats(stats: RingStats, threads: int) -> dict[str, Any]:
-    """Where the time went, for people and logs: seconds, percent of the time that the consumer waited, what limits."""
-    total = stats.wait_seconds + stats.consume_seconds
-    stall = 100 * stats.wait_seconds / total if total else 0.0
+def describe_stats(stats: LoaderStats) -> dict[str, Any]:
+    """Where the time went, for people and logs.
+
+    Seconds of the stages are added up over threads. "stall_percent": of the time, how much the consumer waited;
+    "queue_depth": batches ready when one was asked for, on average; "limited_by": the stage to improve, "consumer"
+    when it hardly waited.
+    """
+    ring = stats.ring
+    stages = {name: sum(asdict(thread)[name] for thread in stats.threads) for name in ("read", "decode", "cast")}
+    total = ring.wait_seconds + ring.consume_seconds
+    stall = 100 * ring.wait_seconds / total if total else 0.0
     return {
-        "batches": stats.batches,
-        "trials": stats.samples,
+        "batches": ring.batches,
+        "rows": ring.samples,
         "seconds": total,
-        "wait_seconds": stats.wait_seconds,
-        "decode_seconds": stats.fill_seconds,
+        **{f"{name}_seconds": seconds for name, seconds in stages.items()},
+        "consumer_seconds": ring.consume_seconds,
         "stall_percent": stall,
-        "queue_depth": stats.depth_sum / stats.batches if stats.batches else 0.0,
-        "threads": threads,
-        "limited_by": "decode" if stall > 5 else "consumer",
+        "queue_depth": ring.depth_sum / ring.batches if ring.batches else 0.0,
+        "threads": len(stats.threads),
+        "limited_by": max(stages, key=lambda name: stages[name]) if stall > STALL_PERCENT else "consumer",
     }

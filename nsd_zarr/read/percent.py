@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.reader import StageSeconds, TrialReader
 
 
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:
@@ -42,30 +43,34 @@ class PercentReader:
         """What is delivered: float32, or the stored dtype of a float source."""
         return self.reader.dtype if self.reader.dtype.kind == "f" else np.dtype(np.float32)
 
-    def read_into(self, trial: int, out: np.ndarray) -> None:
+    def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x), C-contiguous.
 
         Raises IndexError, DamageFound as TrialReader.read_into. Beside *out* a thread keeps one trial of counts.
         """
         if self.reader.dtype.kind == "f":
-            self.reader.read_into(trial, out)
+            self.reader.read_into(trial, out, stages)
             return
         counts = getattr(self._scratch, "counts", None)
         if counts is None:
             self._scratch.counts = counts = np.empty(self.reader.volume_shape, self.reader.dtype)
-        self.reader.read_into(trial, counts)
+        self.reader.read_into(trial, counts, stages)
+        started = time.perf_counter()
         scale_into(counts, out)
+        if stages is not None:
+            stages.cast += time.perf_counter() - started
 
 
 class RoundedReader:
-    """Reads trials as float16 or bfloat16 percent, rounded once from float32, to nearest even. Thread-safe, picklable.
+    """Reads trials as percent in another float dtype, rounded to nearest even. Thread-safe, picklable.
 
-    NumPy has no bfloat16: its bits are delivered as uint16.
+    Counts are rounded once, from their float32 percent; float sources from what they are, to bfloat16 by way of
+    float32. NumPy has no bfloat16: its bits are delivered as uint16.
     """
 
     def __init__(self, percent: PercentReader, form: str) -> None:
-        if form not in ("float16", "bfloat16"):
-            raise ValueError(f"form {form!r}, expected float16 or bfloat16")
+        if form not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"form {form!r}, expected float32, float16 or bfloat16")
         self.percent = percent
         self.form = form
         self._scratch = threading.local()
@@ -79,20 +84,23 @@ class RoundedReader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float16, or uint16 that holds bfloat16 bits."""
-        return np.dtype(np.float16 if self.form == "float16" else np.uint16)
+        """float32, float16, or uint16 that holds bfloat16 bits."""
+        return np.dtype(np.uint16 if self.form == "bfloat16" else self.form)
 
-    def read_into(self, trial: int, out: np.ndarray) -> None:
+    def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x). Errors as PercentReader."""
         values = getattr(self._scratch, "values", None)
         if values is None:
             self._scratch.values = values = np.empty(self.percent.reader.volume_shape, self.percent.dtype)
-        self.percent.read_into(trial, values)
-        if self.form == "float16":
-            with np.errstate(over="ignore"):
+        self.percent.read_into(trial, values, stages)
+        started = time.perf_counter()
+        with np.errstate(over="ignore"):
+            if self.form == "bfloat16":
+                round_to_bfloat16(values.astype(np.float32, copy=False), out)
+            else:
                 np.copyto(out, values, casting="same_kind")
-        else:
-            round_to_bfloat16(values.astype(np.float32, copy=False), out)
+        if stages is not None:
+            stages.cast += time.perf_counter() - started
 
 
 def round_to_bfloat16(values: np.ndarray, out: np.ndarray) -> None:

@@ -23,6 +23,8 @@ _CHUNKED_CLASS = 2
 _RAW_DATA_NODE = 1
 _UNDEFINED = 2**64 - 1
 _NODE_HEADER_BYTES = 24
+_KEY_PREFIX_BYTES = 8
+_ADDRESS_BYTES = 8
 _MOST_HEADER_BYTES = 1 << 16
 _NODES_PER_BATCH = 1024
 _MOST_ADDRESS = 2**62
@@ -50,35 +52,38 @@ def read_chunk_index(data: h5py.Dataset, descriptor: int) -> ChunkIndex:
     Cost: every B-tree node once, about 65 bytes a chunk; memory 50 bytes a voxel. Raises NotRecognised.
     """
     base = data.file.userblock_size
-    # Not h5o.get_info, which adds up the whole chunk index on the way: 0.05 to 1.1 s.
-    header = int(h5py.h5g.get_objinfo(data.id).objno[0])
-    root, rank = _find_btree(descriptor, base + header, base, data)
+    root, rank = find_btree(data, descriptor)
     row_bytes = data.shape[0] * data.dtype.itemsize
     parts = [] if root is None else list(_read_rows(descriptor, root, base, rank, data.shape, row_bytes))
     offsets = np.concatenate([offsets for offsets, _ in parts] or [np.empty(0, np.int64)]) + base
     voxels = np.concatenate([voxels for _, voxels in parts] or [np.empty(0, np.int64)])
     parts.clear()
+    # HDF5 finds a chunk by halving: in a tree out of order it would not find what stands there.
+    if (voxels[1:] <= voxels[:-1]).any():
+        raise NotRecognised("chunks out of order, or two for one voxel")
     order = np.argsort(offsets, kind="stable")
     index = ChunkIndex(offsets[order], voxels[order], row_bytes)
-    _check_rows(index, math.prod(data.shape[1:]), os.fstat(descriptor).st_size)
+    _check_rows(index, os.fstat(descriptor).st_size)
     return index
 
 
-def _check_rows(index: ChunkIndex, voxels: int, file_bytes: int) -> None:
-    """Each voxel at most once, rows apart from each other and inside the file."""
-    seen = np.zeros(voxels, bool)
-    seen[index.voxels] = True
-    if int(seen.sum()) != len(index.voxels):
-        raise NotRecognised("two chunks for one voxel")
+def _check_rows(index: ChunkIndex, file_bytes: int) -> None:
+    """Rows must lie apart from each other and inside the file."""
     if len(index.offsets) and (
         index.offsets[-1] + index.row_bytes > file_bytes or (np.diff(index.offsets) < index.row_bytes).any()
     ):
         raise NotRecognised("rows overlap, or lie outside the file")
 
 
-def _find_btree(descriptor: int, address: int, base: int, data: h5py.Dataset) -> tuple[int | None, int]:
-    """Address of the B-tree's root node (None: no chunk was ever written) and its rank, from the object header."""
-    message = _find_message(descriptor, address, base, _LAYOUT_MESSAGE)
+def find_btree(data: h5py.Dataset, descriptor: int) -> tuple[int | None, int]:
+    """Address of the B-tree's root node (None: no chunk was ever written) and its rank, from the object header.
+
+    Raises NotRecognised, as for files of a later format, which index their chunks in other ways.
+    """
+    base = data.file.userblock_size
+    # Not h5o.get_info, which adds up the whole chunk index on the way: 0.05 to 1.1 s.
+    header = int(h5py.h5g.get_objinfo(data.id).objno[0])
+    message = _find_message(descriptor, base + header, base, _LAYOUT_MESSAGE)
     rank = len(data.shape) + 1
     if len(message) < 11 + 4 * rank or tuple(message[:3]) != (3, _CHUNKED_CLASS, rank):
         raise NotRecognised("not a version-3 chunked layout")
@@ -118,33 +123,53 @@ def _read_rows(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Offsets and voxel numbers of all leaf entries, level by level from the root, some nodes at a time.
 
-    Levels must fall by one and entries never outnumber the voxels, so a circle of nodes ends.
+    Levels must fall by one and entries never outnumber the voxels, so a circle of nodes ends. A node's first and last
+    key must be those between which its parent's entry stands: HDF5 searches by them, and would not find what lies
+    outside.
     """
     entry = np.dtype([("size", "<u4"), ("filter_mask", "<u4"), ("offset", "<u8", (rank,)), ("child", "<u8")])
     most = math.prod(shape[1:])
-    nodes, level = [root], _read(descriptor, _NODE_HEADER_BYTES, root)[5]
+    header = _read(descriptor, _NODE_HEADER_BYTES, root)
+    nodes, level, keys = [root], header[5], _read_outer_keys(descriptor, root, header, entry)
     for expected in range(level, 0, -1):
-        batches = list(_read_nodes(descriptor, nodes, entry, expected, most))
-        nodes = (np.concatenate([batch["child"] for batch in batches]) + np.uint64(base)).tolist()
-    for batch in _read_nodes(descriptor, nodes, entry, 0, most):
+        entries = np.concatenate(list(_read_nodes(descriptor, nodes, keys, entry, expected, most)))
+        nodes = (entries["child"] + np.uint64(base)).tolist()
+        keys = [*(key.tobytes() for key in entries["offset"]), keys[-1]]
+    for batch in _read_nodes(descriptor, nodes, keys, entry, 0, most):
         yield _decode_rows(batch, shape, row_bytes)
+        last = batch["offset"][-1]
+    chunk = np.array([shape[0], *(1 for _ in shape[1:]), row_bytes // shape[0]], "<u8")
+    if tuple(np.frombuffer(keys[-1], "<u8") // chunk) <= tuple(last // chunk):
+        raise NotRecognised("the last chunk lies outside its tree's keys")
+
+
+def _read_outer_keys(descriptor: int, root: int, header: bytes, entry: np.dtype) -> list[bytes]:
+    """First and last key (the places alone) of the root node."""
+    first = root + _NODE_HEADER_BYTES + _KEY_PREFIX_BYTES
+    last = first + (header[6] | header[7] << 8) * entry.itemsize
+    length = entry["offset"].itemsize
+    return [_read(descriptor, length, first), _read(descriptor, length, last)]
 
 
 def _read_nodes(
-    descriptor: int, nodes: list[int], entry: np.dtype, level: int, most_chunks: int
+    descriptor: int, nodes: list[int], keys: list[bytes], entry: np.dtype, level: int, most_chunks: int
 ) -> Iterator[np.ndarray]:
-    """Entries of *nodes*, which must all be of one *level*, NODES_PER_BATCH nodes at a time."""
+    """Entries of *nodes*, which must all be of one *level* and lie between *keys*, NODES_PER_BATCH nodes at a time."""
+    key_bytes = entry.itemsize - _ADDRESS_BYTES
     # The first read guesses the node's size; a fuller node than the default (2 x 32 entries) is read again.
-    guess, total = _NODE_HEADER_BYTES + 64 * entry.itemsize, 0
+    guess, total = _NODE_HEADER_BYTES + 64 * entry.itemsize + key_bytes, 0
     for first in range(0, len(nodes), _NODES_PER_BATCH):
         parts = []
-        for address in nodes[first : first + _NODES_PER_BATCH]:
-            node = _read(descriptor, guess, address, short=True)
+        for number in range(first, min(first + _NODES_PER_BATCH, len(nodes))):
+            node = _read(descriptor, guess, nodes[number], short=True)
             if node[:6] != b"TREE" + bytes([_RAW_DATA_NODE, level]) or len(node) < _NODE_HEADER_BYTES:
                 raise NotRecognised("not a B-tree node of chunks, or not of its level")
             end = _NODE_HEADER_BYTES + (node[6] | node[7] << 8) * entry.itemsize
-            if end > len(node):
-                node = _read(descriptor, end, address)
+            if end + key_bytes > len(node):
+                node = _read(descriptor, end + key_bytes, nodes[number])
+            outer = [node[place + _KEY_PREFIX_BYTES : place + key_bytes] for place in (_NODE_HEADER_BYTES, end)]
+            if outer != keys[number : number + 2] or end == _NODE_HEADER_BYTES:
+                raise NotRecognised("a B-tree node is empty, or its keys differ from its parent's")
             total += (end - _NODE_HEADER_BYTES) // entry.itemsize
             if total > most_chunks:
                 raise NotRecognised("more chunks than voxels")

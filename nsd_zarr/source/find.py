@@ -78,17 +78,18 @@ def check_complete(files: Sequence[SessionFile], first: int) -> None:
 def select_sessions(files: Sequence[SessionFile], wanted: Iterable[int]) -> list[SessionFile]:
     """Just the sessions that were asked for. Raises SourceError when one is not there."""
     by_number = {int(file.session): file for file in files}
-    missing = sorted(set(wanted) - set(by_number))
+    wanted = sorted(set(wanted))
+    missing = [number for number in wanted if number not in by_number]
     if missing:
         raise SourceError(
             f"{_name_sessions(missing)} missing: found {format_sessions(by_number)}, and --sessions asks for "
             f"{format_sessions(wanted)}",
             hint="Fetch what is missing, or ask for fewer.",
             path=files[0].path.parent,
-            expected=sorted(wanted),
+            expected=wanted,
             found=sorted(by_number),
         )
-    return [by_number[number] for number in sorted(set(wanted))]
+    return [by_number[number] for number in wanted]
 
 
 def format_sessions(numbers: Iterable[int]) -> str:
@@ -156,9 +157,9 @@ def _number(paths: Iterable[Path]) -> list[SessionFile]:
     files: dict[int, Path] = {}
     for path in sorted(paths):
         match = _IN_FOLDER.fullmatch(path.name) or _IN_NAME.search(path.name)
-        if match is None:
+        if match is None or int(match.group(1)) == 0:
             raise SourceError(
-                "no session number in the file name, expected one as in betas_session07.hdf5",
+                "no session number from 1 in the file name, expected one as in betas_session07.hdf5",
                 hint="Rename the file, or leave it out.",
                 path=path,
             )
@@ -171,4 +172,6 @@ def _number(paths: Iterable[Path]) -> list[SessionFile]:
                 session=number,
             )
         files[number] = path
+    if not files:
+        raise SourceError("no source was named", hint="Name a folder, a glob, or session files.")
     return [SessionFile(SessionNumber(number), files[number]) for number in sorted(files)]

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from nsd_zarr.source.chunk_index import ChunkIndex
+from nsd_zarr.tasks import map_all
 
 TILE_BYTES = 768 * 1024
 """Bytes of rows read and transposed at a time. Measured on 750-trial rows: tiles of 256 to 2,048 rows (0.4 to 3 MB)
@@ -36,7 +37,8 @@ def gather_trials(
 ) -> None:
     """Fill *out*, shape (len(trials), voxels), with consecutive *trials* of every stored row; others stay as they are.
 
-    Raises ShortRead, and what *check_stop* raises. Cost: the whole file once; memory: one tile a thread.
+    Raises ShortRead, and what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one
+    tile a thread.
     """
     borders = [*range(0, len(index.offsets), ROWS_PER_TASK), len(index.offsets)]
 
@@ -45,8 +47,7 @@ def gather_trials(
         for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
             out[:, voxels] = rows[:, trials.start : trials.stop].T
 
-    for _ in executor.map(gather, borders[:-1], borders[1:]):
-        pass
+    map_all(executor, gather, borders[:-1], borders[1:])
 
 
 def _read_tiles(

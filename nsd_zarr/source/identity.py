@@ -22,12 +22,15 @@ class FileIdentity:
     """Latest modification of the file or one of its parts, nanoseconds since the epoch."""
 
 
-def read_identity(path: Path, parts: Iterable[Path] = ()) -> FileIdentity:
+def read_identity(path: Path, parts: Iterable[Path] = (), session: int | None = None) -> FileIdentity:
     """Identity of the file at *path* whose data also lie in *parts*. Raises SourceError when one is gone."""
     try:
         stats = [os.stat(file) for file in (path, *parts)]
     except OSError as error:
         raise SourceError(
-            f"cannot read the file: {error.strerror}", hint="Check the file, then run again.", path=path
+            f"cannot read {os.path.basename(error.filename)}: {error.strerror}",
+            hint="Check the file, then run again.",
+            path=path,
+            session=session,
         ) from error
     return FileIdentity(path.name, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,7 @@ from nsd_zarr.errors import SourceError
 
 MOST_LINKS = 16
 """Links followed from the name of a dataset to the dataset; more are a circle."""
+_PLAIN_HINT = "Copy it beside the session file and link it there, or write the session as one plain dataset."
 
 
 def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops: int = 0) -> None:
@@ -21,7 +24,12 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
     left to the caller. Raises SourceError.
     """
     if hops > MOST_LINKS:
-        raise SourceError(f"/{name} is a circle of links", path=path, session=session)
+        raise SourceError(
+            f"/{name.strip('/')} is a circle of links",
+            hint="Name another dataset with --dataset.",
+            path=path,
+            session=session,
+        )
     group: h5py.Group = file["/"]
     steps = [step for step in name.split("/") if step]
     for depth, step in enumerate(steps):
@@ -29,7 +37,7 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
         rest = "/".join(steps[depth + 1 :])
         if isinstance(link, h5py.ExternalLink):
             part = _resolve(link.filename, path, session, f"/{'/'.join(steps[: depth + 1])} is a link to")
-            with h5py.File(part, "r", locking=False) as other:
+            with _open_part(part, path, session) as other:
                 return check_link(other, f"{link.path}/{rest}", part, session, hops + 1)
         if isinstance(link, h5py.SoftLink):
             above = "" if link.path.startswith("/") else group.name
@@ -41,7 +49,7 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
     return None
 
 
-def find_parts(data: h5py.Dataset, path: Path, session: int | None) -> tuple[Path, ...]:
+def find_parts(data: h5py.Dataset, path: Path, session: int | None, hops: int = 0) -> tuple[Path, ...]:
     """The other files that hold values of *data*, each in the folder of *path*.
 
     HDF5 itself reads a missing or short part as fill values, without an error: so every part must be there, and
@@ -50,38 +58,58 @@ def find_parts(data: h5py.Dataset, path: Path, session: int | None) -> tuple[Pat
     parts: list[Path] = []
     if Path(data.file.filename).resolve() != path.resolve():
         parts.append(_resolve(data.file.filename, path, session, "the dataset lies in"))
+    left = math.prod(data.shape) * data.dtype.itemsize
     for name, offset, size in data.external or ():
         part = _resolve(name, path, session, "external storage in")
-        if size != h5py.h5f.UNLIMITED and part.stat().st_size < offset + size:
+        # Of the last part, whose size may be unlimited, only what the dataset needs.
+        used = min(size, left)
+        left -= used
+        if part.stat().st_size < offset + used:
             raise SourceError(
-                f"external storage {part.name} is cut short: {part.stat().st_size} bytes, expected {offset + size}",
+                f"external storage {part.name} is cut short: {part.stat().st_size} bytes, expected {offset + used}",
                 hint="Fetch it again.",
                 path=path,
                 session=session,
             )
         parts.append(part)
     if data.is_virtual:
-        parts += _virtual_parts(data, path, session)
+        parts += _virtual_parts(data, path, session, hops + 1)
     return tuple(dict.fromkeys(parts))
 
 
-def _virtual_parts(data: h5py.Dataset, path: Path, session: int | None) -> Iterator[Path]:
+def _virtual_parts(data: h5py.Dataset, path: Path, session: int | None, hops: int) -> Iterator[Path]:
     for source in data.virtual_sources():
-        if source.file_name == ".":
-            if source.dset_name not in data.file:
-                raise SourceError(f"virtual part /{source.dset_name} is missing", path=path, session=session)
-            continue
-        part = _resolve(source.file_name, path, session, "a virtual part in")
-        yield part
-        with h5py.File(part, "r", locking=False) as file:
+        inside = source.file_name == "."
+        part = path if inside else _resolve(source.file_name, path, session, "a virtual part in")
+        if not inside:
+            yield part
+        with nullcontext(data.file) if inside else _open_part(part, path, session) as file:
             check_link(file, source.dset_name, part, session)
             inner = file.get(source.dset_name)
+            where = f"virtual part {part.name}:/{source.dset_name.strip('/')}"
+            problem = ""
             if not isinstance(inner, h5py.Dataset):
-                raise SourceError(
-                    f"virtual part {part.name}:/{source.dset_name} is missing", path=path, session=session
-                )
-            if inner.is_virtual or inner.external:
-                yield from find_parts(inner, part, session)
+                problem = f"{where} is missing"
+            elif hops > MOST_LINKS:
+                problem = f"{where} is a circle of virtual parts"
+            elif inner.external:
+                # HDF5 would look for it in the working directory, and read another file of that name.
+                problem = f"{where} has external storage of its own"
+            if problem:
+                raise SourceError(problem, hint=_PLAIN_HINT, path=path, session=session)
+            yield from find_parts(inner, part, session, hops)
+
+
+def _open_part(part: Path, path: Path, session: int | None) -> h5py.File:
+    try:
+        return h5py.File(part, "r", locking=False)
+    except OSError as error:
+        raise SourceError(
+            f"{part.name}, which the session file needs, cannot be opened: {error}",
+            hint="Fetch it again.",
+            path=path,
+            session=session,
+        ) from error
 
 
 def _resolve(name: str, path: Path, session: int | None, what: str) -> Path:
@@ -91,7 +119,7 @@ def _resolve(name: str, path: Path, session: int | None, what: str) -> Path:
     if part.parent != folder:
         raise SourceError(
             f"{what} {name}, outside the session file's own folder",
-            hint="Copy it beside the session file and link it there, or write the session as one plain dataset.",
+            hint=_PLAIN_HINT,
             path=path,
             session=session,
         )

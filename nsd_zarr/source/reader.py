@@ -14,7 +14,7 @@ import numpy as np
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.gather import gather_trials
-from nsd_zarr.source.session import SessionInfo, open_dataset
+from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -48,6 +48,7 @@ class SessionReader:
         try:
             if self._index is None:
                 read_by_h5py(self._data, trials, out, check_stop)
+                check_not_cut(self.info)
                 return
             if len(self._index.offsets) < self.info.voxels:
                 out[:] = self._data.fillvalue
@@ -68,10 +69,19 @@ def open_session(info: SessionInfo, *, trust_offsets: bool = True) -> Iterator[S
     """Open an inspected session. *trust_offsets* False reads through h5py alone. Raises SourceError."""
     with open_dataset(info.path, info.dataset, info.session) as data:
         if data.shape != info.shape or data.dtype.newbyteorder("=").name != info.dtype:
-            raise SourceError("the file was replaced by another", path=info.path, session=info.session)
+            raise SourceError(
+                f"the file was replaced by another: {data.dtype.name} of shape {data.shape}, expected {info.dtype} of "
+                f"shape {info.shape}",
+                hint="Run the same command again.",
+                path=info.path,
+                session=info.session,
+                expected=(info.shape, info.dtype),
+                found=(data.shape, data.dtype.name),
+            )
         descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            index = _try_index(data, descriptor) if trust_offsets and not info.offset_refusal else None
+            with explain_hdf5_errors(info.path, info.session):
+                index = _try_index(data, descriptor) if trust_offsets and not info.offset_refusal else None
             yield SessionReader(info, data, descriptor, index)
         finally:
             os.close(descriptor)
@@ -84,20 +94,24 @@ def read_by_h5py(
 
     Slab by slab along the first volume axis, in whole chunks, so that each chunk is decoded once a pass.
     """
+    assert out.flags.c_contiguous  # of anything else, reshape makes a copy
     target = out.reshape(len(trials), *data.shape[1:])
     # Where nothing was ever written and no fill value is defined, HDF5 leaves the buffer as it was.
     target[:] = 0
     trial_step, step = _slab_steps(data, len(trials))
     for first in range(0, data.shape[1], step):
         last = min(first + step, data.shape[1])
-        for start in range(0, len(trials), trial_step):
+        start = trials.start
+        while start < trials.stop:
             check_stop()
-            stop = min(start + trial_step, len(trials))
+            # Up to a border of chunks, wherever the trials begin.
+            stop = min(start - start % trial_step + trial_step, trials.stop)
             data.read_direct(
                 target,
-                np.s_[trials.start + start : trials.start + stop, first:last],
                 np.s_[start:stop, first:last],
+                np.s_[start - trials.start : stop - trials.start, first:last],
             )
+            start = stop
 
 
 def _slab_steps(data: h5py.Dataset, trials: int) -> tuple[int, int]:
@@ -106,11 +120,10 @@ def _slab_steps(data: h5py.Dataset, trials: int) -> tuple[int, int]:
     plane_bytes = data.dtype.itemsize * math.prod(data.shape[2:])
     if data.chunks is None:
         return max(1, SLAB_BYTES // (plane_bytes * data.shape[1])), data.shape[1]
-    trial_step = min(trials, chunk_trials)
-    planes = max(1, SLAB_BYTES // (plane_bytes * trial_step * chunk_planes)) * chunk_planes
-    if planes >= data.shape[1]:
-        trial_step *= max(1, SLAB_BYTES // (plane_bytes * trial_step * data.shape[1]))
-    return trial_step, planes
+    plane_bytes *= min(trials, chunk_trials)
+    planes = max(1, SLAB_BYTES // (plane_bytes * chunk_planes)) * chunk_planes
+    chunks = max(1, SLAB_BYTES // (plane_bytes * data.shape[1])) if planes >= data.shape[1] else 1
+    return chunk_trials * chunks, planes
 
 
 def _try_index(data: h5py.Dataset, descriptor: int) -> ChunkIndex | None:

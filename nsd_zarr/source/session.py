@@ -12,8 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from nsd_zarr.errors import SourceError
+from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.layout import DTYPE_BYTES, SessionNumber
+from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.identity import FileIdentity, read_identity
 from nsd_zarr.source.parts import check_link, find_parts
@@ -80,31 +81,50 @@ def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[
     except OSError as error:
         raise _explain_open_error(error, path, session) from error
     with file:
-        check_link(file, name, path, session)
-        yield _get_dataset(file, name, path, session)
+        with explain_hdf5_errors(path, session):
+            check_link(file, name, path, session)
+            data = _get_dataset(file, name, path, session)
+        yield data
+
+
+@contextmanager
+def explain_hdf5_errors(path: Path, session: int | None) -> Iterator[None]:
+    """Raise as SourceError what the library raises where metadata are damaged, or of a kind that it cannot express."""
+    try:
+        yield
+    except NsdZarrError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise SourceError(
+            f"HDF5 cannot read how the dataset is stored: {error}",
+            hint="Fetch it again, or leave it out with --sessions.",
+            path=path,
+            session=session,
+        ) from error
 
 
 def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
     """Inspect one session file: metadata only, no values. Raises SourceError where it is unfit."""
-    with open_dataset(file.path, dataset, file.session) as data:
+    with open_dataset(file.path, dataset, file.session) as data, explain_hdf5_errors(file.path, file.session):
         _check_shape(data, file)
+        _check_filters(data, file)
         parts = find_parts(data, file.path, file.session)
         return SessionInfo(
             session=file.session,
             path=file.path,
             dataset=dataset,
-            identity=read_identity(file.path, parts),
+            identity=read_identity(file.path, parts, file.session),
             parts=parts,
             shape=tuple(data.shape),
             dtype=data.dtype.newbyteorder("=").name,
             chunks=data.chunks,
-            offset_refusal=_refuse_offsets(data, parts),
+            offset_refusal=_refuse_offsets(data, file.path, parts),
         )
 
 
 def check_unchanged(info: SessionInfo) -> None:
     """Refuse a session whose file is no longer the one that was inspected. Raises SourceError."""
-    now = read_identity(info.path, info.parts)
+    now = read_identity(info.path, info.parts, info.session)
     if now != info.identity:
         raise SourceError(
             f"the file changed while it was read: {now.size} bytes, expected {info.identity.size} bytes with the "
@@ -117,7 +137,25 @@ def check_unchanged(info: SessionInfo) -> None:
         )
 
 
-def _refuse_offsets(data: h5py.Dataset, parts: tuple[Path, ...]) -> str:
+def check_not_cut(info: SessionInfo) -> None:
+    """Refuse values just read through the library when the file, or one of its parts, is shorter than it was.
+
+    The library itself reads zeros past the end of a file, and fill values for a part that went away. Raises
+    SourceError.
+    """
+    size = read_identity(info.path, info.parts, info.session).size
+    if size < info.identity.size:
+        raise SourceError(
+            f"the file was cut short while it was read: {size} bytes, expected {info.identity.size}",
+            hint="Fetch it again, then run the same command again.",
+            path=info.path,
+            session=info.session,
+            expected=info.identity.size,
+            found=size,
+        )
+
+
+def _refuse_offsets(data: h5py.Dataset, path: Path, parts: tuple[Path, ...]) -> str:
     """Why the dataset is not plainly stored rows of all trials; empty when it is. The only place of this rule."""
     row = (data.shape[0], *(1 for _ in data.shape[1:]))
     properties = data.id.get_create_plist()
@@ -130,23 +168,46 @@ def _refuse_offsets(data: h5py.Dataset, parts: tuple[Path, ...]) -> str:
         (data.id.get_type() == h5py.h5t.py_create(data.dtype.newbyteorder("<")), "not plain little-endian numbers"),
         (properties.fill_value_defined() != h5py.h5d.FILL_VALUE_UNDEFINED, "no fill value"),
     ]
-    return next((reason for holds, reason in checks if not holds), "")
+    return next((reason for holds, reason in checks if not holds), "") or _refuse_index(data, path)
+
+
+def _refuse_index(data: h5py.Dataset, path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            find_btree(data, file.fileno())
+    except NotRecognised as error:
+        return str(error)
+    return ""
 
 
 def _check_shape(data: h5py.Dataset, file: SessionFile) -> None:
     problem = ""
-    if len(data.shape) not in (2, 4):
+    if data.shape is None or len(data.shape) not in (2, 4):
         problem = f"shape {data.shape}, expected (trial, z, y, x) or (trial, vertex)"
     elif math.prod(data.shape) == 0:
         problem = f"shape {data.shape} holds no value"
-    elif data.dtype.name not in DTYPE_BYTES:
-        problem = f"dtype {data.dtype.name}, expected integers or floats (the dataset's own are int16)"
+    elif data.dtype.name not in DTYPE_BYTES or h5py.check_enum_dtype(data.dtype):
+        kind = "enum" if h5py.check_enum_dtype(data.dtype) else data.dtype.name
+        problem = f"dtype {kind}, expected integers or floats (the dataset's own are int16)"
     elif math.prod(data.shape[1:]) * data.dtype.itemsize > LARGEST_TRIAL_BYTES:
         problem = f"one trial of shape {data.shape[1:]} is more than the {LARGEST_TRIAL_BYTES} bytes that Blosc takes"
     if problem:
         raise SourceError(
             f"dataset {data.name}: {problem}",
             hint="Name another dataset with --dataset.",
+            path=file.path,
+            session=file.session,
+        )
+
+
+def _check_filters(data: h5py.Dataset, file: SessionFile) -> None:
+    properties = data.id.get_create_plist()
+    filters = [properties.get_filter(number)[::3] for number in range(properties.get_nfilters())]
+    missing = [f"{code} ({name.decode(errors='replace')})" for code, name in filters if not h5py.h5z.filter_avail(code)]
+    if missing:
+        raise SourceError(
+            f"dataset {data.name}: filter {', '.join(missing)}, which this HDF5 does not have",
+            hint="Name the folder of its plugin in HDF5_PLUGIN_PATH, or write the file without it (h5repack -f NONE).",
             path=file.path,
             session=file.session,
         )
@@ -182,18 +243,23 @@ def _get_dataset(file: h5py.File, name: str, path: Path, session: int | None) ->
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         access.set_efile_prefix(os.fsencode(path.resolve().parent))
         access.set_virtual_prefix(os.fsencode(path.resolve().parent))
-        data = h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
-        if data.shape is not None:
-            return data
-    there = ", ".join(f"/{key}" for key in file) or "nothing"
+        return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
+    there = ", ".join(_describe(file, key) for key in file) or "nothing"
     raise SourceError(
-        f"no dataset /{name}: found {there}",
+        f"no dataset /{name.strip('/')}: found {there}",
         hint="Name the dataset with --dataset.",
         path=path,
         session=session,
         expected=name,
         found=list(file),
     )
+
+
+def _describe(file: h5py.File, key: str) -> str:
+    # Links are not followed: they may lead outside.
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+        return f"/{key} (a link)"
+    return f"/{key}" if _is_dataset(file, key) else f"/{key} (not a dataset)"
 
 
 def _is_dataset(file: h5py.File, name: str) -> bool:

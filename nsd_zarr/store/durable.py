@@ -105,8 +105,8 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def make_folder(path: Path) -> None:
     """Create folder *path* and what is missing above it, on disk when this returns. Raises StoreError or DoesNotFit."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             sync_folder(folder.parent)

@@ -81,7 +81,7 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
     attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
     if np.dtype(geometry.dtype).kind in "iu":
         attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
-    document["attributes"] = attributes | {"coordinates": "session trial_in_session"}
+    document["attributes"] = attributes | {"coordinates": "session trial_in_session trial_digest"}
     return document
 
 

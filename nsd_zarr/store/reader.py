@@ -9,17 +9,31 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nsd_zarr.errors import DamageFound
+from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, shard_index_bytes
 from nsd_zarr.store.root import Store
 
-MOST_OPEN_SHARDS = 128
+MOST_OPEN_SHARDS = 64
 """Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
+
+
+@dataclass(slots=True)
+class StageSeconds:
+    """Where the time of reading trials went, for one thread."""
+
+    read: float = 0.0
+    """Opening shards and pread."""
+    decode: float = 0.0
+    """Checksum and decompression."""
+    cast: float = 0.0
+    """To the dtype that is delivered."""
 
 
 class _ShardFile:
@@ -63,17 +77,24 @@ class TrialReader:
         """Shape of one trial."""
         return self.store.geometry.volume_shape
 
-    def read_into(self, trial: int, out: np.ndarray) -> None:
+    def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Decode trial *trial* (0-based, in the store) into *out*: stored dtype, one trial's size, C-contiguous.
 
-        Raises IndexError outside the store; DamageFound, naming trial and shard, when the chunk is lost or damaged.
+        *stages* is added up. Raises IndexError outside the store; DamageFound, naming trial and shard, when the chunk
+        is lost or damaged; StoreError when the file cannot be read for another reason.
         """
         geometry = self.store.geometry
         if not 0 <= trial < geometry.trials:
             raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
         shard, position = divmod(int(trial), geometry.trials_per_shard)
         try:
-            decode_chunk(self._read_chunk(shard, position), out)
+            started = time.perf_counter()
+            chunk = self._read_chunk(shard, position)
+            read = time.perf_counter()
+            decode_chunk(chunk, out)
+            if stages is not None:
+                stages.read += read - started
+                stages.decode += time.perf_counter() - read
         except (OSError, ChunkError, ValueError) as error:
             raise self._explain(trial, shard, error) from error
 
@@ -111,16 +132,22 @@ class TrialReader:
         length = shard_index_bytes(trials)
         file.entries = decode_shard_index(os.pread(file.descriptor, length, max(0, size - length)), trials, size)
         while len(self._files) >= MOST_OPEN_SHARDS:
-            self._files.pop(next(iter(self._files), -1), None)
+            # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
+            self._files.pop(next(iter(list(self._files)), -1), None)
         self._files[shard] = file
         return file
 
-    def _explain(self, trial: int, shard: int, error: Exception) -> DamageFound:
+    def _explain(self, trial: int, shard: int, error: Exception) -> NsdZarrError:
+        """What to raise: damage, or that the file system does not let us read (too many files, permissions, I/O)."""
         session, inside = self.store.geometry.locate_trial(trial)
         key = make_shard_key(self.store.geometry, shard)
+        where = f"trial {trial} (trial {inside} of its session, in {BETAS} shard {shard})"
+        path = self.store.path / key
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            return StoreError(f"{where} cannot be read: {error.strerror or error}", path=path, session=session)
         return DamageFound(
-            f"trial {trial} (trial {inside} of its session, in {BETAS} shard {shard}) is lost or damaged: {error}",
+            f"{where} is lost or damaged: {error}",
             hint=f"See what else is: nsd-zarr verify {self.store.path}.",
-            path=self.store.path / key,
+            path=path,
             session=session,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,17 @@ def is_store(path: Path) -> bool:
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether a store can be created at *path*: nothing there, or a folder with leftovers of a killed start alone."""
-    if not path.is_dir():
-        return not path.exists() and not path.is_symlink()
-    return all(entry.name.endswith(PARTIAL_SUFFIX) for entry in path.iterdir())
+    """Whether a store can be created at *path*: nothing there, or a folder with leftovers of a killed start alone.
+
+    Raises StoreError where one may not even look.
+    """
+    try:
+        os.lstat(path)
+        return path.is_dir() and all(entry.name.endswith(PARTIAL_SUFFIX) for entry in path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        raise _explain_no_look(error, path) from error
 
 
 def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
@@ -156,7 +164,21 @@ def _make_geometry(attributes: dict[str, Any], betas: dict[str, Any]) -> Geometr
     )
 
 
+def _explain_no_look(error: OSError, path: Path) -> StoreError:
+    return StoreError(
+        f"cannot look whether a store is there: {error.strerror or error}",
+        hint="See to the path and its permissions.",
+        path=path,
+    )
+
+
 def _explain_absence(path: Path) -> StoreError:
+    try:
+        os.lstat(path / METADATA_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return _explain_no_look(error, path)
     if not path.exists():
         return StoreError("no such store", hint="Check the path, or make it: nsd-zarr convert SOURCE STORE.", path=path)
     if (path / METADATA_NAME).exists():

@@ -1,0 +1,174 @@
+"""The map of HOUSE_STYLE.md, held: which part may know which, and what `import nsd_zarr` costs."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nsd_zarr
+
+PACKAGE = Path(nsd_zarr.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+BASE = {"errors", "layout"}
+SEES = {
+    "errors": set(),
+    "layout": set(),
+    "tasks": set(),
+    "config": BASE,
+    "source": BASE | {"tasks"},
+    "store": BASE,
+    "science": BASE,
+    "simulate": BASE,
+    "conversion": BASE | {"config", "source", "store", "science", "tasks"},
+    "read": BASE | {"store", "science"},
+    "torch": BASE | {"store", "science", "read"},
+    "bench": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read"},
+    "report": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read"},
+    "cli": BASE
+    | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read", "bench", "report"},
+    # The public face, on demand.
+    "__init__": {"errors", "conversion", "read"},
+}
+"""Which parts of the package a part may import, beside itself. The one table of the arrows."""
+
+PLACES = {
+    "torch": {"torch.py"},
+    "distributed": {"conversion/cluster.py"},
+    "h5py": {
+        "source/",
+        "simulate/",
+        "conversion/settings.py",  # names its version
+        "cli/demo.py",  # times it
+        "bench/",  # times it
+    },
+    "xarray": {"read/", "bench/"},
+    "dask": {"conversion/"},
+    "zarr": {"bench/"},
+    "tensorstore": {"bench/"},
+    "click": {"cli/"},
+    "rich": {"cli/"},
+    "pydantic": {"config.py"},
+    "matplotlib": {"report/", "bench/"},
+}
+"""Where a library may be imported; nowhere else."""
+
+
+def find_imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Place and full name of each module that a file imports anywhere, also inside functions and for types."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "nsd_zarr" else [module]
+        else:
+            continue
+        yield from ((f"{find_name(path)}:{node.lineno}", name) for name in names)
+
+
+def find_name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def find_part(path: Path) -> str:
+    """The part of the package that a file belongs to: its folder, or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def find_part_seen(module: str) -> str:
+    """The part that an import of "nsd_zarr..." reaches; the public face is __init__."""
+    part = module.split(".")[1] if "." in module else "__init__"
+    return "__init__" if part in nsd_zarr.__all__ else part
+
+
+def find_forbidden_arrows(paths: list[Path]) -> list[str]:
+    return [
+        f"{place}: {find_part(path)} may not see {module}"
+        for path in paths
+        for place, module in find_imports(path)
+        if module.split(".")[0] == "nsd_zarr"
+        and find_part_seen(module) not in SEES.get(find_part(path), set()) | {find_part(path)}
+    ]
+
+
+def find_misplaced_libraries(paths: list[Path]) -> list[str]:
+    return [
+        f"{place}: {module} has its place in {PLACES[module.split('.')[0]]}"
+        for path in paths
+        for place, module in find_imports(path)
+        if module.split(".")[0] in PLACES and not find_name(path).startswith(tuple(PLACES[module.split(".")[0]]))
+    ]
+
+
+def test_every_part_sees_only_what_it_may():
+    assert find_forbidden_arrows(MODULES) == []
+
+
+def test_every_part_has_its_place_in_the_table():
+    assert {find_part(path) for path in MODULES} <= set(SEES)
+
+
+def test_libraries_are_imported_in_their_places_alone():
+    assert find_misplaced_libraries(MODULES) == []
+
+
+def test_source_and_store_never_see_each_other():
+    assert "source" not in SEES["store"] | SEES["read"]
+    assert "store" not in SEES["source"]
+
+
+def test_checks_are_seen_to_fail(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "store").mkdir()
+    odd = tmp_path / "store/odd.py"
+    odd.write_text(
+        "def f():\n    from nsd_zarr.source import find\n    from nsd_zarr import convert\n    import h5py.h5d\n"
+    )
+    assert [found.split(":")[1] for found in find_forbidden_arrows([odd])] == ["2", "3"]
+    assert [found.split(":")[1] for found in find_misplaced_libraries([odd])] == ["4"]
+
+
+def test_modules_are_short_and_say_what_they_are():
+    texts = {find_name(path): path.read_text() for path in MODULES}
+    assert [name for name, text in texts.items() if len(text.splitlines()) > 300] == []
+    assert [name for name, text in texts.items() if not ast.get_docstring(ast.parse(text))] == []
+
+
+def test_nothing_prints_below_the_command_line():
+    words = {"print", "sys.stdout", "sys.stderr"}
+    assert [
+        f"{find_name(path)}:{node.lineno}"
+        for path in MODULES
+        if find_part(path) != "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in words
+    ] == []
+
+
+def test_importing_the_package_is_cheap():
+    heavy = ["torch", "dask", "distributed", "xarray", "h5py", "zarr", "numcodecs", "numpy", "pandas", "matplotlib"]
+    code = f"import sys, nsd_zarr; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "[]\n"
+
+
+def test_torch_is_asked_for_with_the_cure_where_it_is_missing():
+    code = "import sys; sys.modules['torch'] = None; import nsd_zarr.torch"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.endswith('ImportError: nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"\n')
+
+
+@pytest.mark.parametrize("name", [name for name in nsd_zarr.__all__ if name != "__version__"])
+def test_public_name_is_documented(name):
+    assert inspect.getdoc(getattr(nsd_zarr, name))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
+        nsd_zarr.no_such  # noqa: B018
