@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as StopSignal
@@ -13,6 +12,7 @@ from threading import Semaphore
 
 import numpy as np
 
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import Settings
@@ -50,24 +50,6 @@ class Stopped(Exception):
     """The run was told to stop."""
 
 
-class BlockPool:
-    """Blocks of trials that sessions hand on to each other: touching fresh memory costs more than filling it."""
-
-    def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
-
-    @contextmanager
-    def borrow(self, shape: tuple[int, int], dtype: str) -> Iterator[np.ndarray]:
-        """A block of *shape*, content arbitrary, that goes back when the block ends."""
-        block = self._free.pop() if self._free else np.empty(shape, dtype)
-        if block.shape != shape or block.dtype != np.dtype(dtype):
-            block = np.empty(shape, dtype)
-        try:
-            yield block
-        finally:
-            self._free.append(block)
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a unit shares with others in its process. The default is right for a process of its own."""
@@ -76,7 +58,7 @@ class Surroundings:
     """Told of progress, from any thread."""
     stop: StopSignal = field(default_factory=StopSignal)
     """Set to stop between two trials."""
-    blocks: BlockPool = field(default_factory=BlockPool)
+    blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
 
     def check_stop(self) -> None:

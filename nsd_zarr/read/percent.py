@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 import numpy as np
 
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 
@@ -29,14 +29,14 @@ class PercentReader:
 
     def __init__(self, reader: TrialReader) -> None:
         self.reader = reader
-        self._scratch = threading.local()
+        self._buffers = BufferPool()
 
     def __getstate__(self) -> TrialReader:
         return self.reader
 
     def __setstate__(self, reader: TrialReader) -> None:
         self.reader = reader
-        self._scratch = threading.local()
+        self._buffers = BufferPool()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -46,19 +46,17 @@ class PercentReader:
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x), C-contiguous.
 
-        Raises IndexError, DamageFound as TrialReader.read_into. Beside *out* a thread keeps one trial of counts.
+        Raises IndexError, DamageFound as TrialReader.read_into. Beside *out* it takes one trial of counts.
         """
         if self.reader.dtype.kind == "f":
             self.reader.read_into(trial, out, stages)
             return
-        counts = getattr(self._scratch, "counts", None)
-        if counts is None:
-            self._scratch.counts = counts = np.empty(self.reader.volume_shape, self.reader.dtype)
-        self.reader.read_into(trial, counts, stages)
-        started = time.perf_counter()
-        scale_into(counts, out)
-        if stages is not None:
-            stages.cast += time.perf_counter() - started
+        with self._buffers.borrow(self.reader.volume_shape, self.reader.dtype) as counts:
+            self.reader.read_into(trial, counts, stages)
+            started = time.perf_counter()
+            scale_into(counts, out)
+            if stages is not None:
+                stages.cast += time.perf_counter() - started
 
 
 class RoundedReader:
@@ -73,14 +71,14 @@ class RoundedReader:
             raise ValueError(f"form {form!r}, expected float32, float16 or bfloat16")
         self.percent = percent
         self.form = form
-        self._scratch = threading.local()
+        self._buffers = BufferPool()
 
     def __getstate__(self) -> tuple[PercentReader, str]:
         return self.percent, self.form
 
     def __setstate__(self, state: tuple[PercentReader, str]) -> None:
         self.percent, self.form = state
-        self._scratch = threading.local()
+        self._buffers = BufferPool()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -89,18 +87,15 @@ class RoundedReader:
 
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x). Errors as PercentReader."""
-        values = getattr(self._scratch, "values", None)
-        if values is None:
-            self._scratch.values = values = np.empty(self.percent.reader.volume_shape, self.percent.dtype)
-        self.percent.read_into(trial, values, stages)
-        started = time.perf_counter()
-        with np.errstate(over="ignore"):
+        with self._buffers.borrow(out.shape, self.percent.dtype) as values, np.errstate(over="ignore"):
+            self.percent.read_into(trial, values, stages)
+            started = time.perf_counter()
             if self.form == "bfloat16":
                 round_to_bfloat16(values.astype(np.float32, copy=False), out)
             else:
                 np.copyto(out, values, casting="same_kind")
-        if stages is not None:
-            stages.cast += time.perf_counter() - started
+            if stages is not None:
+                stages.cast += time.perf_counter() - started
 
 
 def round_to_bfloat16(values: np.ndarray, out: np.ndarray) -> None:

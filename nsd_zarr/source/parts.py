@@ -42,10 +42,10 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
         if isinstance(link, h5py.SoftLink):
             above = "" if link.path.startswith("/") else group.name
             return check_link(file, f"{above}/{link.path}/{rest}", path, session, hops + 1)
-        item = group.get(step) if isinstance(link, h5py.HardLink) else None
-        if not isinstance(item, h5py.Group):
+        # A dataset is not opened here: it must not be open yet when it is opened with the folder of its parts.
+        if link is None or h5py.h5g.get_objinfo(group.id, step.encode()).type != h5py.h5g.GROUP:
             return None
-        group = item
+        group = group[step]
     return None
 
 

@@ -1,20 +1,20 @@
 """Single trials out of a store, at the cost of pread and decode.
 
-A shard's index is read once and kept (16 bytes a trial); a trial is then one preadv into a buffer that its thread
-reuses, a checksum, and a decode straight into the caller's array. Nothing is locked: the few shared dictionaries are
+A shard's index is read once and kept (16 bytes a trial); a trial is then one preadv into a buffer that is
+reused, a checksum, and a decode straight into the caller's array. Nothing is locked: the few shared dictionaries are
 touched by single operations, so a reader may be used from any thread, and goes through fork and pickle.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, shard_index_bytes
@@ -58,7 +58,7 @@ class TrialReader:
 
     def _start(self) -> None:
         self._files: dict[int, _ShardFile] = {}
-        self._scratch = threading.local()
+        self._buffers = BufferPool()
 
     def __getstate__(self) -> Store:
         return self.store
@@ -89,9 +89,13 @@ class TrialReader:
         shard, position = divmod(int(trial), geometry.trials_per_shard)
         try:
             started = time.perf_counter()
-            chunk = self._read_chunk(shard, position)
-            read = time.perf_counter()
-            decode_chunk(chunk, out)
+            file = self._files.get(shard) or self._open_shard(shard)
+            offset, length = file.entries[position].tolist()
+            with self._buffers.borrow((length,), np.uint8) as chunk:
+                if os.preadv(file.descriptor, [chunk.data], offset) != length:
+                    raise ChunkError("the file ends inside it")
+                read = time.perf_counter()
+                decode_chunk(chunk, out)
             if stages is not None:
                 stages.read += read - started
                 stages.decode += time.perf_counter() - read
@@ -109,18 +113,6 @@ class TrialReader:
     def close(self) -> None:
         """Close the open shards. They are opened again when they are needed."""
         self._files = {}
-
-    def _read_chunk(self, shard: int, position: int) -> np.ndarray:
-        file = self._files.get(shard) or self._open_shard(shard)
-        offset, length = file.entries[position].tolist()
-        buffer = getattr(self._scratch, "buffer", None)
-        if buffer is None or buffer.size < length:
-            # A sixteenth to spare, so that chunks of slightly different size do not allocate again and again.
-            self._scratch.buffer = buffer = np.empty(length + length // 16, np.uint8)
-        chunk: np.ndarray = buffer[:length]
-        if os.preadv(file.descriptor, [chunk.data], offset) != length:
-            raise ChunkError("the file ends inside it")
-        return chunk
 
     def _open_shard(self, shard: int) -> _ShardFile:
         key = make_shard_key(self.store.geometry, shard)

@@ -104,7 +104,8 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
         members = read_members(data)
         manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
         store = Store(path, attributes, members, manifest, _make_geometry(attributes, members[BETAS]))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        is_readable = store.is_complete or allow_unfinished
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
             raise
         raise DamageFound(
@@ -112,7 +113,7 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
             hint="Restore it from a backup, or convert again.",
             path=path / METADATA_NAME,
         ) from error
-    if not (store.is_complete or allow_unfinished):
+    if not is_readable:
         raise StoreError(
             "the conversion of this store has not finished: its status is incomplete",
             hint="Run the nsd-zarr convert command that began it again: it goes on where it was.",
