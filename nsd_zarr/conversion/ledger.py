@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.durable import make_folder, sync_folder, write_durably
 from nsd_zarr.store.format import encode_json
 from nsd_zarr.store.shard import ShardRecord
 
@@ -53,40 +52,45 @@ class Ledger:
 
     def begin(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         """Note the sources from which a run sets out, and forget what an earlier one recorded."""
-        for stale in self.folder.glob("session-*.json"):
+        for stale in self.folder.glob("session-*"):
             stale.unlink()
         self._write_run(sources)
 
     def read_sources(self) -> dict[SessionNumber, FileIdentity]:
         """The sources from which the run set out; empty when there is no run."""
-        run = self._read_run() or {"sources": {}}
-        return {SessionNumber(int(number)): FileIdentity(**values) for number, values in run["sources"].items()}
+        return self._read_run() or {}
 
     def update_sources(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         """Take *sources* for the run's own from now on: they were shown to hold the same values."""
         self._write_run(self.read_sources() | sources)
 
-    def forget(self) -> None:
-        """Remove everything, when it is a run of this package."""
-        if self.exists():
-            shutil.rmtree(self.folder)
-
     # -- sessions --------------------------------------------------------------------------------------------
 
     def write_session(self, record: SessionRecord) -> None:
         """Record a session as wholly on disk; durable when this returns."""
-        write_durably(self._session_path(record.session), encode_json(asdict(record)))
+        values = asdict(record)
+        document = values | {"checksum": make_digest(encode_json(values))}
+        write_durably(self._session_path(record.session), encode_json(document))
         self._fault_path(record.session).unlink(missing_ok=True)
 
+    def forget_sessions(self, sessions: Iterable[SessionNumber]) -> None:
+        """Remove records that no longer hold, so that none vouches for shards that a later run writes."""
+        for session in sessions:
+            self._session_path(session).unlink(missing_ok=True)
+        sync_folder(self.folder)
+
     def read_session(self, session: SessionNumber) -> SessionRecord | None:
-        """The record of *session*; None when there is none, or none that can be read."""
+        """The record of *session*; None when there is none, or none that can be read and agrees with its checksum."""
         try:
             values = json.loads(self._session_path(session).read_bytes())
+            # What it says of digests becomes part of the store: a flipped bit must not.
+            if values.pop("checksum") != make_digest(encode_json(values)):
+                return None
             shards = (
                 ShardRecord(**shard | {"trial_digests": tuple(shard["trial_digests"])}) for shard in values["shards"]
             )
             return SessionRecord(session, values["settings"], FileIdentity(**values["source"]), tuple(shards))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
     def note_fault(self, session: SessionNumber, problem: str) -> None:
@@ -103,17 +107,19 @@ class Ledger:
     def _fault_path(self, session: SessionNumber) -> Path:
         return self.folder / f"session-{session:02d}.fault"
 
-    def _read_run(self) -> dict[str, Any] | None:
+    def _read_run(self) -> dict[SessionNumber, FileIdentity] | None:
+        """The sources in the run's document; None when there is no run."""
         if not self.folder.exists():
             return None
         try:
             run = json.loads((self.folder / _RUN_NAME).read_bytes())
             if run["format"] == LEDGER_FORMAT:
-                return dict(run)
+                sources = run["sources"].items()
+                return {SessionNumber(int(number)): FileIdentity(**values) for number, values in sources}
         except FileNotFoundError:
             if self.folder.is_dir() and _all_ours(path.name for path in self.folder.iterdir()):
                 return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass
         raise StoreError(
             "the folder beside the store is not the record of a run of nsd-zarr, or it is damaged",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ BEAT_SECONDS = 2.0
 """How often a live run renews its lock."""
 PATIENCE_SECONDS = 3 * BEAT_SECONDS
 """How long another host's lock is watched before it is taken for dead. No clocks are compared."""
+LOOK_SECONDS = 0.2
+"""How long a lock is tried for: others who only look hold it for a moment, and a new holder is named a moment later."""
 _LOCK_NAME = "lock"
 
 
@@ -39,9 +42,14 @@ def hold_lock(store: Path) -> Iterator[None]:
     except OSError as error:
         raise explain_write_error(error, folder / _LOCK_NAME) from error
     try:
-        if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
+        if not _try_lock(descriptor, fcntl.LOCK_EX) or _is_alive_elsewhere(descriptor):
             raise _explain_holder(_read_holder(descriptor), store)
-        with _beating(descriptor):
+        holder = _make_holder()
+        try:
+            _write_holder(descriptor, holder, 0)
+        except OSError as error:
+            raise explain_write_error(error, folder / _LOCK_NAME) from error
+        with _beating(descriptor, holder):
             yield
     finally:
         os.close(descriptor)
@@ -54,21 +62,38 @@ def check_free(store: Path) -> None:
     except OSError:
         return
     try:
-        # Shared, so that a look from one side does not turn away a run from another.
+        # Shared, so that looks do not turn each other away.
         if not _try_lock(descriptor, fcntl.LOCK_SH):
             raise _explain_holder(_read_holder(descriptor), store)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # A file system without locks: what the lock file says has to do.
-    return True
+def _try_lock(descriptor: int, kind: int) -> bool:
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_SECONDS / 20)
+        except OSError:
+            return True  # A file system without locks: what the lock file says has to do.
+        else:
+            return True
+
+
+def _make_holder() -> dict[str, Any]:
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def _write_holder(descriptor: int, holder: dict[str, Any], beat: int) -> None:
+    # One write, always of one length for one holder, so that a reader never sees half of it.
+    data = json.dumps(holder | {"beat": f"{beat:012d}"}).encode()
+    os.pwrite(descriptor, data, 0)
+    os.truncate(descriptor, len(data))
 
 
 def _read_holder(descriptor: int) -> dict[str, Any]:
@@ -92,22 +117,17 @@ def _is_alive_elsewhere(descriptor: int) -> bool:
 
 
 @contextmanager
-def _beating(descriptor: int) -> Iterator[None]:
-    """Write who we are into the lock, and renew it until the block ends."""
+def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
+    """Renew the lock until the block ends, then take our name out of it."""
     stop = threading.Event()
-    started = datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
 
     def beat() -> None:
-        count = 0
-        while True:
-            # One write of constant length, so that a reader never sees half of it.
-            os.pwrite(descriptor, json.dumps(holder | {"beat": f"{count:012d}"}).encode(), 0)
-            count += 1
+        for count in itertools.count(1):
             if stop.wait(BEAT_SECONDS):
                 return
+            with suppress(OSError):  # The next beat may succeed; what is converted tells when the disk is full.
+                _write_holder(descriptor, holder, count)
 
-    os.truncate(descriptor, 0)
     thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)
     thread.start()
     try:

@@ -67,8 +67,8 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
     """Share *workers* threads and *limit_bytes* among *sessions* sessions.
 
     As many sessions side by side as leave each two threads (one, where a session is one shard) and one pass; else one
-    session, in as few passes as fit. Fewer threads are taken before it is given up. Raises DoesNotFit when one shard
-    does not fit.
+    session, in as few passes as fit, with fewer threads where that saves one: each pass reads the whole file. Raises
+    DoesNotFit when one shard does not fit.
     """
     most = need.geometry.trials_per_session
     least_threads = min(2, need.geometry.shards_per_session)
@@ -81,7 +81,9 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
 
 
 def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
+    """The plan of fewest passes; of those, the one with most threads."""
     shard, shards = need.geometry.trials_per_shard, need.geometry.shards_per_session
+    plans: list[MemoryPlan] = []
     for threads in range(workers, 0, -1):
         fixed = BASE_BYTES + need.session_bytes(0, threads)
         shards_that_fit = (limit_bytes - fixed) // (shard * need.trial_bytes)
@@ -89,7 +91,9 @@ def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
             passes = math.ceil(shards / shards_that_fit)
             trials = math.ceil(shards / passes) * shard
             peak = BASE_BYTES + need.session_bytes(trials, threads)
-            return MemoryPlan(limit_bytes, peak, 1, threads, trials, passes)
+            plans.append(MemoryPlan(limit_bytes, peak, 1, threads, trials, passes))
+    if plans:
+        return min(plans, key=lambda plan: plan.passes)
     least = BASE_BYTES + need.session_bytes(shard, 1)
     raise DoesNotFit(
         f"memory: {format_bytes(limit_bytes)} allowed, and one shard of {shard} trials needs {format_bytes(least)}",

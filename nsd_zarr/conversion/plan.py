@@ -19,6 +19,8 @@ from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors
 from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
 from nsd_zarr.source.session import SessionInfo, inspect_session
 
+LARGEST_COORDINATE = 2**15 - 1
+"""The coordinates session and trial_in_session are int16."""
 SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -103,6 +105,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     files = find_files(source, config)
     sources = tuple(inspect_session(file, config.dataset) for file in files)
     check_uniform(sources)
+    check_countable(sources)
     settings = _make_settings(sources, config)
     progress = find_progress(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
@@ -134,6 +137,21 @@ def check_uniform(sources: Sequence[SessionInfo]) -> None:
     """Refuse a session whose trial count, volume or dtype is not what most sessions have. Raises SourceError."""
     _check_same(sources, lambda info: info.shape, "shape")
     _check_same(sources, lambda info: info.dtype, "dtype")
+
+
+def check_countable(sources: Sequence[SessionInfo]) -> None:
+    """Refuse session numbers and trial counts that the store's coordinates cannot hold. Raises SourceError."""
+    for info in sources:
+        for what, number in (("session number", info.session), ("trial count", info.trials)):
+            if number > LARGEST_COORDINATE:
+                raise SourceError(
+                    f"{what} {number}, expected at most {LARGEST_COORDINATE}",
+                    hint="Number the files from 1, or split the session.",
+                    path=info.path,
+                    session=info.session,
+                    expected=LARGEST_COORDINATE,
+                    found=number,
+                )
 
 
 def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo], Any], name: str) -> None:

@@ -22,7 +22,8 @@ from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.target import TargetState
 from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.store.durable import remove_partials
+from nsd_zarr.store.durable import explain_write_error, remove_partials
+from nsd_zarr.store.format import METADATA_NAME
 from nsd_zarr.store.root import open_store, read_small_array
 
 
@@ -114,16 +115,33 @@ def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
 
 def _prepare(plan: Plan, ledger: Ledger) -> None:
     if plan.progress.state is TargetState.NEW:
-        if plan.fresh and plan.store.exists():
-            shutil.rmtree(plan.store)
+        if plan.fresh:
+            remove_unfinished(plan.store)
         ledger.begin({info.session: info.identity for info in plan.sources})
     elif not ledger.exists():
         ledger.begin({info.session: info.identity for info in plan.sources})
     else:
         ledger.update_sources({info.session: info.identity for info in plan.todo})
+        ledger.forget_sessions(info.session for info in plan.todo)
     create_skeleton(plan.store, plan.settings)
     remove_partials(plan.store)
     remove_partials(ledger.folder)
+
+
+def remove_unfinished(store: Path) -> None:
+    """Remove an unfinished store, if there is one. Raises StoreError.
+
+    The root document goes last: without it, what a kill leaves would be taken for something else, and refused.
+    """
+    try:
+        for entry in store.iterdir() if store.exists() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != METADATA_NAME:
+                entry.unlink()
+        (store / METADATA_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_write_error(error, store) from error
 
 
 def make_units(plan: Plan, ledger: Ledger) -> list[Unit]:

@@ -13,8 +13,10 @@ from nsd_zarr.layout import format_bytes
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
-SMALL_FILES = 12
-"""Files of a store beside its shards: root, metadata and chunk of each small array, ledger."""
+SMALL_FILES = 10
+"""Files of a store beside its shards: the root, the metadata of betas, metadata and chunk of each small array."""
+SMALL_INODES = 24
+"""Inodes of a store beside its shards: its small files and their folders, and the run beside it without records."""
 INODES_PER_SHARD = 4
 """A shard of a volume is a file in three folders of its own: c/3/0/0/0."""
 
@@ -38,13 +40,15 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int) -> Spac
     geometry = settings.geometry
     status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
+    ratio = ratio if settings.clevel else 1.0
     plan = SpacePlan(
         expected_bytes=math.ceil(sessions_left * geometry.trials_per_session * geometry.trial_bytes / ratio),
         files=geometry.shards + SMALL_FILES,
         free_bytes=status.f_bavail * status.f_frsize,
         free_inodes=status.f_favail if status.f_files else None,
     )
-    inodes = sessions_left * geometry.shards_per_session * INODES_PER_SHARD + SMALL_FILES if sessions_left else 0
+    # Each session has a record in the run, too.
+    inodes = sessions_left * (geometry.shards_per_session * INODES_PER_SHARD + 1) + SMALL_INODES if sessions_left else 0
     if plan.free_inodes is not None and plan.free_inodes < inodes:
         raise DoesNotFit(
             f"inodes: {plan.free_inodes} free, and the store needs {inodes}",

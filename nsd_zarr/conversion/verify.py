@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
 from nsd_zarr.conversion.memory import Need, make_memory_plan, read_available_memory
 from nsd_zarr.conversion.plan import SourceWords, find_files
-from nsd_zarr.errors import DamageFound, SourceError
+from nsd_zarr.errors import DamageFound, SourceError, StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import select_sessions
 from nsd_zarr.source.reader import open_session
@@ -99,19 +99,21 @@ def verify(
         damage = Damage("zarr.json", error.problem)
         return VerifyReport(path, strength, 0, 0, (damage,), time.perf_counter() - started)
     sources = [] if source is None else _find_sources(opened, source, config)
-    damages = list(_check_files(opened))
-    checked = 0
+    damages, values, checked = list(_check_files(opened)), [], 0
     if strength != "quick":
         checked = opened.geometry.trials
         rounds = 1 + len(sources) // max(1, len(opened.geometry.sessions))
         sessions = len(opened.geometry.sessions)
         on_event(RunStarted(sessions, checked * rounds, opened.geometry.trial_bytes, 0))
         with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
-            damages += _check_trials(opened, executor, on_event)
+            values += _check_trials(opened, executor, on_event)
             for info in sources:
-                damages += _compare_source(opened, info, config, executor, on_event)
+                values += _compare_source(opened, info, config, executor, on_event)
     seconds = time.perf_counter() - started
-    return VerifyReport(path, strength, len(opened.manifest) + 1, checked, tuple(_unique(damages)), seconds)
+    # What is damaged as a whole is not told again for each of its trials.
+    whole = {damage.path for damage in damages}
+    damages += [damage for damage in dict.fromkeys(values) if damage.path not in whole]
+    return VerifyReport(path, strength, len(opened.manifest) + 1, checked, tuple(damages), seconds)
 
 
 def _find_sources(store: Store, source: SourceWords, config: Config) -> list[SessionInfo]:
@@ -182,16 +184,6 @@ def _damage_shard(store: Store, shard: int, problem: str) -> Damage:
     return Damage(make_shard_key(store.geometry, shard), problem, int(session), (trials.start, trials.stop - 1))
 
 
-def _unique(damages: Sequence[Damage]) -> list[Damage]:
-    """Damages without trials of shards that are damaged as a whole: those would be told twice."""
-    whole = {damage.path for damage in damages if damage.trials and damage.trials[0] != damage.trials[1]}
-    return [
-        damage
-        for damage in dict.fromkeys(damages)
-        if damage.trials is None or damage.trials[0] != damage.trials[1] or damage.path not in whole
-    ]
-
-
 # -- values ------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +201,8 @@ def _check_trials(store: Store, executor: Executor, listen: Listener) -> list[Da
             listen(TrialsDone(1))
             try:
                 reader.read_into(trial, values)
-            except DamageFound as error:
+            except (DamageFound, StoreError) as error:
+                # A disk that cannot read it back has lost it, as far as a proof goes.
                 found.append(_damage_trial(store, trial, error.problem))
                 continue
             if digests[trial] is not None and make_digest(values) != digests[trial]:
@@ -243,7 +236,7 @@ def _compare_source(
                 found = np.empty_like(expected)
                 try:
                     reader.read_into(number, found)
-                except DamageFound:
+                except (DamageFound, StoreError):
                     return None  # Told by _check_trials.
                 # As bytes, so that NaN equals itself and -0.0 does not equal 0.0.
                 if found.tobytes() == expected.tobytes():

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from itertools import pairwise, product
 
 import h5py
 import numpy as np
@@ -21,6 +22,10 @@ SAMPLE_ROWS = 32
 SLAB_BYTES = 64 * 2**20
 """Decoded bytes that one read through h5py asks for, chunks permitting: large enough to amortise the call, small
 enough that a stop is heard."""
+
+
+MOST_CHUNKS = 8192
+"""Chunks that one read through h5py touches: HDF5 takes about 6.5 kB for each while it reads."""
 
 
 class SessionReader:
@@ -92,38 +97,36 @@ def read_by_h5py(
 ) -> None:
     """Read *trials* into *out*, shape (len(trials), voxels), through the library: always correct, and the oracle.
 
-    Slab by slab along the first volume axis, in whole chunks, so that each chunk is decoded once a pass.
+    Box by box, in whole chunks, so that each chunk is decoded once a pass.
     """
     assert out.flags.c_contiguous  # of anything else, reshape makes a copy
     target = out.reshape(len(trials), *data.shape[1:])
     # Where nothing was ever written and no fill value is defined, HDF5 leaves the buffer as it was.
     target[:] = 0
-    trial_step, step = _slab_steps(data, len(trials))
-    for first in range(0, data.shape[1], step):
-        last = min(first + step, data.shape[1])
-        start = trials.start
-        while start < trials.stop:
-            check_stop()
-            # Up to a border of chunks, wherever the trials begin.
-            stop = min(start - start % trial_step + trial_step, trials.stop)
-            data.read_direct(
-                target,
-                np.s_[start:stop, first:last],
-                np.s_[start - trials.start : stop - trials.start, first:last],
-            )
-            start = stop
+    trial_step, *steps = _choose_box(data, len(trials))
+    borders = [trials.start, *range(trials.start - trials.start % trial_step + trial_step, trials.stop, trial_step)]
+    parts = [pairwise([*borders, trials.stop])]
+    parts += [pairwise([*range(0, length, step), length]) for length, step in zip(data.shape[1:], steps, strict=True)]
+    for (start, stop), *rest in product(*parts):
+        check_stop()
+        box = tuple(slice(*border) for border in rest)
+        data.read_direct(target, (slice(start, stop), *box), (slice(start - trials.start, stop - trials.start), *box))
 
 
-def _slab_steps(data: h5py.Dataset, trials: int) -> tuple[int, int]:
-    """Trials and planes of one read: whole chunks along both axes, about SLAB_BYTES where chunks allow."""
-    chunk_trials, chunk_planes = data.chunks[:2] if data.chunks else (1, 1)
-    plane_bytes = data.dtype.itemsize * math.prod(data.shape[2:])
-    if data.chunks is None:
-        return max(1, SLAB_BYTES // (plane_bytes * data.shape[1])), data.shape[1]
-    plane_bytes *= min(trials, chunk_trials)
-    planes = max(1, SLAB_BYTES // (plane_bytes * chunk_planes)) * chunk_planes
-    chunks = max(1, SLAB_BYTES // (plane_bytes * data.shape[1])) if planes >= data.shape[1] else 1
-    return chunk_trials * chunks, planes
+def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
+    """Extent of one read along each axis: whole chunks, within SLAB_BYTES and MOST_CHUNKS where one chunk is.
+
+    Grown from the last axis to the first, in boxes of nearly equal size.
+    """
+    chunk = list(data.chunks or (1, *data.shape[1:]))
+    size, count = math.prod(chunk[1:]) * min(chunk[0], trials) * data.dtype.itemsize, 1
+    for axis in reversed(range(len(chunk))):
+        whole = -(-data.shape[axis] // chunk[axis])
+        room = max(1, min(SLAB_BYTES // max(1, size), MOST_CHUNKS // count, whole))
+        factor = -(-whole // -(-whole // room))
+        chunk[axis] *= factor
+        size, count = size * factor, count * factor
+    return chunk
 
 
 def _try_index(data: h5py.Dataset, descriptor: int) -> ChunkIndex | None:

@@ -1,6 +1,8 @@
 import contextlib
+import math
 import os
 import pickle
+from itertools import product
 
 import h5py
 import numpy as np
@@ -172,7 +174,7 @@ def test_any_layout_any_trials_read_as_the_library_reads_them(
 
 @contextlib.contextmanager
 def recorded_reads(monkeypatch):
-    """Selections (trials, planes) of every read through the library."""
+    """Box (trials, z, y, x) of every read through the library."""
     reads = []
     real = h5py.Dataset.read_direct
 
@@ -191,9 +193,10 @@ def recorded_reads(monkeypatch):
     first=st.integers(0, 10),
     count=st.integers(1, 11),
     slab=st.sampled_from([1, 100, 300, 1000, 10**6]),
+    most=st.sampled_from([1, 4, 50, 10**6]),
 )
 def test_library_path_decodes_each_chunk_once_a_pass(
-    tmp_path_factory, make_session, read_plainly, chunks, first, count, slab
+    tmp_path_factory, make_session, read_plainly, chunks, first, count, slab, most
 ):
     file = make_session(
         tmp_path_factory.getbasetemp() / "once_session03.hdf5", trials=11, shape=(7, 3, 2), chunks=chunks
@@ -202,19 +205,22 @@ def test_library_path_decodes_each_chunk_once_a_pass(
     out = np.full((len(trials), 42), -1, "i2")
     with pytest.MonkeyPatch.context() as patch, h5py.File(file.path) as hdf5:
         patch.setattr(reader_module, "SLAB_BYTES", slab)
+        patch.setattr(reader_module, "MOST_CHUNKS", most)
         with recorded_reads(patch) as reads:
             read_by_h5py(hdf5["betas"], trials, out)
     assert np.array_equal(out, read_plainly(file)[trials.start : trials.stop].reshape(len(trials), -1))
     touched = [
-        (chunk_trial, chunk_plane)
-        for (start, stop), (low, high) in reads
-        for chunk_trial in range(start // chunks[0], (stop - 1) // chunks[0] + 1)
-        for chunk_plane in range(low // chunks[1], (high - 1) // chunks[1] + 1)
+        chunk
+        for box in reads
+        for chunk in product(
+            *(range(low // n, (high - 1) // n + 1) for (low, high), n in zip(box, chunks, strict=True))
+        )
     ]
     assert len(touched) == len(set(touched))
-    for (start, stop), (low, high) in reads:
-        whole_chunk = min(chunks[0], len(trials)) * min(chunks[1], 7) * 6 * 2
-        assert (stop - start) * (high - low) * 6 * 2 <= max(slab, whole_chunk)
+    whole_chunk = min(chunks[0], len(trials)) * math.prod(chunks[1:]) * 2
+    for box in reads:
+        assert math.prod(high - low for low, high in box) * 2 <= max(slab, whole_chunk)
+    assert len(touched) <= most * len(reads)
 
 
 def test_library_path_reads_contiguous_trials_some_at_a_time(tmp_path, make_session, executor, monkeypatch):
@@ -223,9 +229,9 @@ def test_library_path_reads_contiguous_trials_some_at_a_time(tmp_path, make_sess
     out = np.zeros((4, 105), "i2")
     with open_session(inspect_session(file, "betas")) as reader, recorded_reads(monkeypatch) as reads:
         reader.read_into(range(1, 5), out, executor)
-    assert all(planes == (0, 5) for _, planes in reads)
-    assert [trial for (start, stop), _ in reads for trial in range(start, stop)] == [1, 2, 3, 4]
-    assert max(stop - start for (start, stop), _ in reads) == 2
+    assert all(box[1:] == ((0, 5), (0, 7), (0, 3)) for box in reads)
+    assert [trial for (start, stop), *_ in reads for trial in range(start, stop)] == [1, 2, 3, 4]
+    assert max(stop - start for (start, stop), *_ in reads) == 2
 
 
 def test_inspecting_reads_no_value_and_opening_only_a_sample(tmp_path, make_session, monkeypatch):

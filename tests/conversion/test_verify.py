@@ -1,0 +1,234 @@
+"""verify, seen to fail: each kind of damage is found, and told with its file, session and trials."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import nsd_zarr
+from nsd_zarr.conversion.events import RunStarted
+from nsd_zarr.errors import StoreError
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import open_store
+from nsd_zarr.store.shard import write_shard
+
+SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
+
+
+@pytest.fixture
+def store(source, convert):
+    """Three sessions of six trials in nine shards of two."""
+    return convert(source)
+
+
+def _flip(path, position, bit=0):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def _places(report):
+    return {(damage.path, damage.session, damage.trials) for damage in report.damages}
+
+
+# -- whole stores ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [(), ("--quick",), ("--source",)], ids=["full", "quick", "source"])
+def test_whole_store_is_found_whole(words, store, source, run_cli):
+    words = (*words, source) if words == ("--source",) else words
+    outcome = run_cli("verify", store, *words, "--json")
+    told = json.loads(outcome.out)
+    assert (outcome.code, told["whole"], told["damages"]) == (0, True, [])
+    assert told["strength"] == (words[0].strip("-") if words else "full")
+    assert told["trials"] == (0 if words == ("--quick",) else 18)
+    assert told["files"] == sum(path.is_file() for path in store.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"dtype": "<f4", "nan": True}, {"dtype": ">i2"}, {"volume": (131,)}, {"layout": "gzip"}], ids=str
+)
+def test_whole_store_of_each_kind_equals_its_source(kind, make_source, convert):
+    source = make_source(**kind)
+    report = nsd_zarr.verify(convert(source), source)
+    assert (report.is_whole, report.strength, report.trials) == (True, "source", 18)
+
+
+def test_verifying_writes_nothing_and_counts_each_trial(store, source, digest_tree, make_recorder):
+    before, recorder = digest_tree(store.parent), make_recorder()
+    nsd_zarr.verify(store, source, on_event=recorder)
+    assert digest_tree(store.parent) == before
+    assert recorder.events[0] == RunStarted(3, 36, 770, 0)
+    assert recorder.trials == 36
+
+
+def test_store_without_its_run_is_whole(store):
+    shutil.rmtree(store.with_name("subj01.zarr.run"))
+    assert nsd_zarr.verify(store).is_whole
+
+
+# -- damage ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 5, 16, 40, -1], ids=lambda position: f"byte {position}")
+def test_bit_flipped_in_a_chunk_is_found_with_its_trial(position, store):
+    lengths = _entries(store)
+    start, end = lengths[1][0], sum(lengths[1])
+    _flip(store / SHARD, start + position if position >= 0 else end + position, bit=3)
+    report = nsd_zarr.verify(store)
+    assert _places(report) == {(SHARD, 2, (9, 9))}
+    assert "is lost or damaged" in report.damages[0].problem
+
+
+def _entries(store):
+    reader = TrialReader(open_store(store))
+    return reader._open_shard(4).entries.tolist()
+
+
+def test_bit_flipped_in_any_byte_of_a_shard_is_found(store):
+    path = store / SHARD
+    for position in range(0, path.stat().st_size, 7):
+        _flip(path, position, bit=position % 8)
+        assert {place[:2] for place in _places(nsd_zarr.verify(store, workers=1))} == {(SHARD, 2)}
+        _flip(path, position, bit=position % 8)
+    assert nsd_zarr.verify(store).is_whole
+
+
+def _lose(path):
+    path.unlink()
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _lengthen(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def _flip_index(path):
+    _flip(path, -10)
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_lose, "missing"),
+        (_truncate, "bytes, expected "),
+        (_empty, "0 bytes, expected "),
+        (_lengthen, "bytes, expected "),
+        (_flip_index, "the crc32c of its index does not match"),
+    ],
+)
+def test_shard_damaged_as_a_whole_is_found_once_with_all_its_trials(damage, told, quick, store):
+    damage(store / SHARD)
+    report = nsd_zarr.verify(store, quick=quick)
+    assert _places(report) == {(SHARD, 2, (8, 9))}
+    assert len(report.damages) == 1
+    assert told in report.damages[0].problem
+
+
+def test_lost_shard_of_a_single_trial_is_found_once(source, convert):
+    store = convert(source, trials_per_shard=1)
+    (store / SHARD).unlink()
+    report = nsd_zarr.verify(store)
+    assert [(damage.path, damage.trials, damage.problem) for damage in report.damages] == [(SHARD, (4, 4), "missing")]
+
+
+def test_swapped_shards_are_found_in_both_places(store):
+    first, second = store / SHARD, store / "betas/c/7/0/0/0"
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    trials = {trial for _, _, place in _places(nsd_zarr.verify(store)) for trial in range(place[0], place[1] + 1)}
+    assert trials == {8, 9, 14, 15}
+
+
+def _encode_again(store, change):
+    """A shard whose trials are changed, with every checksum of its own right."""
+    reader = TrialReader(open_store(store))
+    values = np.empty((2, 5, 7, 11), "<i2")
+    for number in range(2):
+        reader.read_into(8 + number, values[number])
+    changed = change(values)
+    size = (store / SHARD).stat().st_size
+    write_shard(store, SHARD, changed.reshape(2, -1), BloscCodec("lz4", 5, 2), lambda: None).commit()
+    return (store / SHARD).stat().st_size == size
+
+
+def _change_one_value(values):
+    values[1, 4, 6, 10] += 1
+    return values
+
+
+def test_swapped_trials_with_right_checksums_are_found_by_their_digests(store):
+    assert _encode_again(store, lambda values: values[::-1].copy())
+    assert nsd_zarr.verify(store, quick=True).is_whole
+    report = nsd_zarr.verify(store)
+    assert _places(report) == {(SHARD, 2, (8, 8)), (SHARD, 2, (9, 9))}
+    assert {damage.problem for damage in report.damages} == {"its values are not those that were read from the source"}
+
+
+def test_changed_value_with_right_checksums_is_found(store):
+    _encode_again(store, _change_one_value)
+    assert {place[:2] for place in _places(nsd_zarr.verify(store))} == {(SHARD, 2)}
+
+
+SMALL = ["betas/zarr.json", "session/zarr.json", "session/c/0", "trial_in_session/c/0", "trial_digest/c/0"]
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize("damage", [_lose, _truncate, _lengthen, lambda path: _flip(path, 5)])
+def test_small_file_that_is_damaged_is_found(damage, key, quick, store):
+    damage(store / key)
+    report = nsd_zarr.verify(store, quick=quick)
+    assert _places(report) == {(key, None, None)}
+
+
+def test_root_with_any_byte_flipped_is_found_or_no_store(store):
+    path = store / "zarr.json"
+    data = path.read_bytes()
+    for position in range(0, len(data), 61):
+        _flip(path, position, bit=position % 7)
+        try:
+            report = nsd_zarr.verify(store)
+        except StoreError as error:
+            assert "damaged" in str(error) or "format version" in str(error)  # noqa: PT017
+        else:
+            assert _places(report) == {("zarr.json", None, None)}
+        path.write_bytes(data)
+
+
+def test_damage_of_several_kinds_is_told_together(store, run_cli):
+    _lose(store / SHARD)
+    _flip(store / "betas/c/0/0/0/0", 30)
+    _empty(store / "session" / "c" / "0")
+    outcome = run_cli("verify", store)
+    assert outcome.code == 1
+    assert "is damaged, 3 found" in outcome.out
+    assert "session 02, trials 8 to 9, betas/c/4/0/0/0: missing" in outcome.out
+    assert "session 01, trials 0 to 0, betas/c/0/0/0/0: " in outcome.out
+    assert "session/c/0: 0 bytes, expected 40" in outcome.out
+
+
+def test_damage_as_json_names_file_session_and_trials(store, run_cli):
+    _lose(store / SHARD)
+    outcome = run_cli("verify", store, "--json", "--quiet")
+    told = json.loads(outcome.out)
+    assert (outcome.code, outcome.err, told["whole"]) == (1, "", False)
+    assert told["damages"] == [{"path": SHARD, "problem": "missing", "session": 2, "trials": [8, 9]}]
+
+
+def test_store_damaged_where_its_checksums_are_right_differs_from_its_source(store, source):
+    _encode_again(store, lambda values: values[::-1].copy())
+    assert {place[2] for place in _places(nsd_zarr.verify(store, source))} == {(8, 8), (9, 9)}

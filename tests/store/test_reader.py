@@ -1,0 +1,199 @@
+"""Single trials: as stored, from any thread or process, with few open files; or an error that names the trial."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.store import reader as module
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import open_store
+
+
+@pytest.fixture
+def damaged(volumes, tmp_path):
+    """A copy that may be damaged: sessions 2, 3 and 5 of 14 trials, 7 to a shard."""
+    return volumes.copy_to(tmp_path / "damaged.zarr")
+
+
+def _read(reader, trial):
+    out = np.empty(reader.volume_shape, reader.dtype)
+    reader.read_into(trial, out)
+    return out
+
+
+def _open_files(path):
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.realpath(link).startswith(str(path)) for link in links)
+
+
+@pytest.mark.parametrize("kind", ["volumes", "surfaces", "floats"])
+def test_each_trial_is_as_it_was_stored(kind, request):
+    made = request.getfixturevalue(kind)
+    reader = TrialReader(open_store(made.path))
+    assert (reader.dtype, reader.volume_shape) == (made.stored.dtype, made.stored.shape[1:])
+    for trial in (*range(made.trials), 5, 0):
+        assert _read(reader, trial).tobytes() == made.stored[trial].tobytes()
+
+
+@pytest.mark.parametrize("trial", [-1, 42, 10**9])
+def test_trial_outside_the_store_raises_index_error(trial, volumes):
+    with pytest.raises(IndexError, match=f"trial {trial} is outside the store's 42 trials"):
+        _read(TrialReader(open_store(volumes.path)), trial)
+
+
+def test_trial_into_an_array_of_another_size_raises_and_writes_nothing(volumes):
+    out = np.full((5, 11, 4), 7, "int16")
+    with pytest.raises(DamageFound, match="expected 440"):
+        TrialReader(open_store(volumes.path)).read_into(0, out)
+    assert (out == 7).all()
+
+
+# -- damage ------------------------------------------------------------------------------------------------------
+
+
+def _lose(path):
+    path.unlink()
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[40] ^= 4
+    path.write_bytes(data)
+
+
+def _flip_index(path):
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 4
+    path.write_bytes(data)
+
+
+def _replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [_lose, _cut, _empty, _flip, _flip_index, _replace_by_folder])
+def test_damage_names_trial_session_and_shard(damage, damaged):
+    damage(damaged.shard_path(21))
+    reader = TrialReader(open_store(damaged.path))
+    with pytest.raises(DamageFound, match=r"trial 21 \(trial 7 of its session, in betas shard 3\) is lost") as caught:
+        _read(reader, 21)
+    assert (caught.value.session, caught.value.path) == (3, damaged.shard_path(21))
+    assert "nsd-zarr verify" in str(caught.value)
+    assert np.array_equal(_read(reader, 20), damaged.stored[20])
+
+
+def test_shard_that_shrinks_while_it_is_open_raises(damaged):
+    reader = TrialReader(open_store(damaged.path))
+    _read(reader, 0)
+    os.truncate(damaged.shard_path(0), 50)
+    with pytest.raises(DamageFound, match="the file ends inside it"):
+        _read(reader, 6)
+
+
+def test_shard_that_is_mended_is_read_again(damaged):
+    path, reader = damaged.shard_path(0), TrialReader(open_store(damaged.path))
+    data = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DamageFound):
+        _read(reader, 0)
+    path.write_bytes(data)
+    assert np.array_equal(_read(reader, 0), damaged.stored[0])
+
+
+def test_index_problem_is_told_without_decoding(damaged):
+    reader = TrialReader(open_store(damaged.path))
+    assert [reader.find_index_problem(shard) for shard in range(6)] == [""] * 6
+    _flip(damaged.shard_path(0))
+    _flip_index(damaged.shard_path(7))
+    reader.close()
+    assert reader.find_index_problem(0) == ""
+    assert "crc32c of its index" in reader.find_index_problem(1)
+
+
+def test_shards_that_fail_leave_no_open_file(damaged):
+    reader = TrialReader(open_store(damaged.path))
+    for trial in range(0, 42, 7):
+        _cut(damaged.shard_path(trial))
+        with pytest.raises(DamageFound):
+            _read(reader, trial)
+    assert _open_files(damaged.path) == 0
+
+
+# -- open files --------------------------------------------------------------------------------------------------
+
+
+def test_open_files_are_bounded_and_given_back(volumes, monkeypatch):
+    monkeypatch.setattr(module, "MOST_OPEN_SHARDS", 2)
+    reader = TrialReader(open_store(volumes.path))
+    assert _open_files(volumes.path) == 0
+    for trial in (0, 7, 14, 21, 28, 35, 3):
+        assert np.array_equal(_read(reader, trial), volumes.stored[trial])
+        assert _open_files(volumes.path) <= 2
+    reader.close()
+    assert _open_files(volumes.path) == 0
+    assert np.array_equal(_read(reader, 9), volumes.stored[9])
+    del reader
+    assert _open_files(volumes.path) == 0
+
+
+def test_threads_read_rightly_while_shards_are_closed_under_them(volumes, monkeypatch):
+    monkeypatch.setattr(module, "MOST_OPEN_SHARDS", 1)
+    reader, wrong = TrialReader(open_store(volumes.path)), []
+
+    def read(seed):
+        try:
+            trials = np.random.default_rng(seed).integers(0, 42, 400).tolist()
+            wrong.extend(trial for trial in trials if not np.array_equal(_read(reader, trial), volumes.stored[trial]))
+        except BaseException as error:
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+# -- other processes ---------------------------------------------------------------------------------------------
+
+
+def test_reader_goes_through_pickle_without_handles(volumes):
+    reader = TrialReader(open_store(volumes.path))
+    _read(reader, 0)
+    other = pickle.loads(pickle.dumps(reader))
+    assert np.array_equal(_read(other, 41), volumes.stored[41])
+    assert np.array_equal(_read(reader, 1), volumes.stored[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # what is tested
+def test_reader_that_was_used_reads_on_both_sides_of_a_fork(volumes):
+    reader = TrialReader(open_store(volumes.path))
+    _read(reader, 0)
+    child = os.fork()
+    if child == 0:
+        right = all(np.array_equal(_read(reader, trial), volumes.stored[trial]) for trial in range(42))
+        os._exit(0 if right else 1)
+    assert all(np.array_equal(_read(reader, trial), volumes.stored[trial]) for trial in reversed(range(42)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
