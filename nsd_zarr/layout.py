@@ -82,6 +82,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def format_count(count: int, noun: str) -> str:
+    """A number of things for people: "1 session", "3 sessions"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """How sessions, trials and shards of one store lie."""

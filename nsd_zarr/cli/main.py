@@ -17,6 +17,7 @@ import click
 import nsd_zarr
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.errors import ConfigError, NsdZarrError
+from nsd_zarr.layout import format_count
 
 INTERRUPTED = 130
 BUG = 70
@@ -153,7 +154,7 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     with show_steps("simulating", quiet) as on_progress:
         root = simulate_root(directory, Simulation(shape=(trials, z, y, x), **recipe), on_progress)
     if not quiet:
-        click.echo(f"{len(root.session_files)} sessions in {root.betas_folder}")
+        click.echo(f"{format_count(len(root.session_files), 'session')} in {root.betas_folder}")
 
 
 @commands.command()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
-from nsd_zarr.layout import format_bytes
+from nsd_zarr.layout import format_bytes, format_count
 
 
 @contextmanager
@@ -35,7 +35,9 @@ class _Lines:
         if isinstance(event, RunStarted):
             self._sessions = event.sessions
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
-            click.echo(f"{self._verb} {event.sessions} sessions, {event.trials} trials{before}", err=True)
+            click.echo(
+                f"{self._verb} {format_count(event.sessions, 'session')}, {event.trials} trials{before}", err=True
+            )
         elif isinstance(event, SessionDone):
             self._done += 1
             stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "

@@ -8,7 +8,7 @@ from typing import Any
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.verify import VerifyReport
-from nsd_zarr.layout import format_bytes
+from nsd_zarr.layout import format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 
@@ -33,7 +33,8 @@ def tell_plan(plan: Plan) -> str:
         f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials",
         f"disk        {format_bytes(space.free_bytes)} free{inodes}",
         f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed",
-        f"work        {len(plan.todo)} units; {memory.sessions_at_once} at once, {memory.threads_per_session} threads "
+        f"work        {format_count(len(plan.todo), 'unit')}; {memory.sessions_at_once} at once, "
+        f"{format_count(memory.threads_per_session, 'thread')} "
         f"each, {memory.passes} pass{'es' if memory.passes > 1 else ''} over each file",
     ]
     if plan.doubtful:
@@ -47,10 +48,11 @@ def tell_conversion(report: ConversionReport) -> str:
     if not report.sessions:
         return f"{report.store} is finished: nothing to do."
     ratio = report.bytes_in / report.bytes_out
-    before = f" ({report.finished_before} sessions were finished before)" if report.finished_before else ""
+    sessions = format_count(len(report.sessions), "session")
+    before = f" ({format_count(report.finished_before, 'session')} finished before)" if report.finished_before else ""
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
-        f"({ratio:.2f} times smaller), {len(report.sessions)} sessions in {report.seconds:.1f} s{before}.\n"
+        f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
         f"Next: nsd-zarr verify {report.store}"
     )
 

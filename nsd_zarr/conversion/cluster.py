@@ -41,7 +41,8 @@ def run_on_cluster(
         workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
         _check_workers(workers, address, memory)
         at_once = max(1, min(len(workers), memory.limit_bytes // memory.peak_bytes))
-        threads = min(worker["nthreads"] for worker in workers)
+        # No more than were planned for: each takes memory.
+        threads = min(memory.threads_per_session, *(worker["nthreads"] for worker in workers))
         return _run([replace(unit, threads=threads) for unit in units], client, at_once, listen)
 
 

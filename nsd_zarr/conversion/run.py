@@ -23,7 +23,7 @@ from nsd_zarr.conversion.target import TargetState
 from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.store.durable import explain_write_error, remove_partials
-from nsd_zarr.store.format import METADATA_NAME
+from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store, read_small_array
 
 
@@ -92,7 +92,7 @@ def run_conversion(
         finished_before=len(plan.progress.done - plan.progress.doubtful),
         trials=geometry.trials,
         bytes_in=geometry.trials * geometry.trial_bytes,
-        bytes_out=sum(record.size for record in manifest.values()),
+        bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),
         seconds=time.perf_counter() - started,
     )
 

@@ -155,6 +155,13 @@ def test_source_of_another_size_is_refused_with_both_sizes(source, make_session,
     assert f"{path.stat().st_size} bytes, expected {before}" in paragraph
 
 
+def test_source_of_another_name_is_refused_with_both_names(source, interrupt, check_refused):
+    store = interrupt(source, at_trial=9)
+    (source / "betas_session03.hdf5").rename(source / "other_session03.hdf5")
+    paragraph = check_refused(5, "convert", f"{source}/*session*.hdf5", store, *OPTIONS)
+    assert "file other_session03.hdf5, expected betas_session03.hdf5" in paragraph
+
+
 def test_source_that_changed_after_it_was_converted_is_refused_by_value(
     source, interrupt, run_cli, digest_tree, recorded_sessions
 ):
