@@ -62,4 +62,4 @@ def test_run_that_goes_on_tells_what_was_finished_before(simulated, tmp_path, ru
         nsd_zarr.convert(simulated, tmp_path / "subj01.zarr", trials_per_shard=7, workers=1, on_event=stop)
     outcome = run_cli("convert", simulated, tmp_path / "subj01.zarr", "--trials-per-shard", 7)
     assert outcome.err.splitlines()[0] == "converting 1 session, 14 trials, 1 finished before"
-    assert "(1 sessions were finished before)" in outcome.out
+    assert "(1 session finished before)" in outcome.out
