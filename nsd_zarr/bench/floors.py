@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numcodecs import blosc
 
-from nsd_zarr.bench.contenders import Contender, Deliver
+from nsd_zarr.bench.contenders import BATCH, Contender, Deliver
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.store.digest import CRC_BYTES, make_crc
 from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
@@ -33,28 +33,36 @@ def list_floors(store: Store, threads: int) -> list[Contender]:
 
 @contextmanager
 def _floor(store: Store, stage: str, threads: int) -> Iterator[Deliver]:
-    """Bare calls into touched, reused buffers, indexes known, files open, each thread its own share of the trials."""
+    """Bare calls, indexes known, files open, each thread its own share of the trials.
+
+    Values land in a touched, reused batch, as whoever trains needs them: one trial's buffer alone would stay in the
+    processor's cache, and flatter the floor.
+    """
     places, descriptors = _locate(store)
     largest = max(length for _, _, length in places)
     shape, dtype = store.geometry.volume_shape, store.geometry.dtype
     depth = STAGES.index(stage)
 
-    def work(trials: Sequence[int]) -> None:
-        chunk, counts = np.ones(largest, np.uint8), np.ones(shape, dtype)
-        percent = np.ones(shape, np.float32)
-        for trial in trials:
+    def work(trials: Sequence[int], memory: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        chunk, counts, batch = memory
+        for position, trial in enumerate(trials):
+            row = batch[position % BATCH]
             descriptor, offset, length = places[trial]
             os.preadv(descriptor, [chunk[:length].data], offset)
             if depth >= 1 and make_crc(chunk[: length - CRC_BYTES]) != chunk[length - CRC_BYTES : length].tobytes():
                 raise ValueError(f"trial {trial} is damaged")
             if depth >= 2:
-                blosc.decompress(chunk[: length - CRC_BYTES], counts)
-            if depth >= 3:
-                np.copyto(percent, counts, casting="same_kind")
-                np.divide(percent, np.float32(COUNTS_PER_PERCENT), out=percent)
+                blosc.decompress(chunk[: length - CRC_BYTES], counts if depth == 3 else row)
+            if depth == 3:
+                np.copyto(row, counts, casting="same_kind")
+                np.divide(row, np.float32(COUNTS_PER_PERCENT), out=row)
 
+    form = np.dtype(np.float32 if depth == 3 else dtype)
+    memories = [
+        (np.ones(largest, np.uint8), np.ones(shape, dtype), np.ones((BATCH, *shape), form)) for _ in range(threads)
+    ]
     with ThreadPoolExecutor(threads) as executor:
-        yield lambda trials: [*executor.map(work, [trials[part::threads] for part in range(threads)])].clear()
+        yield lambda trials: [*executor.map(work, [trials[part::threads] for part in range(threads)], memories)].clear()
     for descriptor in descriptors:
         os.close(descriptor)
 
