@@ -239,9 +239,9 @@ def test_events_count_each_session_and_trial_once(source, convert, make_recorder
 
 def test_report_adds_up_bytes_in_and_out(source, tmp_path):
     report = nsd_zarr.convert(source, tmp_path / "subj01.zarr", trials_per_shard=2)
-    files = [path for path in report.store.rglob("*") if path.is_file() and path != report.store / "zarr.json"]
-    assert report.bytes_in == 18 * 770
-    assert report.bytes_out == sum(path.stat().st_size for path in files)
+    shards = [path for path in (report.store / "betas/c").rglob("*") if path.is_file()]
+    assert (len(shards), report.bytes_in) == (9, 18 * 770)
+    assert report.bytes_out == sum(path.stat().st_size for path in shards)
     assert [done.session for done in report.sessions] == [1, 2, 3]
     assert json.loads(json.dumps(report.as_dict()))["trials"] == 18
 
