@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +113,10 @@ def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
 
 
 def _prepare(plan: Plan, ledger: Ledger) -> None:
-    if plan.progress.state is TargetState.NEW:
-        if plan.fresh:
-            remove_unfinished(plan.store)
-        ledger.begin({info.session: info.identity for info in plan.sources})
-    elif not ledger.exists():
+    is_new = plan.progress.state is TargetState.NEW
+    if is_new and plan.fresh:
+        remove_unfinished(plan.store)
+    if is_new or not ledger.exists():
         ledger.begin({info.session: info.identity for info in plan.sources})
     else:
         ledger.update_sources({info.session: info.identity for info in plan.todo})
@@ -173,9 +171,7 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
         return ()
     if "://" in plan.scheduler:
         return run_on_cluster(units, plan.scheduler, plan.memory, listen)
-    surroundings = Surroundings(listen)
-    with _stopping(surroundings):
-        return _run_here(units, plan, surroundings)
+    return _run_here(units, plan, Surroundings(listen))
 
 
 def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> tuple[SessionDone, ...]:
@@ -197,16 +193,6 @@ def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> 
             surroundings.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-@contextmanager
-def _stopping(surroundings: Surroundings) -> Iterator[None]:
-    """Tell the units to stop when the block is left by an exception."""
-    try:
-        yield
-    except BaseException:
-        surroundings.stop.set()
-        raise
 
 
 def _recorded_digests(plan: Plan, ledger: Ledger, session: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +182,3 @@ def _note_fault(unit: Unit, error: SourceError) -> None:
         Ledger(unit.store).note_fault(unit.source.session, str(error))
     except NsdZarrError:
         return  # The source's error is the one to tell.
-
-
-RunUnit = Callable[[Unit], SessionDone]

@@ -11,8 +11,6 @@ import xxhash
 
 CRC_BYTES = 4
 """Length of a crc32c as the Zarr codec of that name appends it, little-endian."""
-DIGEST_BYTES = 16
-"""Length of an xxh3-128."""
 
 
 def make_digest(data: Any) -> str:
