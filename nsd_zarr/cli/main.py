@@ -28,7 +28,8 @@ def main() -> None:
     """Run the command line; ends the process with the exit code of INTERFACE: 0 done, 1 damage, 2 bad option, ..."""
     arguments = sys.argv[1:]
     # A scheduler's or an operator's polite kill ends as Ctrl-C does: what is finished stays, the lock is given back.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Raised here rather than passed on as SIGINT, which a job that a script started in the background ignores.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(arguments))
 
 

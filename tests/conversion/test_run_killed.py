@@ -105,6 +105,20 @@ def test_conversion_stopped_by_a_signal_says_so_and_goes_on(
     assert digest_tree(store) == undisturbed
 
 
+def test_conversion_begun_in_the_background_of_a_script_is_stopped_by_sigterm(source, tmp_path, start_cli):
+    """A shell without job control has such a job ignore SIGINT: SIGTERM must not depend on it."""
+    store = tmp_path / "subj01.zarr"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start_cli("convert", source, store, *OPTIONS)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    _wait_for(lambda: _count_records(store) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+
+
 # Exits, as a kill does, before the nth rename of a conversion (its partial file is left); then goes on, in a process
 # forked from one that has everything imported. Prints the digest of each finished store.
 EVERY_RENAME = """
