@@ -38,7 +38,8 @@ SEES = {
 """Which parts of the package a part may import, beside itself. The one table of the arrows."""
 
 PLACES = {
-    "torch": {"torch.py"},
+    "torch": {"torch/"},
+    "tqdm": {"torch/"},
     "distributed": {"conversion/cluster.py"},
     "h5py": {
         "source/",
@@ -52,7 +53,7 @@ PLACES = {
     "zarr": {"bench/"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
-    "rich": {"cli/"},
+    "rich": {"cli/", "torch/"},
     "pydantic": {"config.py"},
     "matplotlib": {"report/", "bench/"},
 }

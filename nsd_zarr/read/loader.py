@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,6 +43,8 @@ class LoaderStats:
     """Of handing batches over."""
     threads: list[StageSeconds] = field(default_factory=list)
     """Of reading, for each thread."""
+    copy_seconds: float = 0.0
+    """Time that the consumer waited for copies to its device."""
 
 
 class BatchLoader:
@@ -55,7 +58,7 @@ class BatchLoader:
 
     def iterate(
         self, slots: Sequence[np.ndarray], epoch: int, first_step: int, stats: LoaderStats | None = None
-    ) -> Iterator[TrialBatch]:
+    ) -> Generator[TrialBatch, None, None]:
         """Batches of *epoch* from *first_step* on, decoded into *slots*, each of shape (rows, *volume).
 
         A batch's slot is filled again once the next batch is asked for. Raises DamageFound, naming the trial.
@@ -73,8 +76,9 @@ class BatchLoader:
                 self.reader.read_into(self.find_trial(sample), slots[slot][row], local.stages)
 
         ring = Ring(fill, len(slots), self.threads, stats.ring)
-        for slot, batch in ring.iterate(self.order.iterate(epoch, first_step)):
-            yield TrialBatch(slot, self._find_trials(batch.samples))
+        with closing(ring.iterate(self.order.iterate(epoch, first_step))) as laps:
+            for slot, batch in laps:
+                yield TrialBatch(slot, self._find_trials(batch.samples))
 
     def find_trial(self, sample: int) -> int:
         """Trial in the store of a sample of the selection."""
@@ -88,22 +92,27 @@ class BatchLoader:
 def describe_stats(stats: LoaderStats) -> dict[str, Any]:
     """Where the time went, for people and logs.
 
-    Seconds of the stages are added up over threads. "stall_percent": of the time, how much the consumer waited;
+    Seconds of read, decode and cast are added up over threads. "stall_percent": of the time, how much the consumer
+    waited for batches or their copies;
     "queue_depth": batches ready when one was asked for, on average; "limited_by": the stage to improve, "consumer"
     when it hardly waited.
     """
     ring = stats.ring
     stages = {name: sum(asdict(thread)[name] for thread in stats.threads) for name in ("read", "decode", "cast")}
     total = ring.wait_seconds + ring.consume_seconds
-    stall = 100 * ring.wait_seconds / total if total else 0.0
+    stall = 100 * (ring.wait_seconds + stats.copy_seconds) / total if total else 0.0
+    slowest = max(stages, key=lambda name: stages[name])
+    limit = "copy" if stats.copy_seconds > ring.wait_seconds else slowest
     return {
         "batches": ring.batches,
         "rows": ring.samples,
         "seconds": total,
         **{f"{name}_seconds": seconds for name, seconds in stages.items()},
-        "consumer_seconds": ring.consume_seconds,
+        "copy_seconds": stats.copy_seconds,
+        # The ring sees copies as part of what its consumer does.
+        "consumer_seconds": max(0.0, ring.consume_seconds - stats.copy_seconds),
         "stall_percent": stall,
         "queue_depth": ring.depth_sum / ring.batches if ring.batches else 0.0,
         "threads": len(stats.threads),
-        "limited_by": max(stages, key=lambda name: stages[name]) if stall > STALL_PERCENT else "consumer",
+        "limited_by": limit if stall > STALL_PERCENT else "consumer",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from nsd_zarr.read.order import Batch
@@ -66,7 +66,7 @@ class Ring:
         self._threads = threads
         self.stats = stats or RingStats()
 
-    def iterate(self, batches: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
+    def iterate(self, batches: Iterator[Batch]) -> Generator[tuple[int, Batch], None, None]:
         """Slot and batch of each of *batches*, in order."""
         self._batches = batches
         workers = [

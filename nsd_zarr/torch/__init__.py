@@ -1,0 +1,12 @@
+"""Trials of a store for PyTorch: a map-style dataset for the stock DataLoader, and a faster loader of its own."""
+
+try:
+    import torch  # noqa: F401 - asked for first, so that its absence is told with its cure
+except ImportError as error:
+    raise ImportError('nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"') from error
+
+from nsd_zarr.torch.dataset import TrialDataset
+from nsd_zarr.torch.device import to_percent
+from nsd_zarr.torch.loader import TrialLoader
+
+__all__ = ["TrialDataset", "TrialLoader", "to_percent"]

@@ -1,0 +1,128 @@
+"""Trials of a store as PyTorch's map-style dataset, for the stock DataLoader and for ours."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from nsd_zarr.errors import StoreError
+from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.read.order import select_trials
+from nsd_zarr.read.percent import PercentReader, RoundedReader
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import Store, open_store
+
+Sample = dict[str, Any]
+_FORMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+class TrialDataset(Dataset[Sample]):
+    """Trials of one store as tensors.
+
+    `dataset[i]` is a dict: "betas", float32 tensor of percent signal change, shape (z, y, x) ((vertex,) for surfaces;
+    float sources keep their dtype); "trial", the trial in the store, from 0; "session", from 1; "trial_in_session",
+    from 0. All but "betas" are Python ints, which a DataLoader collates to int64 tensors.
+
+    *store*: path of a finished store. *trials*: which ones, as booleans over all trials or as trial numbers (in that
+    order, repeats allowed); None for all. *raw*: "betas" are the stored counts, int16, and "scale" says how many make
+    one percent; see to_percent. *dtype*: percent as torch.float16, torch.bfloat16 (rounded once from float32) or
+    torch.float32 (which counts are anyway).
+    *transform*: called with each sample, returns what is handed out.
+
+    Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
+    Raises StoreError or DamageFound as nsd_zarr.open_dataset; IndexError for trials outside the store.
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str],
+        *,
+        trials: Any = None,
+        raw: bool = False,
+        dtype: torch.dtype | None = None,
+        transform: Callable[[Sample], Any] | None = None,
+    ) -> None:
+        opened = open_store(Path(os.path.abspath(store)))
+        if dtype not in (None, *_FORMS) or (raw and dtype is not None):
+            raise ValueError(
+                f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
+            )
+        self.selection = None if trials is None else select_trials(trials, opened.geometry.trials)
+        self.raw = raw
+        self.dtype = dtype
+        self.transform = transform
+        self._attach(opened)
+
+    def _attach(self, store: Store) -> None:
+        self.store = store
+        counts = TrialReader(store)
+        percent = PercentReader(counts)
+        form = percent.dtype.name if self.dtype is None else _FORMS[self.dtype]
+        self.reader = counts if self.raw else percent if form == percent.dtype.name else RoundedReader(percent, form)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("selection", "raw", "dtype", "transform")
+        state = {name: getattr(self, name) for name in names}
+        return state | {"path": os.fspath(self.store.path), "fingerprint": self.store.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        store = open_store(Path(state.pop("path")))
+        if store.fingerprint != state.pop("fingerprint"):
+            raise StoreError(
+                "the store was replaced by another since this dataset was made",
+                hint="Make the dataset again.",
+                path=store.path,
+            )
+        self.__dict__.update(state)
+        self._attach(store)
+
+    def __len__(self) -> int:
+        return self.store.geometry.trials if self.selection is None else len(self.selection)
+
+    def __getitem__(self, index: int) -> Any:
+        """Sample *index* of the selection, negative from its end. Raises IndexError; DamageFound, naming the trial."""
+        trial = self._find_trial(index)
+        betas = self.make_slot(())
+        self.reader.read_into(trial, view_slot(betas))
+        session, inside = self.store.geometry.locate_trial(trial)
+        sample = {"betas": betas, "trial": trial, "session": int(session), "trial_in_session": int(inside)}
+        sample |= {"scale": self.scale} if self.raw else {}
+        return sample if self.transform is None else self.transform(sample)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Samples of a batch, in the order of *indices*, read in the order in which they lie in the store."""
+        order = sorted(range(len(indices)), key=lambda position: self._find_trial(indices[position]))
+        samples: list[Any] = [None] * len(indices)
+        for position in order:
+            samples[position] = self[indices[position]]
+        return samples
+
+    @property
+    def scale(self) -> int:
+        """Stored counts that make one percent signal change: 300 for integers, 1 for float sources."""
+        return COUNTS_PER_PERCENT if np.dtype(self.store.geometry.dtype).kind in "iu" else 1
+
+    def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
+        """An empty tensor for *rows* trials, of the dtype that is delivered."""
+        shape = (*rows, *self.store.geometry.volume_shape)
+        dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
+        return torch.empty(shape, dtype=dtype, pin_memory=pinned)
+
+    def _find_trial(self, index: int) -> int:
+        position = operator.index(index) + (len(self) if index < 0 else 0)
+        if not 0 <= position < len(self):
+            raise IndexError(f"sample {index} is outside the dataset's {len(self)} trials")
+        return position if self.selection is None else int(self.selection[position])
+
+
+def view_slot(slot: torch.Tensor) -> np.ndarray:
+    """The memory of a CPU tensor as an array; bfloat16, which NumPy does not have, as uint16."""
+    view = slot.view(torch.int16).numpy().view(np.uint16) if slot.dtype == torch.bfloat16 else slot.numpy()
+    return np.asarray(view)

@@ -1,0 +1,156 @@
+"""Batches of trials as tensors, decoded ahead by threads of this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+
+from nsd_zarr.errors import ResumeRefused
+from nsd_zarr.read.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
+from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot
+from nsd_zarr.torch.device import CudaCopier, copy_ahead, move
+from nsd_zarr.torch.progress import Kind, choose_kind, show_progress
+
+
+class TrialLoader:
+    """Batches of a TrialDataset, decoded ahead by threads of this process: no worker processes, no copies between them.
+
+    Each batch is a dict: "betas" (b, z, y, x); "trial", "session", "trial_in_session" int64 (b,), -1 where a row only
+    fills up; "valid" bool (b,); with raw also "scale". A batch is valid until the next one is asked for, because its
+    memory is then filled again, unless *copy*.
+
+    *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
+    all ranks take the same number of steps. *shuffle*: each epoch is a permutation by *seed* and epoch, the same for
+    any threads and ranks. Epochs count up by themselves after each whole pass; set_epoch says which one is next.
+    *threads*: that decode; None for one each core, at most 4. *prefetch*: batches decoded ahead; prefetch + 1 slots of
+    memory. *drop_last*: leave out a last batch that is not full. *device*: batches are handed out there; to CUDA they
+    are copied from pinned memory, the next one while one is used, and are the consumer's own. *progress*: "tqdm" or
+    "rich" draws a bar on standard error, True whichever there is.
+
+    Errors of a thread are raised by the iteration, DamageFound naming the trial. A second iteration ends the first.
+    """
+
+    def __init__(
+        self,
+        dataset: TrialDataset,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        threads: int | None = None,
+        prefetch: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        copy: bool = False,
+        device: torch.device | str | None = None,
+        progress: Kind = False,
+    ) -> None:
+        if dataset.transform is not None:
+            raise ValueError("TrialLoader hands out batches: apply the transform to the batch, not in the dataset")
+        if prefetch < 0 or (threads is not None and threads < 1):
+            raise ValueError(f"prefetch {prefetch}, threads {threads}: expected at least 0 and 1")
+        self.dataset = dataset
+        self.order = TrialOrder(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last)
+        self.threads = threads or min(4, os.cpu_count() or 1)
+        self.copy = copy
+        self.device = torch.device(device) if device is not None else torch.device("cpu")
+        self.progress = choose_kind(progress)
+        self._slots = prefetch + 1
+        self._memory: list[torch.Tensor] = []
+        self._stats = LoaderStats()
+        self._epoch = self._done = self._resume_at = 0
+        self._running: Generator[Sample, None, None] | None = None
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self.order.steps
+
+    def __iter__(self) -> Iterator[Sample]:
+        if self._running is not None:
+            self._running.close()
+        self._done, self._resume_at = self._resume_at, 0
+        self._running = self._iterate(self._done)
+        return self._running
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next, from 0. Of the epoch that a state was loaded for, the place is kept."""
+        if epoch != self._epoch:
+            self._epoch, self._done, self._resume_at = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this loader is: counts batches handed out, not those decoded ahead. The same on every rank."""
+        return {"seed": self.order.seed, "epoch": self._epoch, "batches": self._done, "fingerprint": self._fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the last batch that was handed out when *state* was taken, also at another world size.
+
+        Raises ResumeRefused when it is of another store, selection, seed or global batch.
+        """
+        found = (state["fingerprint"], state["seed"])
+        if found != (self._fingerprint, self.order.seed):
+            raise ResumeRefused(
+                "the loader's state is of another store, selection, seed or batch size",
+                hint="Make the loader as it was made when the state was taken.",
+                expected=(self._fingerprint, self.order.seed),
+                found=found,
+            )
+        self._epoch, self._done, self._resume_at = state["epoch"], state["batches"], state["batches"]
+
+    def stats(self) -> dict[str, Any]:
+        """Where the time of the latest iteration went; "limited_by" names what to improve."""
+        return describe_stats(self._stats)
+
+    @property
+    def _fingerprint(self) -> str:
+        selection = self.dataset.selection
+        chosen = "all" if selection is None else make_digest(np.ascontiguousarray(selection))
+        order = self.order
+        text = f"{self.dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
+        return make_digest(text.encode())
+
+    def _iterate(self, first_step: int) -> Generator[Sample, None, None]:
+        self._stats = LoaderStats()
+        batches = self._decode(first_step)
+        if self.device.type == "cuda":
+            batches = copy_ahead(batches, CudaCopier(self.device), self._stats)
+        if self.progress:
+            title = f"epoch {self._epoch}"
+            batches = show_progress(batches, self.progress, title, first_step, len(self), self.stats)
+        with closing(batches):
+            for batch in batches:
+                self._done += 1
+                yield batch
+        self._epoch, self._done = self._epoch + 1, 0
+
+    def _decode(self, first_step: int) -> Generator[Sample, None, None]:
+        """Batches in the ring's memory; for other devices than CUDA as they are handed out."""
+        if not self._memory:
+            pinned, shape = self.device.type == "cuda", (self.order.rows,)
+            self._memory = [self.dataset.make_slot(shape, pinned=pinned) for _ in range(self._slots)]
+        loader = BatchLoader(self.dataset.reader, self.dataset.selection, self.order, self.threads)
+        views = [view_slot(slot) for slot in self._memory]
+        with closing(loader.iterate(views, self._epoch, first_step, self._stats)) as batches:
+            for batch in batches:
+                yield self._make(batch)
+
+    def _make(self, batch: TrialBatch) -> Sample:
+        geometry, valid = self.dataset.store.geometry, batch.valid
+        position, inside = np.divmod(batch.trials, geometry.trials_per_session)
+        session = np.asarray(geometry.sessions, np.int64)[position]
+        made: Sample = {"betas": self._memory[batch.slot], "trial": torch.from_numpy(batch.trials)}
+        made["session"] = torch.from_numpy(np.where(valid, session, PADDING))
+        made["trial_in_session"] = torch.from_numpy(np.where(valid, inside, PADDING))
+        made["valid"] = torch.from_numpy(valid)
+        if self.device.type == "cpu":
+            made["betas"] = made["betas"].clone() if self.copy else made["betas"]
+        elif self.device.type != "cuda":
+            made = move(made, self.device)
+        return made | ({"scale": self.dataset.scale} if self.dataset.raw else {})
