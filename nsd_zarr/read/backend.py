@@ -11,11 +11,12 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
-from nsd_zarr.read.lazy import SmallArray, TrialArray
+from nsd_zarr.read.lazy import SliceArray, SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.reader import TrialReader
-from nsd_zarr.store.root import Store, is_store, open_store
+from nsd_zarr.store.root import Store, is_store
+from nsd_zarr.store.slices import SliceReader, make_reader, open_any_store
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -48,9 +49,9 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         decode_timedelta: bool | None = None,
     ) -> xr.Dataset:
         """Open a store lazily; see nsd_zarr.open_dataset."""
-        store = open_store(_make_path(filename_or_obj), allow_unfinished=allow_unfinished)
+        store = open_any_store(filename_or_obj, allow_unfinished=allow_unfinished)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
-        reader = TrialReader(store)
+        reader = make_reader(store)
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
@@ -59,7 +60,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
             {name: variable for name, variable in variables.items() if name not in dropped},
             attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
         ).set_coords(sorted(coordinates - dropped))
-        dataset.encoding["source"] = os.fspath(store.path)
+        dataset.encoding["source"] = store.location
         dataset.set_close(reader.close)
         return dataset
 
@@ -69,7 +70,7 @@ def _make_path(filename: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
-def _make_betas(store: Store, reader: TrialReader, scaled: bool) -> xr.Variable:
+def _make_betas(store: Store, reader: TrialReader | SliceReader, scaled: bool) -> xr.Variable:
     metadata, geometry = store.members[BETAS], store.geometry
     attributes = dict(metadata["attributes"])
     encoding: dict[str, Any] = {
@@ -91,7 +92,7 @@ def _make_small(store: Store, name: str) -> xr.Variable:
     metadata = store.members[name]
     # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
     encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
-    array = indexing.LazilyIndexedArray(SmallArray(store, name))
+    array = indexing.LazilyIndexedArray(SliceArray(store, name) if store.slices_from else SmallArray(store, name))
     return xr.Variable(
         metadata["dimension_names"],
         array,

@@ -10,6 +10,7 @@ from xarray.core import indexing
 
 from nsd_zarr.store.reader import StageSeconds
 from nsd_zarr.store.root import Store, read_small_array
+from nsd_zarr.store.slices import open_array
 
 Key = tuple[Any, ...]
 """One int, slice or 1-D integer array for each axis; arrays select orthogonally."""
@@ -84,6 +85,23 @@ class SmallArray(BackendArray):
 
     def _read(self, key: Key) -> np.ndarray:
         return np.asarray(_select(read_small_array(self.store, self.name), key))
+
+
+class SliceArray(BackendArray):
+    """An array beside `betas` of a store that zarr-python reads."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        metadata = store.members[name]
+        self.store = store
+        self.name = name
+        self.shape = tuple(metadata["shape"])
+        self.dtype = np.dtype(object if metadata["data_type"] == "string" else metadata["data_type"])
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: Key) -> np.ndarray:
+        return np.asarray(open_array(self.store, self.name).oindex[key], self.dtype)
 
 
 def _is_whole(key: Key, shape: tuple[int, ...]) -> bool:

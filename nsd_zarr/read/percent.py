@@ -10,6 +10,7 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.store.reader import StageSeconds, TrialReader
+from nsd_zarr.store.slices import SliceReader
 
 
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:
@@ -27,14 +28,14 @@ class PercentReader:
     Integer counts become float32 percent; float sources are percent already and stay what they are.
     """
 
-    def __init__(self, reader: TrialReader) -> None:
+    def __init__(self, reader: TrialReader | SliceReader) -> None:
         self.reader = reader
         self._buffers = BufferPool()
 
-    def __getstate__(self) -> TrialReader:
+    def __getstate__(self) -> TrialReader | SliceReader:
         return self.reader
 
-    def __setstate__(self, reader: TrialReader) -> None:
+    def __setstate__(self, reader: TrialReader | SliceReader) -> None:
         self.reader = reader
         self._buffers = BufferPool()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,17 @@ class Store:
     """Every other file of the store; empty while it is incomplete."""
     geometry: Geometry
     """How sessions, trials and shards lie."""
+    slices_from: str = ""
+    """Where zarr-python opens it, for a store of another layout or place (slices.py); empty for our own."""
+
+    @property
+    def location(self) -> str:
+        """Path or URL under which it is opened again."""
+        return self.slices_from or str(self.path)
+
+    def read_by_slices(self, location: str) -> Store:
+        """The same store, read through zarr-python at *location*."""
+        return replace(self, slices_from=location)
 
     @property
     def is_complete(self) -> bool:
@@ -97,14 +108,20 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
     """
     if not is_store(path):
         raise _explain_absence(path)
+    store = make_store(path, (path / METADATA_NAME).read_bytes())
+    check_complete(store, allow_unfinished)
+    return store
+
+
+def make_store(path: Path, data: bytes) -> Store:
+    """The store at *path* whose root document is *data*. Raises StoreError (a later version), DamageFound."""
     try:
-        data = (path / METADATA_NAME).read_bytes()
         attributes = decode_root_metadata(data)
         check_version(attributes, path)
         members = read_members(data)
         manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
         store = Store(path, attributes, members, manifest, _make_geometry(attributes, members[BETAS]))
-        is_readable = store.is_complete or allow_unfinished
+        _ = store.is_complete  # A status must be there.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
             raise
@@ -113,13 +130,17 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
             hint="Restore it from a backup, or convert again.",
             path=path / METADATA_NAME,
         ) from error
-    if not is_readable:
+    return store
+
+
+def check_complete(store: Store, allow_unfinished: bool) -> None:
+    """Refuse a store whose conversion has not finished, unless *allow_unfinished*. Raises StoreError."""
+    if not store.is_complete and not allow_unfinished:
         raise StoreError(
             "the conversion of this store has not finished: its status is incomplete",
             hint="Run the nsd-zarr convert command that began it again: it goes on where it was.",
-            path=path,
+            path=store.path,
         )
-    return store
 
 
 def check_version(attributes: dict[str, Any], path: Path) -> None:

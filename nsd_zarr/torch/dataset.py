@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.read.order import select_trials
 from nsd_zarr.read.percent import PercentReader, RoundedReader
-from nsd_zarr.store.reader import TrialReader
-from nsd_zarr.store.root import Store, open_store
+from nsd_zarr.store.root import Store
+from nsd_zarr.store.slices import make_reader, open_any_store
 
 Sample = dict[str, Any]
 _FORMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -49,7 +48,7 @@ class TrialDataset(Dataset[Sample]):
         dtype: torch.dtype | None = None,
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
-        opened = open_store(Path(os.path.abspath(store)))
+        opened = open_any_store(store)
         if dtype not in (None, *_FORMS) or (raw and dtype is not None):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
@@ -62,7 +61,7 @@ class TrialDataset(Dataset[Sample]):
 
     def _attach(self, store: Store) -> None:
         self.store = store
-        counts = TrialReader(store)
+        counts = make_reader(store)
         percent = PercentReader(counts)
         form = percent.dtype.name if self.dtype is None else _FORMS[self.dtype]
         self.reader = counts if self.raw else percent if form == percent.dtype.name else RoundedReader(percent, form)
@@ -70,10 +69,10 @@ class TrialDataset(Dataset[Sample]):
     def __getstate__(self) -> dict[str, Any]:
         names = ("selection", "raw", "dtype", "transform")
         state = {name: getattr(self, name) for name in names}
-        return state | {"path": os.fspath(self.store.path), "fingerprint": self.store.fingerprint}
+        return state | {"path": self.store.location, "fingerprint": self.store.fingerprint}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        store = open_store(Path(state.pop("path")))
+        store = open_any_store(state.pop("path"))
         if store.fingerprint != state.pop("fingerprint"):
             raise StoreError(
                 "the store was replaced by another since this dataset was made",

@@ -5,6 +5,7 @@ import threading
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 torch = pytest.importorskip("torch")
 
@@ -263,3 +264,15 @@ def test_loader_with_transform_in_the_dataset_is_refused(made):
 def test_loader_to_the_cpu_device_delivers_the_same(made):
     dataset = TrialDataset(made[0])
     assert digest(TrialLoader(dataset, 4, device="cpu")) == digest(TrialLoader(dataset, 4))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_loader_over_another_layout_delivers_the_same(made, tmp_path, raw):
+    ours = zarr.open_group(made[0], mode="r")
+    copy = zarr.open_group(tmp_path / "copy.zarr", mode="w")
+    copy.create_array("betas", data=ours["betas"][:], chunks=(3, *SHAPE), compressors=zarr.codecs.GzipCodec())
+    copy.create_array("session", data=ours["session"][:])
+    options = {"shuffle": True, "seed": 5, "threads": 2}
+    expected = digest(TrialLoader(TrialDataset(made[0], raw=raw), 4, **options))
+    dataset = pickle.loads(pickle.dumps(TrialDataset(tmp_path / "copy.zarr", raw=raw)))
+    assert digest(TrialLoader(dataset, 4, **options)) == expected
