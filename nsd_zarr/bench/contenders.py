@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nsd_zarr.read.dataset import open_dataset
 from nsd_zarr.read.loader import BatchLoader
 from nsd_zarr.read.order import TrialOrder
 from nsd_zarr.read.percent import PercentReader, scale_into
+from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store
 
@@ -38,30 +40,50 @@ class Contender:
     """Threads or workers that it is given; its own pools not counted."""
     open: Callable[[], Any]
     """A context manager of a Deliver."""
+    files: tuple[Path, ...] = ()
+    """What it reads, to be dropped from the page cache for a cold round; empty: not measured cold."""
+    stored_bytes: float = 0.0
+    """Bytes on disk of a trial in the form that it reads; 0: as the store has it."""
+    most_trials: int = 1_000_000
+    """Measured on no more than these trials, because it is slow or has no more of them."""
 
 
 def list_contenders(store: Store, source: Path | None, dataset: str, threads: int) -> list[Contender]:
-    """Every contender that is installed, ours first."""
+    """Every contender for one store that is installed, ours first."""
+    files = tuple(store.path / make_shard_key(store.geometry, shard) for shard in range(store.geometry.shards))
+    put = partial(Contender, files=files)
     found = [
-        Contender("nsd_zarr engine", "int16", 1, lambda: _engine(store, False, 1)),
-        Contender("nsd_zarr engine", "float32", 1, lambda: _engine(store, True, 1)),
-        Contender("nsd_zarr loader", "int16", threads, lambda: _loader(store, False, threads)),
-        Contender("nsd_zarr loader", "float32", threads, lambda: _loader(store, True, threads)),
-        Contender("ds.betas[i].values", "float32", 1, lambda: _xarray(store)),
-        Contender("zarr-python", "int16", 1, lambda: _zarr(store, False)),
-        Contender("zarr-python", "float32", 1, lambda: _zarr(store, True)),
-        Contender("xr.open_zarr", "float64", 1, lambda: _open_zarr(store)),
+        put("nsd_zarr engine", "int16", 1, lambda: _engine(store, False, 1)),
+        put("nsd_zarr engine", "float32", 1, lambda: _engine(store, True, 1)),
+        put("nsd_zarr loader", "int16", threads, lambda: _loader(store, False, threads)),
+        put("nsd_zarr loader", "float32", threads, lambda: _loader(store, True, threads)),
+        put("ds.betas[i].values", "float32", 1, lambda: _xarray(store)),
+        put("zarr-python", "int16", 1, lambda: _zarr(store, False)),
+        put("zarr-python", "float32", 1, lambda: _zarr(store, True)),
+        put("xr.open_zarr", "float64", 1, lambda: _open_zarr(store)),
     ]
+    if find_fused_pipeline():
+        found.append(put("zarr-python, fused", "int16", threads, lambda: _pipeline(store, find_fused_pipeline())))
     if importlib.util.find_spec("tensorstore"):
         found += [
-            Contender("TensorStore", "int16", threads, lambda: _tensorstore(store, False, threads)),
-            Contender("TensorStore", "float32", threads, lambda: _tensorstore(store, True, threads)),
+            put("TensorStore", "int16", threads, lambda: _tensorstore(store, False, threads)),
+            put("TensorStore", "float32", threads, lambda: _tensorstore(store, True, threads)),
         ]
     if importlib.util.find_spec("zarrs"):
-        found.append(Contender("zarrs pipeline", "int16", threads, lambda: _zarrs(store)))
+        found.append(put("zarrs pipeline", "int16", threads, lambda: _pipeline(store, "zarrs.ZarrsCodecPipeline")))
     if source is not None:
-        found.append(Contender("h5py, session file", "int16", 1, lambda: _h5py(source, dataset)))
+        bytes_of_trial = float(store.geometry.trial_bytes)
+        opened = partial(_h5py, source, dataset)
+        found.append(Contender("h5py, session file", "int16", 1, opened, (source,), bytes_of_trial))
     return found
+
+
+def find_fused_pipeline() -> str:
+    """Name of zarr-python's fused codec pipeline; empty in versions without it (before 3.2)."""
+    import zarr.core.codec_pipeline
+
+    has_it = hasattr(zarr.core.codec_pipeline, "FusedCodecPipeline")
+    return "zarr.core.codec_pipeline.FusedCodecPipeline" if has_it else ""
 
 
 def _scale(counts: np.ndarray, out: np.ndarray) -> None:
@@ -134,11 +156,12 @@ def _zarr(store: Store, percent: bool) -> Iterator[Deliver]:
 
 
 @contextmanager
-def _zarrs(store: Store) -> Iterator[Deliver]:
+def _pipeline(store: Store, pipeline: str) -> Iterator[Deliver]:
     import zarr
-    import zarrs  # noqa: F401 - registers its pipeline
 
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}), _zarr(store, False) as deliver:
+    if pipeline.startswith("zarrs"):
+        import zarrs  # noqa: F401 - registers its pipeline
+    with zarr.config.set({"codec_pipeline.path": pipeline}), _zarr(store, False) as deliver:
         yield deliver
 
 

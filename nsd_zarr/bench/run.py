@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from nsd_zarr.bench.contenders import BATCH, Contender, list_contenders
 from nsd_zarr.bench.floors import list_floors
+from nsd_zarr.bench.workers import list_data_loaders
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import find_files
 from nsd_zarr.layout import DEFAULT_DATASET
@@ -21,6 +22,8 @@ from nsd_zarr.store.root import open_store
 
 SLOW_TRIAL_SECONDS = 0.5
 """A contender that takes longer for a trial is measured on that one."""
+COLD_TRIALS = 192
+"""Trials of a cold round, all different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,15 @@ class Measurement:
     threads: int
     """Threads or workers that it was given."""
     trials_per_second: float
-    """Median over rounds."""
+    """Median over rounds, page cache warm."""
     cpu_ms_per_trial: float
     """Processor time of this process a trial, milliseconds, median over rounds."""
     percent_of_ceiling: float | None
     """Of the floor with the same dtype and threads; None where there is none."""
+    stored_bytes: float
+    """Bytes on disk a trial, in the form that it reads."""
+    cold_trials_per_second: float | None
+    """Median over rounds, the files dropped from the page cache before each; None where not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,15 @@ class BenchReport:
         return asdict(self) | {"store": str(self.store)}
 
 
+@dataclass(slots=True)
+class _Times:
+    """What was measured of one contender: seconds a trial."""
+
+    warm: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+
+
 def bench(
     store: str | os.PathLike[str],
     source: str | os.PathLike[str] | None = None,
@@ -68,13 +84,17 @@ def bench(
     rounds: int = 5,
     trials: int = 960,
     threads: int | None = None,
+    cold: bool = False,
+    workers: bool = False,
     more: Sequence[Contender] = (),
     on_step: Callable[[str], None] = lambda name: None,
 ) -> BenchReport:
     """Measure random trials of *store*, page cache warm, by every reader that is installed, beside the bare floors.
 
     *source*: its session files; the first is read through h5py. *trials*: for each contender and round. *threads*: of
-    those that take several; None for one each core. *more*: further contenders. *on_step* is told what is measured.
+    those that take several; None for one each core. *cold*: also with each contender's files dropped from this
+    machine's page cache (what lies below, a disk's or a host's cache, is beyond reach). *workers*: also PyTorch's
+    DataLoader over them, where PyTorch is installed. *more*: further contenders. *on_step* is told what is measured.
     Raises StoreError, SourceError.
     """
     opened = open_store(Path(os.path.abspath(store)))
@@ -83,40 +103,58 @@ def bench(
     dataset = str(opened.attributes["settings"].get("dataset", DEFAULT_DATASET))
     threads = threads or config.effective_workers
     contenders = list_floors(opened, threads) + list_contenders(opened, file, dataset, threads)
+    contenders += list_data_loaders(opened, {}) if workers else []
     contenders += more
     count = -(-trials // BATCH) * BATCH
     wanted = np.random.default_rng(0).integers(0, opened.geometry.trials, count).tolist()
-    results = _measure(contenders, wanted, rounds, on_step)
-    stored = sum(record.size for record in opened.manifest.values())
+    times = [_Times() for _ in contenders]
+    for number in range(rounds):
+        for contender, taken in zip(contenders, times, strict=True):
+            on_step(f"round {number + 1} of {rounds}: {contender.name}, {contender.delivers}, {contender.threads}")
+            _measure(contender, wanted[: contender.most_trials], taken)
+            if cold and contender.files:
+                _measure_cold(contender, opened.geometry.trials, number, taken)
+    stored = sum(record.size for record in opened.manifest.values()) / opened.geometry.trials
     return BenchReport(
         store=opened.path,
         trial_bytes=opened.geometry.trial_bytes,
-        stored_bytes_per_trial=stored / opened.geometry.trials,
+        stored_bytes_per_trial=stored,
         rounds=rounds,
-        rows=_compare(contenders, results),
+        rows=_compare(contenders, times, stored),
     )
 
 
-def _measure(
-    contenders: Sequence[Contender], wanted: list[int], rounds: int, on_step: Callable[[str], None]
-) -> list[list[tuple[float, float]]]:
-    """(seconds, CPU seconds) a trial, for each contender and round."""
-    results: list[list[tuple[float, float]]] = [[] for _ in contenders]
-    slow: set[int] = set()
-    for number in range(rounds):
-        for position, contender in enumerate(contenders):
-            if position in slow:
-                continue
-            on_step(f"round {number + 1} of {rounds}: {contender.name}, {contender.delivers}")
-            with contender.open() as deliver:
-                first = _time(deliver, wanted[:1])
-                if first[0] > SLOW_TRIAL_SECONDS:
-                    slow.add(position)
-                    results[position].append(first)
-                    continue
-                deliver(wanted)  # Warm: page cache, indexes, pools.
-                results[position].append(_time(deliver, wanted))
-    return results
+def _measure(contender: Contender, wanted: Sequence[int], taken: _Times) -> None:
+    if taken.warm and min(taken.warm) > SLOW_TRIAL_SECONDS:
+        return
+    with contender.open() as deliver:
+        seconds, cpu = _time(deliver, wanted[:1])
+        # A DataLoader's first trial is the start of its workers.
+        if seconds < SLOW_TRIAL_SECONDS or contender.name.startswith("DataLoader"):
+            deliver(wanted)  # Warm: page cache, indexes, pools.
+            seconds, cpu = _time(deliver, wanted)
+    taken.warm.append(seconds)
+    taken.cpu.append(cpu)
+
+
+def _measure_cold(contender: Contender, trials: int, seed: int, taken: _Times) -> None:
+    if min(taken.warm) > SLOW_TRIAL_SECONDS:
+        return
+    chosen = np.random.default_rng(seed).permutation(min(trials, contender.most_trials))[:COLD_TRIALS].tolist()
+    for path in contender.files:
+        _drop_from_cache(path)
+    with contender.open() as deliver:
+        taken.cold.append(_time(deliver, chosen)[0])
+
+
+def _drop_from_cache(path: Path) -> None:
+    """Drop a file from the page cache; what was not written yet is written first."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def _time(deliver: Callable[[Sequence[int]], None], wanted: Sequence[int]) -> tuple[float, float]:
@@ -125,23 +163,25 @@ def _time(deliver: Callable[[Sequence[int]], None], wanted: Sequence[int]) -> tu
     return (time.perf_counter() - started) / len(wanted), (time.process_time() - cpu) / len(wanted)
 
 
-def _compare(contenders: Sequence[Contender], results: Sequence[list[tuple[float, float]]]) -> tuple[Measurement, ...]:
-    rates = [1 / median(seconds for seconds, _ in result) for result in results]
+def _compare(contenders: Sequence[Contender], times: Sequence[_Times], stored: float) -> tuple[Measurement, ...]:
+    rates = [1 / median(taken.warm) for taken in times]
     ceilings = {
         (contender.delivers, contender.threads): rate
         for contender, rate in zip(contenders, rates, strict=True)
-        if contender.name.startswith("floor")
+        if contender.name.startswith("floor: pread")
     }
     return tuple(
         Measurement(
-            contender.name,
-            contender.delivers,
-            contender.threads,
-            rate,
-            1000 * median(cpu for _, cpu in result),
-            _percent(rate, ceilings.get((contender.delivers, contender.threads))),
+            name=contender.name,
+            delivers=contender.delivers,
+            threads=contender.threads,
+            trials_per_second=rate,
+            cpu_ms_per_trial=1000 * median(taken.cpu),
+            percent_of_ceiling=_percent(rate, ceilings.get((contender.delivers, contender.threads))),
+            stored_bytes=contender.stored_bytes or stored,
+            cold_trials_per_second=1 / median(taken.cold) if taken.cold else None,
         )
-        for contender, rate, result in zip(contenders, rates, results, strict=True)
+        for contender, rate, taken in zip(contenders, rates, times, strict=True)
     )
 
 
@@ -153,13 +193,22 @@ def make_table(report: BenchReport) -> str:
     """The report as a table for people."""
     lines = [
         f"{report.store}: {report.trial_bytes / 1e6:.2f} MB a trial, {report.stored_bytes_per_trial / 1e6:.2f} MB "
-        f"stored; random trials, page cache warm, median of {report.rounds} rounds",
-        f"{'':36} {'delivers':9} {'threads':>7} {'trials/s':>9} {'CPU ms':>8} {'of ceiling':>10}",
+        f"stored; random trials, median of {report.rounds} rounds",
+        f"{'':36} {'delivers':9} {'threads':>7} {'trials/s':>9} {'CPU ms':>8} {'of ceiling':>10} {'MB on disk':>10}"
+        f" {'cold':>9}",
     ]
     for row in report.rows:
-        ceiling = "" if row.percent_of_ceiling is None else f"{row.percent_of_ceiling:.0f} %"
-        rate = f"{row.trials_per_second:.0f}" if row.trials_per_second >= 10 else f"{row.trials_per_second:.3f}"
+        # Of bytes, the stages of a floor are no ceiling of each other.
+        ceiling = "" if row.percent_of_ceiling is None or row.delivers == "bytes" else f"{row.percent_of_ceiling:.0f} %"
         lines.append(
-            f"{row.name:36} {row.delivers:9} {row.threads:>7} {rate:>9} {row.cpu_ms_per_trial:>8.2f} {ceiling:>10}"
+            f"{row.name:36} {row.delivers:9} {row.threads:>7} {_tell_rate(row.trials_per_second):>9} "
+            f"{row.cpu_ms_per_trial:>8.2f} {ceiling:>10} {row.stored_bytes / 1e6:>10.2f}"
+            f" {_tell_rate(row.cold_trials_per_second):>9}".rstrip()
         )
     return "\n".join(lines)
+
+
+def _tell_rate(rate: float | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.3f}"

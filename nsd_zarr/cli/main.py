@@ -219,6 +219,8 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are told.")
 @click.option("--trials", type=click.IntRange(1), default=960, show_default=True, help="Trials a round and reader.")
 @click.option("--threads", type=click.IntRange(1), help="Of readers that take several. [default: one a core]")
+@click.option("--cold", is_flag=True, help="Also with the files dropped from the page cache.")
+@click.option("--workers", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @_common
 def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:

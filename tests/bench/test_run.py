@@ -1,8 +1,13 @@
 import json
+import pickle
 
+import numpy as np
 import pytest
 
+import nsd_zarr
+from nsd_zarr.bench.copies import GzipTrials, MappedTrials, make_gzip, make_memory_map
 from nsd_zarr.bench.run import bench, make_table
+from nsd_zarr.bench.workers import TensorStoreTrials, ZarrTrials
 from nsd_zarr.cli.main import run
 from nsd_zarr.conversion.run import convert
 from nsd_zarr.simulate import Simulation, simulate_root
@@ -27,6 +32,41 @@ def test_bench_with_source_measures_floors_ours_and_the_others(made):
     ceilings = {row.name: row.percent_of_ceiling for row in report.rows if row.delivers == "float32"}
     assert ceilings["floor: pread + crc + decode + cast"] == pytest.approx(100)
     assert ceilings["nsd_zarr engine"] > 0
+
+
+def test_bench_cold_measures_what_lies_in_files(made):
+    rows = bench(made[1], made[0], rounds=2, trials=32, threads=1, cold=True).rows
+    cold = {row.name for row in rows if row.cold_trials_per_second}
+    assert {"nsd_zarr engine", "nsd_zarr loader", "zarr-python", "h5py, session file"} <= cold
+    assert not any(name.startswith("floor") for name in cold)
+    stored = {row.name: row.stored_bytes for row in rows}
+    assert stored["h5py, session file"] == 2 * 7 * 5 * 3
+    assert stored["nsd_zarr engine"] == stored["zarr-python"] > 0
+
+
+def test_bench_with_workers_measures_stock_loaders(made, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("nsd_zarr.bench.workers.WORKERS", (1,))
+    rows = bench(made[1], rounds=1, trials=32, threads=1, workers=True).rows
+    found = {(row.name, row.threads) for row in rows if row.name.startswith("DataLoader")}
+    assert {("DataLoader over TrialDataset", 1), ("DataLoader over zarr-python", 1)} <= found
+
+
+@pytest.mark.parametrize("make", [MappedTrials, GzipTrials])
+def test_copies_of_a_store_hold_its_percent(made, tmp_path, make):
+    ours = nsd_zarr.open_dataset(made[1]).betas
+    (make_gzip if make is GzipTrials else make_memory_map)(made[1], tmp_path / "copy")
+    trials = pickle.loads(pickle.dumps(make(tmp_path / "copy")))
+    for trial in (0, 17, 23):
+        np.testing.assert_array_equal(trials[trial], ours[trial].values)
+
+
+@pytest.mark.parametrize("name", ["zarr-python", "TensorStore"])
+def test_trials_by_hand_are_the_stores_percent(made, name):
+    if name == "TensorStore":
+        pytest.importorskip("tensorstore")
+    trials = (TensorStoreTrials if name == "TensorStore" else ZarrTrials)(made[1])
+    np.testing.assert_array_equal(trials[13], nsd_zarr.open_dataset(made[1]).betas[13].values)
 
 
 def test_bench_table_has_a_line_a_row(made):

@@ -223,15 +223,36 @@ def test_stock_loader_with_workers(volumes, start):
         check_batches(list(loader), volumes, range(42))
 
 
-def test_stock_loader_forks_workers_where_nothing_was_decoded_before(volumes, tmp_path):
-    code = (
-        "import sys, numpy, torch; from torch.utils.data import DataLoader; from nsd_zarr.torch import TrialDataset\n"
-        "options = {'num_workers': 2, 'timeout': 100, 'multiprocessing_context': 'fork'}\n"
-        "loader = DataLoader(TrialDataset(sys.argv[1]), 8, **options)\n"
-        "numpy.save(sys.argv[2], torch.cat([batch['betas'] for batch in loader]).numpy())"
-    )
-    subprocess.run([sys.executable, "-c", code, volumes.path, tmp_path / "betas.npy"], check=True, timeout=200)
-    assert np.array_equal(np.load(tmp_path / "betas.npy"), volumes.percent)
+# In a process of its own, whose first decode is the one meant. Where something was decoded before, a TrialLoader is
+# under way too: whoever carries the locks of its threads through a fork hangs.
+START = """
+import sys, numpy, torch
+from torch.utils.data import DataLoader
+from nsd_zarr.torch import TrialDataset, TrialLoader
+
+if __name__ == "__main__":
+    store, start, decoded, out = sys.argv[1:]
+    dataset = TrialDataset(store)
+    if decoded == "decoded":
+        dataset[5]
+        under_way = iter(TrialLoader(dataset, 4, threads=3))
+        next(under_way)
+    workers = {"num_workers": 2, "timeout": 100, "multiprocessing_context": start}
+    for name, options in (("workers", workers), ("here", {})):
+        batches = list(DataLoader(dataset, 8, **options))
+        numpy.save(f"{out}/{name}.npy", torch.cat([batch["betas"] for batch in batches]).numpy())
+"""
+
+
+@pytest.mark.parametrize("decoded", ["decoded", "fresh"])
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_stock_loader_never_hangs_however_workers_start(volumes, tmp_path, start, decoded):
+    script = tmp_path / "start.py"
+    script.write_text(START)
+    command = [sys.executable, script, volumes.path, start, decoded, tmp_path]
+    subprocess.run(command, check=True, timeout=200)
+    for name in ("workers", "here"):
+        assert np.array_equal(np.load(tmp_path / f"{name}.npy"), volumes.percent)
 
 
 @in_workers
