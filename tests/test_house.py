@@ -26,7 +26,7 @@ SEES = {
     "science": BASE,
     "simulate": BASE,
     "conversion": BASE | {"config", "source", "store", "science", "tasks", "buffers"},
-    "read": BASE | {"store", "science", "buffers"},
+    "read": BASE | {"store", "science", "buffers", "tasks"},
     "torch": BASE | {"store", "science", "read"},
     "bench": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read"},
     "report": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read"},
