@@ -231,7 +231,7 @@ def make_experiment_arrays(store: MadeStore, seed: int = 1) -> dict[str, tuple]:
         "repeat": (repeat, ("trial",), {}),
         "shared1000": (image_10k <= 1000, ("trial",), {}),
         "rt": (np.where(np.arange(trials) % 5, 700.5, np.nan).astype(np.float32), ("trial",), {}),
-        "brainmask": (make_roi_values(shape, 4, 5) > 0, dims, {}),
+        "brainmask": (make_roi_values(shape, 5, 3) > 0, dims, {}),
         "ncsnr": (np.where(rng.random(shape) < 0.2, np.nan, rng.random(shape)).astype(np.float32), dims, {}),
         "session_mean": (stored.mean(1).astype(np.float32), ("session_number", *dims), {"units": "percent"}),
         "session_std": (stored.std(1).astype(np.float32), ("session_number", *dims), {"units": "percent", "ddof": 0}),
@@ -239,7 +239,7 @@ def make_experiment_arrays(store: MadeStore, seed: int = 1) -> dict[str, tuple]:
         "rail_count": (np.arange(len(store.sessions), dtype=np.int32) + 4, ("session_number",), {}),
         "affine": (AFFINE, ("ras", "ijk1"), {}),
     }
-    for step, (name, labels) in zip((3, 7, 5), ROI_NAMES.items(), strict=True):
+    for step, (name, labels) in zip((5, 7, 11), ROI_NAMES.items(), strict=True):
         flags = {
             "flag_values": list(range(-1, len(labels) + 1)),
             "flag_meanings": " ".join(["not_cortex", "unlabelled", *labels]),

@@ -54,7 +54,7 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/"},
     "pydantic": {"config.py"},
-    "matplotlib": {"report/", "bench/"},
+    "matplotlib": {"report/", "bench/", "read/picture.py"},
 }
 """Where a library may be imported; nowhere else."""
 

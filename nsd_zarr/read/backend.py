@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
+from nsd_zarr.read import accessor as accessor  # registers ds.nsd
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
+from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, is_store, open_store
@@ -54,7 +57,8 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
-        coordinates = {"session", "trial_in_session", "trial_digest", "session_number"} & set(variables)
+        variables |= _make_places(store)
+        coordinates = {name for name, variable in variables.items() if variable.dims in (("trial",), (name,))}
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
             attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
@@ -85,6 +89,14 @@ def _make_betas(store: Store, reader: TrialReader, scaled: bool) -> xr.Variable:
         encoding["scale_factor"] = attributes.pop("scale_factor")
     array = TrialArray(PercentReader(reader) if scaled else reader, geometry.shape)
     return xr.Variable(metadata["dimension_names"], indexing.LazilyIndexedArray(array), attributes, encoding)
+
+
+def _make_places(store: Store) -> dict[str, xr.Variable]:
+    """Where voxels lie along z, y and x, so that a part of a volume still knows its place; where there is an affine."""
+    if AFFINE not in store.members:
+        return {}
+    sizes = dict(zip(store.members[BETAS]["dimension_names"][1:], store.geometry.volume_shape, strict=True))
+    return {dim: make_place(dim, np.arange(size), size) for dim, size in sizes.items()}
 
 
 def _make_small(store: Store, name: str) -> xr.Variable:
