@@ -205,7 +205,7 @@ class MadeExperiment:
 ROI_NAMES = {
     "nsdgeneral": ["nsdgeneral"],
     "prf-visualrois": ["V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"],
-    "Kastner2015": ["V1v", "V1d", "hV4", "IPS0"],
+    "Kastner2015": ["hV4", "IPS0", "IPS1", "V3A"],
 }
 AFFINE = np.array([[1.8, 0, 0, -2.7], [0, 1.8, 0, -11.0], [0, 0, 1.8, 5.5], [0, 0, 0, 1]])
 

@@ -8,8 +8,8 @@ from nsd_zarr.read.derive import TRIAL, get_betas, get_column
 from nsd_zarr.science.ceiling import SHOWINGS, NoiseVariance, make_ncsnr
 from nsd_zarr.science.repeats import find_repeats
 
-BLOCK_BYTES = 24 * 2**20
-"""Of trials held at a time, one image at least: stays below what the allocator gives back to the system each time."""
+BLOCK_BYTES = 8 * 2**20
+"""Of trials held at a time, one image at least; enough for several threads to share."""
 
 
 def measure_ncsnr(scored: xr.Dataset) -> xr.DataArray:
@@ -24,6 +24,7 @@ def measure_ncsnr(scored: xr.Dataset) -> xr.DataArray:
         values = betas.isel({TRIAL: block.reshape(-1)}).values
         for repeats in values.reshape(len(block), SHOWINGS, *volume.shape):
             variance.add(repeats)
+        del values, repeats  # before the next block is read
     attributes = {"long_name": "noise-ceiling signal-to-noise ratio", "units": "1", "images": variance.images}
     ncsnr = make_ncsnr(variance.finish())
     return xr.DataArray(ncsnr, volume.coords, volume.dims, "ncsnr", attributes)

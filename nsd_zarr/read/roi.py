@@ -56,7 +56,7 @@ class Atlas:
         if len(found) > 1:
             raise ConfigError(
                 f"label {name!r} is one of several ROIs: {', '.join(found)}",
-                hint=f'Say of which: roi("{found[0]}", labels=["{name}"]).',
+                hint="Say of which: " + " or ".join(f'roi("{roi}", labels=["{name}"])' for roi in found) + ".",
                 found=found,
             )
         if not found:

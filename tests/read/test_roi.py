@@ -24,10 +24,10 @@ ASKED = {
     "ROI of labels": ((("prf-visualrois",), {}), {"prf-visualrois": None}),
     "label": ((("V2d",), {}), {"prf-visualrois": [4]}),
     "labels": ((("V2d", "V3v"), {}), {"prf-visualrois": [4, 5]}),
-    "label and ROI": ((("IPS0", "nsdgeneral"), {}), {"Kastner2015": [4], "nsdgeneral": None}),
+    "label and ROI": ((("IPS0", "nsdgeneral"), {}), {"Kastner2015": [2], "nsdgeneral": None}),
     "label numbers": ((("prf-visualrois",), {"labels": [1, 2]}), {"prf-visualrois": [1, 2]}),
-    "label names": ((("Kastner2015",), {"labels": ["V1v", "hV4"]}), {"Kastner2015": [1, 3]}),
-    "one label": ((("Kastner2015",), {"labels": "V1d"}), {"Kastner2015": [2]}),
+    "label names": ((("Kastner2015",), {"labels": ["hV4", "IPS1"]}), {"Kastner2015": [1, 3]}),
+    "one label": ((("Kastner2015",), {"labels": "IPS0"}), {"Kastner2015": [2]}),
     "one number": ((("Kastner2015",), {"labels": 4}), {"Kastner2015": [4]}),
 }
 
