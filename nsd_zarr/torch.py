@@ -13,10 +13,9 @@ import numpy as np
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.read.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
-from nsd_zarr.read.order import PADDING, TrialOrder, select_trials
-from nsd_zarr.read.percent import PercentReader, RoundedReader
+from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.read.request import Request, find_trials, read_table
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, open_store
 
 try:
@@ -36,16 +35,20 @@ class TrialDataset(Dataset[Sample]):
 
     `dataset[i]` is a dict: "betas", float32 tensor of percent signal change, shape (z, y, x) ((vertex,) for surfaces;
     float sources keep their dtype); "trial", the trial in the store, from 0; "session", from 1; "trial_in_session",
-    from 0. All but "betas" are Python ints, which a DataLoader collates to int64 tensors.
+    from 0; where the store has its trial table also "nsd_id" (0-based 73k id), "image_10k" (from 1), "repeat" (0 to 2)
+    and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors.
 
-    *store*: path of a finished store. *trials*: which ones, as booleans over all trials or as trial numbers (in that
-    order, repeats allowed); None for all. *raw*: "betas" are the stored counts, int16, and "scale" says how many make
-    one percent; see to_percent. *dtype*: percent as torch.float16, torch.bfloat16 (rounded once from float32) or
-    torch.float32 (which counts are anyway).
-    *transform*: called with each sample, returns what is handed out.
+    *store*: path of a finished store. *trials*: which ones, as booleans over all trials, as trial numbers (in that
+    order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
+    *roi*: "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
+    flat voxel indices in C order; see ds.nsd.roi. *zscore*: "session" for z-scores by the store's statistics, which are
+    kept once read, two numbers a voxel and session; see ds.nsd.zscore. *raw*: "betas" are the stored counts, int16, and "scale" says
+    how many make one percent; see to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from float32) or
+    torch.float32 (which it is anyway). *transform*: called with each sample, returns what is handed out.
 
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
-    Raises StoreError or DamageFound as nsd_zarr.open_dataset; IndexError for trials outside the store.
+    Raises StoreError or DamageFound as nsd_zarr.open_dataset; ConfigError for an unknown ROI or word; IndexError for
+    trials outside the store.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class TrialDataset(Dataset[Sample]):
         store: str | os.PathLike[str],
         *,
         trials: Any = None,
+        roi: Any = None,
+        zscore: str | None = None,
         raw: bool = False,
         dtype: torch.dtype | None = None,
         transform: Callable[[Sample], Any] | None = None,
@@ -62,7 +67,8 @@ class TrialDataset(Dataset[Sample]):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
             )
-        self.selection = None if trials is None else select_trials(trials, opened.geometry.trials)
+        self.trials = trials if isinstance(trials, str) else find_trials(opened, trials)
+        self.request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None)
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
@@ -70,13 +76,12 @@ class TrialDataset(Dataset[Sample]):
 
     def _attach(self, store: Store) -> None:
         self.store = store
-        counts = TrialReader(store)
-        percent = PercentReader(counts)
-        form = percent.dtype.name if self.dtype is None else _FORMS[self.dtype]
-        self.reader = counts if self.raw else percent if form == percent.dtype.name else RoundedReader(percent, form)
+        self.selection = find_trials(store, self.trials)
+        self.reader, self.sample_shape = self.request.make_reader(store)
+        self.table = read_table(store)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("selection", "raw", "dtype", "transform")
+        names = ("trials", "request", "raw", "dtype", "transform")
         state = {name: getattr(self, name) for name in names}
         return state | {"path": os.fspath(self.store.path), "fingerprint": self.store.fingerprint}
 
@@ -101,6 +106,7 @@ class TrialDataset(Dataset[Sample]):
         self.reader.read_into(trial, view_slot(betas))
         session, inside = self.store.geometry.locate_trial(trial)
         sample = {"betas": betas, "trial": trial, "session": int(session), "trial_in_session": int(inside)}
+        sample |= {name: column[trial].item() for name, column in self.table.items()}
         sample |= {"scale": self.scale} if self.raw else {}
         return sample if self.transform is None else self.transform(sample)
 
@@ -119,7 +125,7 @@ class TrialDataset(Dataset[Sample]):
 
     def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         """An empty tensor for *rows* trials, of the dtype that is delivered."""
-        shape = (*rows, *self.store.geometry.volume_shape)
+        shape = (*rows, *self.sample_shape)
         dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
         return torch.empty(shape, dtype=dtype, pin_memory=pinned)
 
@@ -133,9 +139,9 @@ class TrialDataset(Dataset[Sample]):
 class TrialLoader:
     """Batches of a TrialDataset, decoded ahead by threads of this process: no worker processes, no copies between them.
 
-    Each batch is a dict: "betas" (b, z, y, x); "trial", "session", "trial_in_session" int64 (b,), -1 where a row only
-    fills up; "valid" bool (b,); with raw also "scale". A batch is valid until the next one is asked for, because its
-    memory is then filled again, unless *copy*.
+    Each batch is a dict: "betas" (b, z, y, x), with roi (b, voxel); "trial", "session", "trial_in_session" int64 (b,),
+    -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale". A
+    batch is valid until the next one is asked for, because its memory is then filled again, unless *copy*.
 
     *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
     all ranks take the same number of steps. *shuffle*: each epoch is a permutation by *seed* and epoch, the same for
@@ -222,6 +228,7 @@ class TrialLoader:
         chosen = "all" if selection is None else make_digest(np.ascontiguousarray(selection))
         order = self.order
         text = f"{self.dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
+        text += self.dataset.request.describe(self.dataset.store)
         return make_digest(text.encode())
 
     def _iterate(self, first_step: int) -> Iterator[Sample]:
@@ -244,6 +251,9 @@ class TrialLoader:
         made: Sample = {"betas": self._memory[batch.slot], "trial": torch.from_numpy(batch.trials)}
         made["session"] = torch.from_numpy(np.where(valid, session, PADDING))
         made["trial_in_session"] = torch.from_numpy(np.where(valid, inside, PADDING))
+        for name, column in self.dataset.table.items():
+            padding = False if column.dtype == bool else PADDING
+            made[name] = torch.from_numpy(np.where(valid, column[batch.trials], padding))
         made["valid"] = torch.from_numpy(valid)
         if self.copy and self.device is None:
             made["betas"] = made["betas"].clone()

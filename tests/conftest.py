@@ -282,3 +282,17 @@ def make_experiment() -> Callable[[MadeStore], MadeExperiment]:
         return MadeExperiment(store, {name: values for name, (values, *_) in arrays.items()})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def describe_experiment() -> Callable[[Path], MadeExperiment]:
+    """Give the store at a path its experiment."""
+
+    def describe(path: Path) -> MadeExperiment:
+        ds = nsd_zarr.open_dataset(path, raw=True)
+        store = MadeStore(path, ds.betas.values, tuple(ds.session_number.values.tolist()), 0)
+        arrays = make_experiment_arrays(store)
+        add_arrays(path, arrays)
+        return MadeExperiment(store, {name: values for name, (values, *_) in arrays.items()})
+
+    return describe
