@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,6 +14,15 @@ import numpy as np
 import pytest
 
 import nsd_zarr
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import (
+    encode_json,
+    encode_small,
+    make_chunk_key,
+    make_root_metadata,
+    make_small_metadata,
+)
 
 SESSIONS = (2, 3, 5)
 TRIALS_PER_SESSION = 14
@@ -118,3 +128,171 @@ def every_code(make_store: MakeStore) -> MadeStore:
     """A store in which each of the 65,536 int16 codes occurs."""
     values = (np.arange(263 * 5 * 17 * 3) % 65_536 - 32_768).astype("int16").reshape(263, 5, 17, 3)
     return make_store(values, sessions=(1,), trials_per_shard=263)
+
+
+# -- a store that knows its experiment ---------------------------------------------------------------------------
+
+
+def add_arrays(store: Path, arrays: dict[str, tuple[np.ndarray, tuple[str, ...], dict]]) -> None:
+    """Put arrays into a finished store, and seal it again; those along (session_number, z, ...) a chunk a session."""
+    document = json.loads((store / "zarr.json").read_bytes())
+    attributes, members = document["attributes"], document["consolidated_metadata"]["metadata"]
+    attributes.pop("checksum")
+    for name, (values, dims, own) in arrays.items():
+        metadata, chunks = _encode_array(values, dims, own)
+        members[name] = metadata
+        files = {f"{name}/zarr.json": encode_json(metadata)}
+        files |= {make_chunk_key(name, place): data for place, data in chunks.items()}
+        for key, data in files.items():
+            (store / key).parent.mkdir(parents=True, exist_ok=True)
+            (store / key).write_bytes(data)
+            attributes["manifest"][key] = [len(data), make_digest(data)]
+    along_trial = [name for name, member in members.items() if member["dimension_names"] == ["trial"]]
+    members["betas"]["attributes"]["coordinates"] = " ".join(along_trial)
+    (store / "betas/zarr.json").write_bytes(encode_json(members["betas"]))
+    data = (store / "betas/zarr.json").read_bytes()
+    attributes["manifest"]["betas/zarr.json"] = [len(data), make_digest(data)]
+    (store / "zarr.json").write_bytes(make_root_metadata(attributes, members))
+
+
+def _encode_array(values, dims, own):
+    metadata = make_small_metadata(values, dims, own)
+    if dims[0] != "session_number" or values.ndim == 1:
+        return metadata, {tuple(0 for _ in dims): encode_small(values)}
+    codec = BloscCodec("lz4", 5, values.itemsize)
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [1, *values.shape[1:]]
+    blosc = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": values.itemsize, "blocksize": 0}
+    metadata["codecs"].insert(1, {"name": "blosc", "configuration": blosc})
+    rest = tuple(0 for _ in values.shape[1:])
+    return metadata, {(row, *rest): b"".join(codec.encode(values[[row]])) for row in range(len(values))}
+
+
+@dataclass(frozen=True)
+class MadeExperiment:
+    """A store that knows its experiment, and everything that is in it: the oracle."""
+
+    store: MadeStore
+    """Its betas."""
+    arrays: dict[str, np.ndarray] = field(repr=False)
+    """What lies beside them, by name."""
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self.store.path
+
+    @property
+    def percent(self) -> np.ndarray:
+        """Percent signal change, (trial, z, y, x)."""
+        return self.store.percent
+
+    @property
+    def session(self) -> np.ndarray:
+        """Session of each trial."""
+        return np.repeat(self.store.sessions, self.store.trials // len(self.store.sessions))
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Session z-scores in float64, 0 for what does not vary."""
+        values = self.store.stored.astype(np.float64)
+        for session in self.store.sessions:
+            mine = self.session == session
+            deviation, std = values[mine] - values[mine].mean(0), values[mine].std(0)
+            values[mine] = np.divide(deviation, std, out=np.zeros_like(deviation), where=std > 0)
+        return values
+
+
+ROI_NAMES = {
+    "nsdgeneral": ["nsdgeneral"],
+    "prf-visualrois": ["V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"],
+    "Kastner2015": ["hV4", "IPS0", "IPS1", "V3A"],
+}
+AFFINE = np.array([[1.8, 0, 0, -2.7], [0, 1.8, 0, -11.0], [0, 0, 1.8, 5.5], [0, 0, 0, 1]])
+
+
+def make_roi_values(shape: Sequence[int], labels: int, step: int) -> np.ndarray:
+    """-1, 0, 1 .. labels in turns along the volume, the first voxel -1."""
+    return (np.arange(math.prod(shape)) * step % (labels + 2) - 1).astype(np.int16).reshape(shape)
+
+
+def make_experiment_arrays(store: MadeStore, seed: int = 1) -> dict[str, tuple]:
+    """Everything that a store may know of its experiment."""
+    rng, trials, shape = np.random.default_rng(seed), store.trials, store.stored.shape[1:]
+    dims = ("z", "y", "x") if len(shape) == 3 else ("vertex",)
+    counts = [3] * (trials * 5 // 21) + [2] * (trials // 10)
+    counts += [1] * (trials - sum(counts))
+    image = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    image_10k = (image * 211 % 9973 + 1).astype(np.int16)
+    repeat = np.array([(image[:place] == shown).sum() for place, shown in enumerate(image)], np.int8)
+    stored = store.stored.reshape(len(store.sessions), -1, *shape).astype(np.float64) / 300
+    arrays = {
+        "nsd_id": ((image * 4001 % 73_000).astype(np.int32), ("trial",), {}),
+        "image_10k": (image_10k, ("trial",), {}),
+        "repeat": (repeat, ("trial",), {}),
+        "shared1000": (image_10k <= 1000, ("trial",), {}),
+        "rt": (np.where(np.arange(trials) % 5, 700.5, np.nan).astype(np.float32), ("trial",), {}),
+        "brainmask": (make_roi_values(shape, 5, 3) > 0, dims, {}),
+        "ncsnr": (np.where(rng.random(shape) < 0.2, np.nan, rng.random(shape)).astype(np.float32), dims, {}),
+        "session_mean": (stored.mean(1).astype(np.float32), ("session_number", *dims), {"units": "percent"}),
+        "session_std": (stored.std(1).astype(np.float32), ("session_number", *dims), {"units": "percent", "ddof": 0}),
+        "valid": (rng.random((len(store.sessions), *shape)) < 0.9, ("session_number", *dims), {}),
+        "rail_count": (np.arange(len(store.sessions), dtype=np.int32) + 4, ("session_number",), {}),
+        "affine": (AFFINE, ("ras", "ijk1"), {}),
+    }
+    for step, (name, labels) in zip((5, 7, 11), ROI_NAMES.items(), strict=True):
+        flags = {
+            "flag_values": list(range(-1, len(labels) + 1)),
+            "flag_meanings": " ".join(["not_cortex", "unlabelled", *labels]),
+        }
+        arrays[f"roi_{name}"] = (make_roi_values(shape, len(labels), step), dims, flags)
+    return arrays
+
+
+def make_shuffled_values(trials: int, shape: Sequence[int]) -> np.ndarray:
+    """int16 values that tell their place and rise nowhere; one voxel never varies, another not in the second half."""
+    values = (np.arange(trials * math.prod(shape)) * 7919 % 60_013 - 30_000).astype(np.int16).reshape(trials, *shape)
+    flat = values.reshape(trials, -1)
+    flat[:, 4] = 777
+    flat[trials // 2 :, 9] = -5
+    return values
+
+
+@pytest.fixture(scope="session")
+def experiment(make_store: MakeStore) -> MadeExperiment:
+    """Volumes with trial table, ROIs, statistics and affine: sessions 2, 3 and 5 of 14 trials. Never to be changed."""
+    store = make_store(make_shuffled_values(42, (5, 11, 3)))
+    arrays = make_experiment_arrays(store)
+    add_arrays(store.path, arrays)
+    return MadeExperiment(store, {name: values for name, (values, *_) in arrays.items()})
+
+
+@pytest.fixture(scope="session")
+def extend_store() -> Callable[..., None]:
+    """Put arrays into a finished store: extend_store(path, {name: (values, dims, attributes)})."""
+    return add_arrays
+
+
+@pytest.fixture(scope="session")
+def make_experiment() -> Callable[[MadeStore], MadeExperiment]:
+    """Give a store its experiment, or only the arrays named."""
+
+    def make(store: MadeStore, names: Sequence[str] | None = None) -> MadeExperiment:
+        arrays = {name: each for name, each in make_experiment_arrays(store).items() if names is None or name in names}
+        add_arrays(store.path, arrays)
+        return MadeExperiment(store, {name: values for name, (values, *_) in arrays.items()})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def describe_experiment() -> Callable[[Path], MadeExperiment]:
+    """Give the store at a path its experiment."""
+
+    def describe(path: Path) -> MadeExperiment:
+        ds = nsd_zarr.open_dataset(path, raw=True)
+        store = MadeStore(path, ds.betas.values, tuple(ds.session_number.values.tolist()), 0)
+        arrays = make_experiment_arrays(store)
+        add_arrays(path, arrays)
+        return MadeExperiment(store, {name: values for name, (values, *_) in arrays.items()})
+
+    return describe

@@ -12,14 +12,17 @@ from nsd_zarr.cli.main import commands
 from nsd_zarr.simulate import Simulation, simulate_root
 
 HERE = Path(__file__).parent.parent
+NEEDS = {"torch": "torch", ".plot(": "matplotlib"}
+"""Words of a block, and the optional library that it then needs."""
 DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, describe_experiment):
     made = tmp_path_factory.mktemp("docs")
     root = simulate_root(made / "nsd", Simulation(sessions=3, shape=(750, 43, 5, 3)))
     nsd_zarr.convert(root.betas_folder, made / "subj01.zarr")
+    describe_experiment(made / "subj01.zarr")
     return made
 
 
@@ -30,8 +33,9 @@ def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
         monkeypatch.setenv(name, value)
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
-        if "torch" in block and not importlib.util.find_spec("torch"):
-            pytest.skip("PyTorch is not installed")
+        for library in (library for word, library in NEEDS.items() if word in block):
+            if not importlib.util.find_spec(library):
+                pytest.skip(f"{library} is not installed")
         exec(compile(block, str(document), "exec"), names)
 
 

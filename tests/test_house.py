@@ -26,7 +26,7 @@ SEES = {
     "science": BASE,
     "simulate": BASE,
     "conversion": BASE | {"config", "source", "store", "science", "tasks", "buffers"},
-    "read": BASE | {"store", "science", "buffers"},
+    "read": BASE | {"store", "science", "buffers", "tasks"},
     "torch": BASE | {"store", "science", "read"},
     "bench": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read", "torch"},
     "report": BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "read"},
@@ -50,13 +50,13 @@ PLACES = {
     },
     "xarray": {"read/", "bench/"},
     "dask": {"conversion/"},
-    "zarr": {"bench/", "store/slices.py"},
-    "fsspec": {"store/slices.py"},
+    "zarr": {"bench/", "store/slices.py", "store/foreign.py"},
+    "fsspec": {"store/slices.py", "store/foreign.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "torch/"},
     "pydantic": {"config.py"},
-    "matplotlib": {"report/", "bench/"},
+    "matplotlib": {"report/", "bench/", "read/picture.py"},
 }
 """Where a library may be imported; nowhere else."""
 

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
-from nsd_zarr.read.lazy import SliceArray, SmallArray, TrialArray
+from nsd_zarr.read import accessor as accessor  # registers ds.nsd
+from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
+from nsd_zarr.read.volume import AFFINE, make_place
+from nsd_zarr.store.foreign import open_any_store
 from nsd_zarr.store.format import BETAS
-from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, is_store
-from nsd_zarr.store.slices import SliceReader, make_reader, open_any_store
+from nsd_zarr.store.slices import AnyReader, make_reader
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -55,7 +58,8 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
-        coordinates = {"session", "trial_in_session", "trial_digest", "session_number"} & set(variables)
+        variables |= _make_places(store)
+        coordinates = {name for name, variable in variables.items() if variable.dims in (("trial",), (name,))}
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
             attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
@@ -70,7 +74,7 @@ def _make_path(filename: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
-def _make_betas(store: Store, reader: TrialReader | SliceReader, scaled: bool) -> xr.Variable:
+def _make_betas(store: Store, reader: AnyReader, scaled: bool) -> xr.Variable:
     metadata, geometry = store.members[BETAS], store.geometry
     attributes = dict(metadata["attributes"])
     encoding: dict[str, Any] = {
@@ -88,11 +92,19 @@ def _make_betas(store: Store, reader: TrialReader | SliceReader, scaled: bool) -
     return xr.Variable(metadata["dimension_names"], indexing.LazilyIndexedArray(array), attributes, encoding)
 
 
+def _make_places(store: Store) -> dict[str, xr.Variable]:
+    """Where voxels lie along z, y and x, so that a part of a volume still knows its place; where there is an affine."""
+    if AFFINE not in store.members:
+        return {}
+    sizes = dict(zip(store.members[BETAS]["dimension_names"][1:], store.geometry.volume_shape, strict=True))
+    return {dim: make_place(dim, np.arange(size), size) for dim, size in sizes.items()}
+
+
 def _make_small(store: Store, name: str) -> xr.Variable:
     metadata = store.members[name]
     # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
     encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
-    array = indexing.LazilyIndexedArray(SliceArray(store, name) if store.slices_from else SmallArray(store, name))
+    array = indexing.LazilyIndexedArray(SmallArray(store, name))
     return xr.Variable(
         metadata["dimension_names"],
         array,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from nsd_zarr.buffers import BufferPool
+from nsd_zarr.read.bulk import read_rows
+from nsd_zarr.read.view import make_view
 from nsd_zarr.store.reader import StageSeconds
-from nsd_zarr.store.root import Store, read_small_array
-from nsd_zarr.store.slices import open_array
+from nsd_zarr.store.root import Store
+from nsd_zarr.store.small import find_chunk_rows, read_chunk
 
 Key = tuple[Any, ...]
 """One int, slice or 1-D integer array for each axis; arrays select orthogonally."""
 
 
 class ReadsTrials(Protocol):
-    """What reads one trial: TrialReader in counts, PercentReader in percent."""
+    """What reads one trial: TrialReader in counts, PercentReader in percent, ViewReader as asked for."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -34,6 +39,11 @@ class TrialArray(BackendArray):
         self.trials = trials
         self.shape = shape
         self.dtype = trials.dtype
+        self.volume_axes = len(shape) - 1
+
+    def gather(self, voxels: np.ndarray) -> TrialArray:
+        """The same for some voxels, flat C-order indices in a trial; shape (trial, voxel)."""
+        return TrialArray(make_view(self.trials).gather(voxels), (self.shape[0], len(voxels)))
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
@@ -43,7 +53,7 @@ class TrialArray(BackendArray):
         if isinstance(trial_key, (int, np.integer)):
             volume = np.empty(self.shape[1:], self.dtype)
             self.trials.read_into(int(trial_key) % self.shape[0], volume)
-            return volume if _is_whole(voxel_key, self.shape[1:]) else _select(volume, voxel_key).copy()
+            return volume if _is_whole(voxel_key, self.shape[1:]) else select(volume, voxel_key).copy()
         wanted = np.arange(self.shape[0])[trial_key].tolist()
         if _is_whole(voxel_key, self.shape[1:]):
             return self._read_whole(wanted)
@@ -51,57 +61,89 @@ class TrialArray(BackendArray):
 
     def _read_whole(self, wanted: list[int]) -> np.ndarray:
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        for position, trial in enumerate(wanted):
-            if position and trial == wanted[position - 1]:
-                out[position] = out[position - 1]
-            else:
-                self.trials.read_into(trial, out[position])
+        read_rows(lambda trial, row: self.trials.read_into(trial, out[row]), wanted, out)
         return out
 
     def _read_parts(self, wanted: list[int], voxel_key: Key) -> np.ndarray:
-        volume = np.empty(self.shape[1:], self.dtype)
-        part = _select(volume, voxel_key)
-        out = np.empty((len(wanted), *part.shape), self.dtype)
-        for position, trial in enumerate(wanted):
-            if not (position and trial == wanted[position - 1]):
+        buffers = BufferPool()
+        with buffers.borrow(self.shape[1:], self.dtype) as volume:
+            out = np.empty((len(wanted), *select(volume, voxel_key).shape), self.dtype)
+
+        def read(trial: int, row: int) -> None:
+            with buffers.borrow(self.shape[1:], self.dtype) as volume:
                 self.trials.read_into(trial, volume)
-            out[position] = _select(volume, voxel_key)
+                out[row] = select(volume, voxel_key)
+
+        read_rows(read, wanted, out)
         return out
 
 
 class SmallArray(BackendArray):
-    """A small array of the store, read whole and checked when first asked for."""
+    """An array beside `betas`, read and checked when asked for: the chunks concerned, one at a time."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, voxels: np.ndarray | None = None) -> None:
+        """*voxels*: flat C-order indices in a volume, which take the place of the volume's axes; None for all."""
         metadata = store.members[name]
+        shape, volume = tuple(metadata["shape"]), store.geometry.volume_shape
         self.store = store
         self.name = name
-        self.shape = tuple(metadata["shape"])
-        # The only text in a store is digests of 32 digits.
-        self.dtype = np.dtype("U32" if metadata["data_type"] == "string" else metadata["data_type"])
+        self.voxels = voxels
+        self.volume_axes = 0 if shape[-len(volume) :] != volume else len(volume) if voxels is None else 1
+        self.shape = shape if voxels is None else (*shape[: -len(volume)], len(voxels))
+        # The only text in a store of ours is digests of 32 digits.
+        text = object if store.slices_from else "U32"
+        self.dtype = np.dtype(text if metadata["data_type"] == "string" else metadata["data_type"])
+
+    def gather(self, voxels: np.ndarray) -> SmallArray:
+        """The same for some voxels of a volume, flat C-order indices among those of this one."""
+        return SmallArray(self.store, self.name, voxels if self.voxels is None else self.voxels[voxels])
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: Key) -> np.ndarray:
-        return np.asarray(_select(read_small_array(self.store, self.name), key))
+        rows = find_chunk_rows(self.store.members[self.name])
+        if len(self.shape) == self.volume_axes or rows >= self.shape[0]:
+            return np.asarray(select(self._read_chunk(0), key))
+        if isinstance(key[0], (int, np.integer)):
+            chunk, row = divmod(int(key[0]) % self.shape[0], rows)
+            return np.array(select(self._read_chunk(chunk)[row], key[1:]))
+        wanted = np.arange(self.shape[0])[key[0]]
+        probe = select(np.broadcast_to(np.zeros((), self.dtype), self.shape[1:]), key[1:])
+        out = np.empty((len(wanted), *probe.shape), self.dtype)
+        for chunk in np.unique(wanted // rows).tolist():
+            values = self._read_chunk(chunk)
+            for place in np.flatnonzero(wanted // rows == chunk).tolist():
+                out[place] = select(values[wanted[place] % rows], key[1:])
+        return out
+
+    def _read_chunk(self, row: int) -> np.ndarray:
+        values = read_chunk(self.store, self.name, row)
+        if self.voxels is None:
+            return values
+        volume = len(self.store.geometry.volume_shape)
+        lead = values.shape[: values.ndim - volume]
+        return values.reshape(*lead, math.prod(values.shape[len(lead) :]))[..., self.voxels]
 
 
-class SliceArray(BackendArray):
-    """An array beside `betas` of a store that zarr-python reads."""
+def find_lazy(variable: xr.Variable) -> tuple[TrialArray | SmallArray, Key] | None:
+    """The array of a store that *variable* still is, unread and unchanged but for what was selected, and that key.
 
-    def __init__(self, store: Store, name: str) -> None:
-        metadata = store.members[name]
-        self.store = store
-        self.name = name
-        self.shape = tuple(metadata["shape"])
-        self.dtype = np.dtype(object if metadata["data_type"] == "string" else metadata["data_type"])
+    None for values in memory, Dask arrays and results of arithmetic: what is not known to be the store's own is never
+    read from there. The only place that looks inside xarray's lazy arrays; were they to change, it says None.
+    """
+    data = getattr(variable, "_data", None)
+    while isinstance(data, (indexing.MemoryCachedArray, indexing.CopyOnWriteArray)):
+        data = data.array
+    if isinstance(data, indexing.LazilyIndexedArray) and isinstance(data.array, (TrialArray, SmallArray)):
+        return data.array, data.key.tuple
+    return None
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
-    def _read(self, key: Key) -> np.ndarray:
-        return np.asarray(open_array(self.store, self.name).oindex[key], self.dtype)
+def make_lazy(array: TrialArray | SmallArray, key: Key | None = None) -> Any:
+    """*array*, as xarray opens arrays lazily: kept once it is read, copied before it is written to."""
+    lazy: Any = indexing.LazilyIndexedArray(array, None if key is None else indexing.OuterIndexer(key))
+    return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[no-untyped-call]
 
 
 def _is_whole(key: Key, shape: tuple[int, ...]) -> bool:
@@ -111,7 +153,7 @@ def _is_whole(key: Key, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _select(values: np.ndarray, key: Key) -> np.ndarray:
+def select(values: np.ndarray, key: Key) -> np.ndarray:
     """Orthogonal selection. Last axis first, so that an int, which drops its axis, leaves those before it in place."""
     for axis in reversed(range(len(key))):
         part = key[axis]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.store.reader import StageSeconds, TrialReader
-from nsd_zarr.store.slices import SliceReader
+from nsd_zarr.store.reader import StageSeconds
+from nsd_zarr.store.slices import AnyReader
 
 
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:
@@ -28,14 +28,14 @@ class PercentReader:
     Integer counts become float32 percent; float sources are percent already and stay what they are.
     """
 
-    def __init__(self, reader: TrialReader | SliceReader) -> None:
+    def __init__(self, reader: AnyReader) -> None:
         self.reader = reader
         self._buffers = BufferPool()
 
-    def __getstate__(self) -> TrialReader | SliceReader:
+    def __getstate__(self) -> AnyReader:
         return self.reader
 
-    def __setstate__(self, reader: TrialReader | SliceReader) -> None:
+    def __setstate__(self, reader: AnyReader) -> None:
         self.reader = reader
         self._buffers = BufferPool()
 
@@ -60,6 +60,17 @@ class PercentReader:
                 stages.cast += time.perf_counter() - started
 
 
+class ReadsFloats(Protocol):
+    """What reads one trial of floats: PercentReader, or a view of trials."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what is read."""
+
+    def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
+        """Read one trial."""
+
+
 class RoundedReader:
     """Reads trials as percent in another float dtype, rounded to nearest even. Thread-safe, picklable.
 
@@ -67,17 +78,17 @@ class RoundedReader:
     float32. NumPy has no bfloat16: its bits are delivered as uint16.
     """
 
-    def __init__(self, percent: PercentReader, form: str) -> None:
+    def __init__(self, percent: ReadsFloats, form: str) -> None:
         if form not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"form {form!r}, expected float32, float16 or bfloat16")
         self.percent = percent
         self.form = form
         self._buffers = BufferPool()
 
-    def __getstate__(self) -> tuple[PercentReader, str]:
+    def __getstate__(self) -> tuple[ReadsFloats, str]:
         return self.percent, self.form
 
-    def __setstate__(self, state: tuple[PercentReader, str]) -> None:
+    def __setstate__(self, state: tuple[ReadsFloats, str]) -> None:
         self.percent, self.form = state
         self._buffers = BufferPool()
 
@@ -87,7 +98,7 @@ class RoundedReader:
         return np.dtype(np.uint16 if self.form == "bfloat16" else self.form)
 
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
-        """Trial *trial* (0-based, in the store) into *out*, `dtype`, shape (z, y, x). Errors as PercentReader."""
+        """Trial *trial* (0-based, in the store) into *out*, `dtype`, as what is rounded. Errors as PercentReader."""
         with self._buffers.borrow(out.shape, self.percent.dtype) as values, np.errstate(over="ignore"):
             self.percent.read_into(trial, values, stages)
             started = time.perf_counter()

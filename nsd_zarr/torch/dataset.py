@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.read.order import select_trials
-from nsd_zarr.read.percent import PercentReader, RoundedReader
+from nsd_zarr.read.request import Request, find_trials, read_table
+from nsd_zarr.store.foreign import open_any_store
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.slices import make_reader, open_any_store
 
 Sample = dict[str, Any]
 _FORMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -27,16 +26,20 @@ class TrialDataset(Dataset[Sample]):
 
     `dataset[i]` is a dict: "betas", float32 tensor of percent signal change, shape (z, y, x) ((vertex,) for surfaces;
     float sources keep their dtype); "trial", the trial in the store, from 0; "session", from 1; "trial_in_session",
-    from 0. All but "betas" are Python ints, which a DataLoader collates to int64 tensors.
+    from 0; where the store has its trial table also "nsd_id" (0-based 73k id), "image_10k" (from 1), "repeat" (0 to 2)
+    and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors.
 
-    *store*: path of a finished store. *trials*: which ones, as booleans over all trials or as trial numbers (in that
-    order, repeats allowed); None for all. *raw*: "betas" are the stored counts, int16, and "scale" says how many make
-    one percent; see to_percent. *dtype*: percent as torch.float16, torch.bfloat16 (rounded once from float32) or
-    torch.float32 (which counts are anyway).
-    *transform*: called with each sample, returns what is handed out.
+    *store*: path of a finished store. *trials*: which ones, as booleans over all trials, as trial numbers (in that
+    order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
+    *roi*: "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
+    flat voxel indices in C order; see ds.nsd.roi. *zscore*: "session" for z-scores by the store's statistics, which are
+    kept once read, two numbers a voxel and session; see ds.nsd.zscore. *raw*: "betas" are the stored counts, int16, and
+    "scale" says how many make one percent; see to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from
+    float32) or torch.float32 (which it is anyway). *transform*: called with each sample, returns what is handed out.
 
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
-    Raises StoreError or DamageFound as nsd_zarr.open_dataset; IndexError for trials outside the store.
+    Raises StoreError or DamageFound as nsd_zarr.open_dataset; ConfigError for an unknown ROI or word; IndexError for
+    trials outside the store.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class TrialDataset(Dataset[Sample]):
         store: str | os.PathLike[str],
         *,
         trials: Any = None,
+        roi: Any = None,
+        zscore: str | None = None,
         raw: bool = False,
         dtype: torch.dtype | None = None,
         transform: Callable[[Sample], Any] | None = None,
@@ -53,7 +58,8 @@ class TrialDataset(Dataset[Sample]):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
             )
-        self.selection = None if trials is None else select_trials(trials, opened.geometry.trials)
+        self.trials = trials if isinstance(trials, str) else find_trials(opened, trials)
+        self.request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None)
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
@@ -61,13 +67,12 @@ class TrialDataset(Dataset[Sample]):
 
     def _attach(self, store: Store) -> None:
         self.store = store
-        counts = make_reader(store)
-        percent = PercentReader(counts)
-        form = percent.dtype.name if self.dtype is None else _FORMS[self.dtype]
-        self.reader = counts if self.raw else percent if form == percent.dtype.name else RoundedReader(percent, form)
+        self.selection = find_trials(store, self.trials)
+        self.reader, self.sample_shape = self.request.make_reader(store)
+        self.table = read_table(store)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("selection", "raw", "dtype", "transform")
+        names = ("trials", "request", "raw", "dtype", "transform")
         state = {name: getattr(self, name) for name in names}
         return state | {"path": self.store.location, "fingerprint": self.store.fingerprint}
 
@@ -92,6 +97,7 @@ class TrialDataset(Dataset[Sample]):
         self.reader.read_into(trial, view_slot(betas))
         session, inside = self.store.geometry.locate_trial(trial)
         sample = {"betas": betas, "trial": trial, "session": int(session), "trial_in_session": int(inside)}
+        sample |= {name: column[trial].item() for name, column in self.table.items()}
         sample |= {"scale": self.scale} if self.raw else {}
         return sample if self.transform is None else self.transform(sample)
 
@@ -110,7 +116,7 @@ class TrialDataset(Dataset[Sample]):
 
     def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         """An empty tensor for *rows* trials, of the dtype that is delivered."""
-        shape = (*rows, *self.store.geometry.volume_shape)
+        shape = (*rows, *self.sample_shape)
         if pinned:
             dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
             return torch.empty(shape, dtype=dtype, pin_memory=True)

@@ -22,9 +22,9 @@ from nsd_zarr.torch.progress import Kind, choose_kind, show_progress
 class TrialLoader:
     """Batches of a TrialDataset, decoded ahead by threads of this process: no worker processes, no copies between them.
 
-    Each batch is a dict: "betas" (b, z, y, x); "trial", "session", "trial_in_session" int64 (b,), -1 where a row only
-    fills up; "valid" bool (b,); with raw also "scale". A batch is valid until the next one is asked for, because its
-    memory is then filled again, unless *copy*.
+    Each batch is a dict: "betas" (b, z, y, x), with roi (b, voxel); "trial", "session", "trial_in_session" int64 (b,),
+    -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale". A
+    batch is valid until the next one is asked for, because its memory is then filled again, unless *copy*.
 
     *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
     all ranks take the same number of steps. *shuffle*: each epoch is a permutation by *seed* and epoch, the same for
@@ -114,6 +114,7 @@ class TrialLoader:
         chosen = "all" if selection is None else make_digest(np.ascontiguousarray(selection))
         order = self.order
         text = f"{self.dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
+        text += self.dataset.request.describe(self.dataset.store)
         return make_digest(text.encode())
 
     def _iterate(self, first_step: int) -> Generator[Sample, None, None]:
@@ -148,6 +149,9 @@ class TrialLoader:
         made: Sample = {"betas": self._memory[batch.slot], "trial": torch.from_numpy(batch.trials)}
         made["session"] = torch.from_numpy(np.where(valid, session, PADDING))
         made["trial_in_session"] = torch.from_numpy(np.where(valid, inside, PADDING))
+        for name, column in self.dataset.table.items():
+            padding = False if column.dtype == bool else PADDING
+            made[name] = torch.from_numpy(np.where(valid, column[batch.trials], padding))
         made["valid"] = torch.from_numpy(valid)
         if self.device.type == "cpu":
             made["betas"] = made["betas"].clone() if self.copy else made["betas"]

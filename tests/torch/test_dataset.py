@@ -133,7 +133,7 @@ def test_selection_outside_the_store_is_an_index_error(volumes, trials):
         TrialDataset(volumes.path, trials=trials)
 
 
-@pytest.mark.parametrize("trials", [[1.0, 2.0], 5, "train", [[1, 2]], slice(3), {1, 2}, ["a"]], ids=repr)
+@pytest.mark.parametrize("trials", [[1.0, 2.0], 5, [[1, 2]], slice(3), {1, 2}, ["a"]], ids=repr)
 def test_selection_of_another_kind_is_a_type_error(volumes, trials):
     with pytest.raises(TypeError, match="trials are booleans or integers in one dimension"):
         TrialDataset(volumes.path, trials=trials)

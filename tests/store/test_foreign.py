@@ -13,9 +13,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 
 import nsd_zarr
 from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.store.foreign import is_trial_sharded, open_any_store
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
-from nsd_zarr.store.slices import SliceReader, is_trial_sharded, make_reader, open_any_store
+from nsd_zarr.store.slices import SliceReader, make_reader
 
 VOLUME = (5, 11, 3)
 LAYOUTS = {

@@ -1,0 +1,212 @@
+"""`ds.nsd`: what one asks of an NSD dataset by its meaning. Registered with xarray when a store is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.read.derive import (
+    IMAGE,
+    TRIAL,
+    average_images,
+    gather_voxels,
+    get_betas,
+    get_column,
+    get_volume_dims,
+    score_sessions,
+)
+from nsd_zarr.read.noise import measure_ncsnr
+from nsd_zarr.read.roi import find_voxels, make_atlas
+from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
+from nsd_zarr.science.ceiling import make_noise_ceiling
+from nsd_zarr.science.splits import make_split
+
+
+class TrainTest(NamedTuple):
+    """Two datasets that share no image."""
+
+    train: xr.Dataset
+    """To train on."""
+    test: xr.Dataset
+    """To test on."""
+
+
+@xr.register_dataset_accessor("nsd")  # type: ignore[no-untyped-call]
+class NsdAccessor:
+    """Reading by meaning. Each method returns xarray objects, and reads no trial until their values are asked for.
+
+    Methods follow each other in any order that makes sense, also behind `isel` and `sel`:
+
+    >>> v1 = ds.nsd.roi("prf-visualrois", labels=["V1v", "V1d"]).nsd.zscore("session")
+    >>> train, test = v1.nsd.split("shared1000")
+    >>> test.nsd.average_repeats().betas.dims
+    ('image', 'voxel')
+
+    Trials that are read come straight from the store: decoded by threads into reused buffers, only the voxels asked
+    for are scaled, scored and kept. Betas that were loaded, changed, or opened with Dask (`chunks=`) give the same
+    values by xarray's own operations.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def roi(self, *names: str, labels: Sequence[str | int] | str | int | None = None, mask: Any = None) -> xr.Dataset:
+        """The voxels of a region: betas become (trial, voxel), and every other volume (voxel,) as well.
+
+        *names*: ROIs ("nsdgeneral", "prf-visualrois", "brainmask") or labels ("V1v"); several are put together.
+        *labels*: of the one ROI named, by name or by number (from 1). *mask*: in place of names, a volume
+        (z, y, x) as an array or DataArray: the voxels where it is True or > 0.
+
+        Voxels come in C order of the volume, with coordinates `z`, `y`, `x` (indices from 0) and, where the store has
+        an affine, `right_mm`, `anterior_mm`, `superior_mm` (RAS+). Reads the ROI volumes; no trial. Raises ConfigError,
+        naming what is near, for a name that is unknown, a label that several ROIs have, or an empty region; StoreError
+        where the store has no ROIs. Source of the coding: data manual, "ROIs": -1 not cortex, 0 without label.
+
+        >>> ds.nsd.roi("V1v", "V1d").betas.dims
+        ('trial', 'voxel')
+        >>> best = ds.nsd.roi(mask=ds.ncsnr > 0.5)
+        """
+        dataset = self._dataset
+        dims = get_volume_dims(get_betas(dataset))
+        if (mask is None) == (not names) or (mask is not None and labels is not None):
+            raise ConfigError("a region is told by names or by a mask", hint='For example roi("nsdgeneral").')
+        if mask is not None:
+            chosen = mask.transpose(*dims).values if isinstance(mask, xr.DataArray) else np.asarray(mask)
+        else:
+            attributes = {str(name): each.attrs for name, each in dataset.data_vars.items()}
+            atlas = make_atlas(attributes, lambda name: dataset[name].transpose(*dims).values)
+            chosen = atlas.find_mask(names, [labels] if isinstance(labels, (str, int)) else labels)
+        return gather_voxels(dataset, find_voxels(chosen, tuple(dataset.sizes[dim] for dim in dims)))
+
+    def zscore(self, by: str = "session", *, trials: Any = None) -> xr.Dataset:
+        """Betas z-scored voxel by voxel within each session, by the mean and standard deviation (ddof 0) of its trials.
+
+        Those are `session_mean` and `session_std` of the store, over all of a session's trials, whatever was selected.
+        *trials*: take them from these trials alone, booleans or positions along `trial`, so that nothing of the test
+        trials leaks into training: `ds.nsd.zscore("session", trials=~ds.shared1000)`; then the first read of a session
+        reads those trials too.
+
+        A voxel that does not vary (std 0) is 0.0 in all trials of the session; NaN stays NaN. Units: 1. Raises
+        ConfigError when z-scored already, for raw counts and for means; StoreError without statistics.
+
+        >>> ds.nsd.zscore("session").betas.attrs["units"]
+        '1'
+        """
+        if by != "session":
+            raise ConfigError(f"z-scores by {by!r}, expected 'session'", hint='Say zscore("session").', found=by)
+        return score_sessions(self._dataset, trials)
+
+    def average_repeats(self) -> xr.Dataset:
+        """The mean over the showings of each image: betas become (image, ...), images as they first come. Lazy.
+
+        Coordinates along `image`: `nsd_id` (0-based 73k id), `image_10k`, `shared1000`, and `repeats`, how many
+        showings among these trials are averaged. Reading an image reads its trials, each once. Raises StoreError
+        without `nsd_id`; ConfigError for raw counts.
+
+        >>> ds.nsd.average_repeats().repeats.max().item() <= 3
+        True
+        """
+        return average_images(self._dataset)
+
+    def split(self, name: str, *, images: Any = None) -> TrainTest:
+        """Training and test trials: `train, test = ds.nsd.split("shared1000")`. No image is in both.
+
+        "shared1000": tests on the images that all subjects were to see. "shared515": on those of them that all eight
+        subjects saw three times, which needs sessions 1 to 30, or *images*, their 0-based 73k ids. Both train on the
+        images that are not shared. Raises ConfigError for another name; StoreError where the trial table does not
+        tell.
+
+        >>> train, test = ds.nsd.split("shared1000")
+        >>> bool(test.shared1000.all() and not train.shared1000.any())
+        True
+        """
+        dataset = self._dataset
+        split = make_split(name, lambda column: get_column(dataset, column), images)
+        (dim,) = dataset["nsd_id" if images is not None else "shared1000"].dims
+        return TrainTest(*(dataset.isel({dim: np.flatnonzero(side)}) for side in (split.train, split.test)))
+
+    def compute_ncsnr(self) -> xr.DataArray:
+        """Noise-ceiling signal-to-noise ratio of each voxel from these trials, by the authors' definition; float32.
+
+        sqrt(max(0, 1 - v²)) / v, where v² is the variance (ddof 1) over the three repeats of an image, of betas
+        z-scored within each session (see zscore; betas that are z-scored already are taken as they are), averaged over
+        images shown three times. NaN where a voxel never varies. Reads those trials once, a few images at a time.
+        Raises ConfigError when no image was shown three times. Source: Allen et al. 2022, Methods; data manual,
+        "Functional data (NSD)".
+
+        >>> ds.nsd.roi("nsdgeneral").nsd.compute_ncsnr().dims
+        ('voxel',)
+        """
+        dataset = self._dataset
+        scored = dataset if "zscore" in get_betas(dataset).attrs else score_sessions(dataset)
+        return measure_ncsnr(scored)
+
+    def noise_ceiling(self, n: Any = None) -> xr.DataArray:
+        """Noise ceiling of each voxel in percent of variance, from the dataset's `ncsnr`: 100 ncsnr² / (ncsnr² + 1/n).
+
+        *n*: how many trials each response is the mean of, or one number for each image; None behind average_repeats:
+        what was averaged, images of fewer repeats included. Raises StoreError without `ncsnr`: it may be put there by
+        `ds.assign(ncsnr=ds.nsd.compute_ncsnr())`. Source: data manual, "Functional data (NSD)".
+
+        >>> ceiling = ds.nsd.noise_ceiling(3)
+        >>> ceiling.attrs["units"]
+        'percent'
+        """
+        dataset = self._dataset
+        if "ncsnr" not in dataset:
+            raise StoreError(
+                "this dataset has no ncsnr", hint="Compute it: ds.assign(ncsnr=ds.nsd.compute_ncsnr()), then again."
+            )
+        if n is None and "repeats" not in dataset:
+            raise ConfigError("how many trials is each response the mean of?", hint="Say noise_ceiling(3), or 1.")
+        counts = dataset["repeats"].values if n is None else n
+        ncsnr = dataset["ncsnr"]
+        ceiling = make_noise_ceiling(ncsnr.values, counts)
+        attributes = {"long_name": "noise ceiling", "units": "percent"}
+        return xr.DataArray(ceiling, ncsnr.coords, ncsnr.dims, "noise_ceiling", attributes)
+
+    def to_volume(self, values: xr.DataArray) -> xr.DataArray:
+        """Values of voxels that roi chose, (..., voxel), back in their volume: NaN (integers: 0) everywhere else.
+
+        >>> v1 = ds.nsd.roi("V1v")
+        >>> v1.nsd.to_volume(v1.ncsnr).dims
+        ('z', 'y', 'x')
+        """
+        return make_volume(values)
+
+    def to_nifti(self, what: int | xr.DataArray) -> Any:
+        """A nibabel image in scanner space, axes X Y Z, RAS+ by the store's affine: save it with `.to_filename(...)`.
+
+        *what*: position of a trial (or image), from 0; or any volume (z, y, x), one more axis allowed, such as
+        `ds.ncsnr`; or values of voxels that roi chose. A box of a volume lands in its place. Raises IndexError;
+        StoreError without an affine.
+
+        >>> ds.nsd.to_nifti(0).shape == ds.betas.shape[:0:-1]
+        True
+        """
+        affine = read_affine(self._dataset)
+        return make_nifti(make_volume(what if isinstance(what, xr.DataArray) else self._get_trial(what)), affine)
+
+    def plot(self, what: int | xr.DataArray = 0, **options: Any) -> Any:
+        """Three orthogonal slices of a trial or volume, with the outline of a ROI: a matplotlib Figure.
+
+        *what*: as in to_nifti. *options*: `roi="nsdgeneral"` (a name, several, or None), `at=(z, y, x)` (voxel indices;
+        by default where the ROI is widest), `limit=` (end of the colour scale; by default the 99.5th percentile
+        inside the brain), `title=`. Needs matplotlib: pip install "nsd-zarr[plot]".
+
+        >>> figure = ds.nsd.plot(0)
+        >>> figure.savefig("trial.png")
+        """
+        from nsd_zarr.read.picture import draw_slices
+
+        values = what if isinstance(what, xr.DataArray) else self._get_trial(what)
+        return draw_slices(self._dataset, values, **options)
+
+    def _get_trial(self, position: Any) -> xr.DataArray:
+        betas = get_betas(self._dataset)
+        rows = [dim for dim in betas.dims if dim in (TRIAL, IMAGE)]
+        return betas.isel({dim: position for dim in rows})

@@ -1,0 +1,87 @@
+"""The noise ceiling: how much of a voxel's variance a perfect model of the image could explain.
+
+Source: Allen et al. 2022, Methods, "Noise ceiling estimation", and data manual, "Functional data (NSD)".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import ConfigError
+
+SHOWINGS = 3
+"""Repeats of an image that the authors' definition asks for."""
+TILE_VOXELS = 8192
+"""Voxels worked on at a time, so that three repeats in float64 stay in cache."""
+
+
+class NoiseVariance:
+    """Adds up images one by one, and then tells the noise variance of each voxel. Memory: one float64 volume.
+
+    The noise variance is the variance (ddof 1) over the three repeats of an image, averaged over images.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.images = 0
+        self._sum = np.zeros(shape)
+
+    def add(self, repeats: np.ndarray) -> None:
+        """Add one image: session z-scores of its repeats, float, shape (repeat, ...)."""
+        self.images += 1
+        total, flat = self._sum.reshape(-1), repeats.reshape(len(repeats), -1)
+        with np.errstate(invalid="ignore"):
+            for first in range(0, len(total), TILE_VOXELS):
+                tile = flat[:, first : first + TILE_VOXELS].astype(np.float64)
+                tile -= tile.mean(axis=0)
+                total[first : first + TILE_VOXELS] += np.square(tile, out=tile).sum(axis=0) / (len(tile) - 1)
+
+    def merge(self, other: NoiseVariance) -> None:
+        """Add what *other* added up."""
+        self.images += other.images
+        self._sum += other._sum
+
+    def finish(self) -> np.ndarray:
+        """Noise variance in squared z-scores, float64. Raises ConfigError without an image."""
+        if not self.images:
+            raise ConfigError(
+                f"no image among these trials was shown {SHOWINGS} times",
+                hint="Take trials of more sessions.",
+                expected="at least 1",
+                found=0,
+            )
+        return self._sum / self.images
+
+
+def make_ncsnr(noise_variance: np.ndarray) -> np.ndarray:
+    """Noise-ceiling signal-to-noise ratio from the noise variance v² of z-scores: sqrt(max(0, 1 - v²)) / v, float32.
+
+    NaN where v² is 0 or NaN: a voxel without any variance has no ceiling.
+
+    >>> make_ncsnr(np.array([0.5, 1.2, 0.0]))
+    array([ 1.,  0., nan], dtype=float32)
+    """
+    variance = np.where(noise_variance > 0, noise_variance, np.nan)
+    ncsnr: np.ndarray = (np.sqrt(np.maximum(0, 1 - variance)) / np.sqrt(variance)).astype(np.float32)
+    return ncsnr
+
+
+def make_noise_ceiling(ncsnr: np.ndarray, trials_averaged: Any) -> np.ndarray:
+    """Noise ceiling in percent of explainable variance: 100 ncsnr² / (ncsnr² + 1/n), of the shape and dtype of *ncsnr*.
+
+    *trials_averaged*: n, how many trials each response is the mean of: one number; or one for each image, where some
+    were shown less often: then 1/n is its mean over images, the authors' (A/3 + B/2 + C) / (A + B + C). NaN stays NaN.
+    Raises ConfigError unless every n is positive.
+
+    >>> make_noise_ceiling(np.array([1.0, 0.0]), 3)
+    array([75.,  0.])
+    >>> make_noise_ceiling(np.array([1.0]), [3, 3, 2, 1]).round(2)
+    array([64.86])
+    """
+    counts = np.asarray(trials_averaged, np.float64)
+    if not counts.size or not (counts > 0).all():
+        raise ConfigError(f"averages over {trials_averaged!r} trials, expected positive numbers", hint="Give n=3.")
+    power = np.square(ncsnr)
+    ceiling: np.ndarray = (100 * power / (power + power.dtype.type(np.mean(1 / counts)))).astype(ncsnr.dtype)
+    return ceiling

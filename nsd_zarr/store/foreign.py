@@ -1,0 +1,193 @@
+"""Opening stores of another layout or place: other codecs and chunks, copies by other tools, zip files, URLs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from nsd_zarr.errors import NsdZarrError, StoreError
+from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, Geometry, SessionNumber, make_dims
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
+from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
+from nsd_zarr.store.slices import open_group
+
+
+def open_any_store(location: str | os.PathLike[str], *, allow_unfinished: bool = False) -> Store:
+    """Open a store to read from: ours, or a Zarr group (version 2 or 3) elsewhere or of another layout with `betas`.
+
+    *location*: a folder, a zip file, or a URL as fsspec takes it ("s3://bucket/subj01.zarr"). Raises StoreError:
+    missing, something else, unfinished; DamageFound when the root document of a store of ours is damaged.
+    """
+    text = os.fsdecode(location)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    if "://" in text:
+        return _open_remote(text, allow_unfinished)
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not _is_written_by_us(path):
+        with suppress(_NotOurs):
+            return _make_foreign(str(path), path, allow_unfinished)
+    store = open_store(path, allow_unfinished=allow_unfinished)
+    return store if is_trial_sharded(store) else store.read_by_slices(str(path))
+
+
+def is_trial_sharded(store: Store) -> bool:
+    """Whether the public metadata of `betas` tell the layout that the decode engine reads.
+
+    A chunk a trial, shards of whole trials, inner codecs bytes, blosc, crc32c, index at the end.
+    """
+    found = store.members[BETAS]
+    try:
+        blosc = found["codecs"][0]["configuration"]["codecs"][1]["configuration"]
+        expected = make_betas_metadata(store.geometry, BloscCodec(**blosc))
+    except (LookupError, TypeError):
+        return False
+    return all(found.get(name) == expected[name] for name in expected if name not in ("attributes", "fill_value"))
+
+
+# -- opening -----------------------------------------------------------------------------------------------------
+
+
+class _NotOurs(Exception):
+    """No Zarr group with `betas` is there."""
+
+
+def _is_written_by_us(path: Path) -> bool:
+    """Whether the root document has the form in which we write it: lines indented by one blank.
+
+    Then its seal must hold. Whoever copies a store with another tool writes another form, and our seal with it, which
+    then says nothing. No single changed bit makes one form of the other and leaves it JSON.
+    """
+    try:
+        with open(path / METADATA_NAME, "rb") as file:
+            return file.read(4) == b'{\n "'
+    except OSError:
+        return False
+
+
+def _open_remote(url: str, allow_unfinished: bool) -> Store:
+    """A store behind a URL. One of ours has its seal checked, and each of its shards is looked for."""
+    try:
+        data = _read_remote(url, METADATA_NAME)
+        if data is not None and data[:4] == b'{\n "':
+            store = make_store(Path(url), data)
+            check_complete(store, allow_unfinished)
+            return store.read_by_slices(url)
+        return _make_foreign(url, Path(url), allow_unfinished)
+    except _NotOurs as error:
+        raise StoreError(f"no Zarr store with betas is there: {error}", hint="Check the URL.", path=url) from error
+    except ImportError as error:
+        raise StoreError(f"a package for this URL is missing: {error}", path=url) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, NsdZarrError):
+            raise
+        raise StoreError(f"cannot be opened: {error}", hint="Check the URL and the network.", path=url) from error
+
+
+def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
+    """A Zarr group of another layout. Raises _NotOurs when there is none with `betas`."""
+    import zarr
+
+    try:
+        group = open_group(location)
+        betas = group[BETAS]
+    except Exception as error:  # Each kind of store and each version of zarr-python has errors of its own.
+        raise _NotOurs(str(error)) from error
+    if not isinstance(betas, zarr.Array) or betas.ndim not in (2, 4) or str(betas.dtype.name) not in DTYPE_BYTES:
+        raise _NotOurs("betas is no array of numbers with 4 dimensions (volumes) or 2 (surfaces)")
+    attributes = dict(group.attrs)
+    if attributes.get("format") == FORMAT:
+        check_version(attributes, path)
+    _check_scale(dict(betas.attrs), betas.dtype, path)
+    description = json.dumps([betas.metadata.to_dict(), attributes], sort_keys=True, default=str)
+    attributes |= {"checksum": make_digest(description.encode()), "status": attributes.get("status", COMPLETE)}
+    attributes.pop("manifest", None)  # That of the store of which this is a copy.
+    store = Store(
+        path=path,
+        attributes=attributes,
+        members=dict(sorted(_describe_all(group, betas))),
+        manifest={},
+        geometry=_make_geometry(group, betas, path),
+        slices_from=location,
+    )
+    check_complete(store, allow_unfinished)
+    return store
+
+
+def _check_scale(attributes: Json, dtype: np.dtype[Any], path: Path) -> None:
+    """Integers must be counts of 1/300 percent: what the dataset delivers, and all that this package scales."""
+    scale = attributes.get("scale_factor", 1 / COUNTS_PER_PERCENT)
+    if dtype.kind in "iu" and abs(scale * COUNTS_PER_PERCENT - 1) > 1e-6:
+        raise StoreError(
+            f"betas have scale_factor {scale}, expected 1/{COUNTS_PER_PERCENT}",
+            hint="Open it with xarray.open_zarr.",
+            path=path,
+            expected=1 / COUNTS_PER_PERCENT,
+            found=scale,
+        )
+
+
+def _describe_all(group: Any, betas: Any) -> Iterator[tuple[str, Json]]:
+    """Name, and what readers ask of the metadata, of each array whose dimensions are named."""
+    yield BETAS, _describe(betas, make_dims(betas.ndim))
+    for name, array in group.arrays():
+        dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        if name != BETAS and dims is not None and None not in dims:
+            yield name, _describe(array, dims)
+
+
+def _describe(array: Any, dims: Sequence[str]) -> Json:
+    text = array.dtype.kind not in "biufc"
+    # Read a session at a time where it is one of many, else whole, whatever its chunks are.
+    rows = 1 if array.ndim > 1 and dims[0] == "session_number" else array.shape[0] if array.shape else 1
+    return {
+        "shape": list(array.shape),
+        "chunk_grid": {"configuration": {"chunk_shape": [rows, *array.shape[1:]] if array.shape else []}},
+        "data_type": "string" if text else array.dtype.name,
+        "dimension_names": list(dims),
+        "attributes": {name: value for name, value in array.attrs.items() if not name.startswith("_ARRAY")},
+    }
+
+
+def _make_geometry(group: Any, betas: Any, path: Path) -> Geometry:
+    """Sessions by the coordinate `session`, where there is one; else all trials are one session's."""
+    numbers = np.asarray(group["session"][:]) if "session" in group else np.ones(betas.shape[0], np.int16)
+    sessions, counts = np.unique(numbers, return_counts=True)
+    if not np.array_equal(numbers, np.repeat(sessions, counts)) or len(set(counts.tolist())) != 1:
+        raise StoreError(
+            f"its {len(sessions)} sessions have {counts.min()} to {counts.max()} trials or are mixed, expected one "
+            "after the other, of one length",
+            hint="Open it with xarray.open_zarr.",
+            path=path,
+        )
+    along = (betas.shards or betas.chunks)[0]
+    return Geometry(
+        sessions=tuple(SessionNumber(int(number)) for number in sessions),
+        trials_per_session=int(counts[0]),
+        trials_per_shard=along if counts[0] % along == 0 else 1,
+        volume_shape=tuple(betas.shape[1:]),
+        dtype=betas.dtype.name,
+    )
+
+
+# -- files behind URLs -------------------------------------------------------------------------------------------
+
+
+def _read_remote(url: str, key: str) -> bytes | None:
+    """A file of the store behind *url*; None when it is not there."""
+    import fsspec
+
+    files, root = fsspec.core.url_to_fs(url)
+    try:
+        return bytes(files.cat_file(f"{root}/{key}"))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,81 @@
+"""The arrays beside `betas`, one chunk at a time: whole, or one session's volume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.store.codec import ChunkError, decode_chunk
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import Json, decode_small, make_chunk_key
+from nsd_zarr.store.root import Store
+from nsd_zarr.store.slices import read_slice
+
+BLOSC = ["bytes", "blosc", "crc32c"]
+"""Codecs of a compressed chunk, by name; every other small array is plain."""
+
+
+def find_chunk_rows(metadata: Json) -> int:
+    """Rows along the first axis that one chunk of an array holds: 1, or all. The other axes are never cut."""
+    shape = metadata["shape"]
+    chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    if chunk[1:] != shape[1:] or (shape and not chunk[0] > 0):
+        raise ValueError(f"its chunks of shape {chunk} cut more than the first axis of {shape}")
+    return int(chunk[0]) if shape else 1
+
+
+def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
+    """The chunk of array *name* that begins at row *row* times its length; checked against crc32c and manifest.
+
+    Returns all rows of that chunk: shape (rows, ...), or the whole array where it has one chunk. Text as fixed-width
+    unicode. Raises DamageFound, naming the file, when it is lost or damaged.
+    """
+    metadata = store.members[name]
+    if store.slices_from:
+        rows = find_chunk_rows(metadata)
+        return read_slice(store, name, slice(row * rows, (row + 1) * rows))
+    key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:]))[: len(metadata["shape"])])
+    try:
+        data = (store.path / key).read_bytes()
+        expected = store.manifest.get(key)
+        if expected is not None and make_digest(data) != expected.digest:
+            raise ValueError("its digest is not the manifest's")
+        return _decode(data, metadata)
+    except (OSError, ValueError) as error:
+        raise DamageFound(
+            f"array {name} is lost or damaged: {error}",
+            hint=f"See what else is: nsd-zarr verify {store.path}.",
+            path=store.path / key,
+        ) from error
+
+
+def read_array(store: Store, name: str) -> np.ndarray:
+    """All values of array *name*. Raises DamageFound."""
+    parts = [chunk for _, chunk in iterate_chunks(store, name)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def iterate_chunks(store: Store, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and values of each chunk of array *name*, one at a time. Raises DamageFound."""
+    metadata = store.members[name]
+    rows = find_chunk_rows(metadata)
+    length = metadata["shape"][0] if metadata["shape"] else 1
+    for row in range(max(1, math.ceil(length / rows))):
+        yield row * rows, read_chunk(store, name, row)
+
+
+def _decode(data: bytes, metadata: Json) -> np.ndarray:
+    chunk: dict[str, Any] = metadata | {"shape": metadata["chunk_grid"]["configuration"]["chunk_shape"]}
+    if [codec["name"] for codec in metadata["codecs"]] != BLOSC:
+        return decode_small(data, chunk)
+    dtype = np.dtype(metadata["data_type"])
+    out = np.empty(chunk["shape"], dtype.newbyteorder("<"))
+    try:
+        decode_chunk(np.frombuffer(data, np.uint8), out)
+    except ChunkError as error:
+        raise ValueError(str(error)) from error
+    return out.astype(dtype, copy=False)

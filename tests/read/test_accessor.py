@@ -1,0 +1,78 @@
+"""Every method of ds.nsd: there after opening in any way, documented, and its example runs."""
+
+import doctest
+import inspect
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+
+import nsd_zarr
+from nsd_zarr.read import accessor
+
+METHODS = [name for name in dir(accessor.NsdAccessor) if not name.startswith("_")]
+
+
+def test_accessor_has_the_face_that_is_promised():
+    assert METHODS == [
+        "average_repeats",
+        "compute_ncsnr",
+        "noise_ceiling",
+        "plot",
+        "roi",
+        "split",
+        "to_nifti",
+        "to_volume",
+        "zscore",
+    ]
+
+
+@pytest.mark.parametrize("opening", ["xarray.open_dataset(path)", "__import__('nsd_zarr').open_dataset(path)"])
+def test_accessor_is_there_after_opening(experiment, opening):
+    code = f"import sys, xarray; path = sys.argv[1]; print({opening}.nsd.roi('V2d').sizes['voxel'] > 0)"
+    done = subprocess.run([sys.executable, "-c", code, experiment.path], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_tells_what_it_does_by_an_example_that_runs(experiment, name, tmp_path, monkeypatch):
+    if name == "plot":
+        pytest.importorskip("matplotlib")
+    method = getattr(accessor.NsdAccessor, name)
+    assert ">>>" in inspect.getdoc(method)
+    monkeypatch.chdir(tmp_path)
+    names = {"ds": nsd_zarr.open_dataset(experiment.path), "xr": xr}
+    found = doctest.DocTestFinder(recurse=False).find(method, name, globs=names)
+    runner = doctest.DocTestRunner()
+    results = [runner.run(test) for test in found]
+    assert sum(result.attempted for result in results) > 0
+    assert sum(result.failed for result in results) == 0
+
+
+def test_example_of_the_class_runs(experiment):
+    names = {"ds": nsd_zarr.open_dataset(experiment.path)}
+    (test,) = doctest.DocTestFinder(recurse=False).find(accessor.NsdAccessor, "nsd", globs=names)
+    result = doctest.DocTestRunner().run(test)
+    assert result.attempted > 0 == result.failed
+
+
+def test_voxel_indices_are_coordinates_where_the_store_has_an_affine(experiment, volumes):
+    ds = nsd_zarr.open_dataset(experiment.path)
+    assert [ds[axis].size for axis in "zyx"] == [5, 11, 3]
+    assert set(ds.coords) == {
+        *("session", "trial_in_session", "trial_digest", "session_number", "z", "y", "x"),
+        *("nsd_id", "image_10k", "repeat", "shared1000", "rt"),
+    }
+    assert "z" not in nsd_zarr.open_dataset(volumes.path).coords
+    assert "y" not in nsd_zarr.open_dataset(experiment.path, drop_variables="y").coords
+
+
+def test_experiment_opens_the_same_through_open_zarr(experiment):
+    ours = nsd_zarr.open_dataset(experiment.path)
+    theirs = xr.open_zarr(experiment.path, chunks=None)
+    for name in experiment.arrays:
+        assert ours[name].dims == theirs[name].dims
+        assert ours[name].equals(
+            theirs[name].assign_coords({axis: ours[axis] for axis in "zyx" if axis in ours[name].dims})
+        )
