@@ -54,6 +54,9 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/"},
     "pydantic": {"config.py"},
+    "pandas": {"source/"},
+    "scipy": {"source/", "simulate/"},
+    "nibabel": {"source/", "simulate/"},
     "matplotlib": {"report/", "bench/"},
 }
 """Where a library may be imported; nowhere else."""

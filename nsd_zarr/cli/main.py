@@ -142,9 +142,11 @@ def demo(directory: Path, quiet: bool) -> None:
 @click.option("--layout", default="nsd", show_default=True, help="HDF5 layout: nsd (the dataset's), contiguous, gzip.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
+@click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
+@click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
 @_common
 def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
-    """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, masks."""
+    """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""
     from nsd_zarr.cli.demo import show_steps
     from nsd_zarr.simulate import Simulation, simulate_root
 
