@@ -53,6 +53,16 @@ def _parse_scheduler(value: Any) -> Any:
     raise ValueError("expected threads, synchronous, or the address of a Dask scheduler such as tcp://host:8786")
 
 
+def _parse_paths(value: Any) -> Any:
+    """Paths from one path, several, or None."""
+    if value is None:
+        return ()
+    words = [value] if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, (str, os.PathLike)) for word in words):
+        raise ValueError("expected a path or a list of paths")
+    return tuple(Path(word) for word in words)
+
+
 class Config(BaseModel):
     """Options of plan and convert; each is told in the command line's help."""
 
@@ -66,6 +76,22 @@ class Config(BaseModel):
     """Space below an NSD root, such as func1pt8mm."""
     betas: str | None = None
     """Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."""
+    no_experiment: bool = False
+    """Attach no trial table, masks and regions, wherever they lie."""
+    trial_table: Path | None = None
+    """responses.tsv; None here and below: at the dataset's own place, if the betas lie at theirs."""
+    expdesign: Path | None = None
+    """nsd_expdesign.mat."""
+    stim_info: Path | None = None
+    """nsd_stim_info_merged.csv."""
+    brainmask: Path | None = None
+    """brainmask.nii.gz."""
+    ncsnr: Path | None = None
+    """ncsnr.nii.gz."""
+    valid: str | None = Field(None, min_length=1)
+    """Folder or glob of valid_sessionBB.nii.gz."""
+    roi: Annotated[tuple[Path, ...], BeforeValidator(_parse_paths)] = ()
+    """Region volumes, beside those that are found; one of the same name wins over them."""
     dataset: str = Field(DEFAULT_DATASET, min_length=1)
     """Name of the dataset in each session file."""
     trials_per_shard: int | None = Field(None, ge=1)

@@ -29,7 +29,7 @@ def folder(tmp_path_factory, describe_experiment):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):

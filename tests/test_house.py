@@ -56,6 +56,9 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/", "torch/"},
     "pydantic": {"config.py"},
+    "pandas": {"source/"},
+    "scipy": {"source/", "simulate/"},
+    "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
     "matplotlib": {"report/", "bench/", "read/picture.py"},
 }
 """Where a library may be imported; nowhere else."""

@@ -91,6 +91,18 @@ def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+EXPERIMENT_OPTIONS = [
+    click.option("--trial-table", type=click.Path(), help="responses.tsv. [default: found in an NSD root]"),
+    click.option("--expdesign", type=click.Path(), help="nsd_expdesign.mat. [default: the same]"),
+    click.option("--stim-info", type=click.Path(), help="nsd_stim_info_merged.csv. [default: the same]"),
+    click.option("--brainmask", type=click.Path(), help="brainmask.nii.gz. [default: the same]"),
+    click.option("--ncsnr", type=click.Path(), help="ncsnr.nii.gz. [default: the same]"),
+    click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
+    click.option("--roi", type=click.Path(), multiple=True, help="A region volume, beside those found; repeatable."),
+]
+"""Options that name the files of an experiment by hand."""
+
+
 def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
     """Arguments and options of plan and convert."""
     for option in reversed(
@@ -100,6 +112,8 @@ def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
             ),
+            *EXPERIMENT_OPTIONS,
+            click.option("--no-experiment", is_flag=True, default=None, help="Attach no trial table, masks, regions."),
             click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
             click.option("--dataset", help="Dataset in each session file. [default: betas]"),
             click.option(
@@ -142,9 +156,11 @@ def demo(directory: Path, quiet: bool) -> None:
 @click.option("--layout", default="nsd", show_default=True, help="HDF5 layout: nsd (the dataset's), contiguous, gzip.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
+@click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
+@click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
 @_common
 def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
-    """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, masks."""
+    """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""
     from nsd_zarr.cli.demo import show_steps
     from nsd_zarr.simulate import Simulation, simulate_root
 
@@ -168,6 +184,7 @@ def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **opti
     from nsd_zarr.conversion.plan import make_plan
 
     check_free(Path(store).absolute())
+    options["roi"] = options["roi"] or None
     made = make_plan(source, store, make_config(options.pop("config_file"), **options))
     _print(made.as_dict(), tell_plan(made), as_json, quiet)
 
@@ -178,6 +195,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import tell_conversion
 
+    options["roi"] = options["roi"] or None
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
     _print(report.as_dict(), tell_conversion(report), as_json, quiet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.verify import VerifyReport
@@ -37,10 +38,17 @@ def tell_plan(plan: Plan) -> str:
         f"{format_count(memory.threads_per_session, 'thread')} "
         f"each, {memory.passes} pass{'es' if memory.passes > 1 else ''} over each file",
     ]
+    lines += tell_experiment(plan.experiment_report)
     if plan.doubtful:
         again = format_sessions(info.session for info in plan.doubtful)
         lines.append(f"again       sessions {again}: their files look different since; they will be read and compared")
     return "\n".join(lines)
+
+
+def tell_experiment(report: ExperimentReport) -> list[str]:
+    """What of the experiment was found and what was not, one line each; none where there was nothing to look for."""
+    words = {"experiment": report.found, "not found": report.missing, "note": report.notes}
+    return [f"{word:11} {', '.join(values)}" for word, values in words.items() if values]
 
 
 def tell_conversion(report: ConversionReport) -> str:
@@ -53,7 +61,8 @@ def tell_conversion(report: ConversionReport) -> str:
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
         f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
-        f"Next: nsd-zarr verify {report.store}"
+        + "".join(f"{line}\n" for line in tell_experiment(report.experiment))
+        + f"Next: nsd-zarr verify {report.store}"
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from nsd_zarr.conversion.arrays import Contents, SmallArray, make_statistics_arrays
+from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.settings import Settings, make_library_versions
-from nsd_zarr.store.digest import join_digests, make_digest
+from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.durable import make_folder, write_durably
 from nsd_zarr.store.format import (
     BETAS,
@@ -20,13 +22,11 @@ from nsd_zarr.store.format import (
     METADATA_NAME,
     Json,
     encode_json,
-    encode_small,
     make_betas_metadata,
-    make_chunk_key,
     make_root_metadata,
-    make_small_metadata,
 )
 from nsd_zarr.store.root import COMPLETE, INCOMPLETE
+from nsd_zarr.store.volume import WrittenFile
 
 
 def create_skeleton(store: Path, settings: Settings) -> None:
@@ -38,28 +38,44 @@ def create_skeleton(store: Path, settings: Settings) -> None:
     write_durably(store / BETAS / METADATA_NAME, encode_json(metadata))
 
 
-def finish_store(store: Path, settings: Settings, records: Sequence[SessionRecord]) -> None:
-    """Write the coordinates and digests, then the root with manifest and status `complete`: the last write of all.
+def finish_store(
+    store: Path, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None = None
+) -> None:
+    """Write what lies beside the shards, then the root with manifest and status `complete`: the last write of all.
 
-    Depends on settings and records alone, so that it may be done again after any interruption.
+    Depends on settings, records and experiment alone, so that it may be done again after any interruption. Raises
+    SourceError when a file of the experiment changed since it was inspected.
     """
-    metadata = {BETAS: make_betas_metadata(settings.geometry, settings.blosc)}
-    manifest = {shard.key: [shard.size, shard.digest] for record in records for shard in record.shards}
-    manifest |= _describe(f"{BETAS}/{METADATA_NAME}", encode_json(metadata[BETAS]))
-    for name, (values, dims, attributes) in _make_small_arrays(settings, records).items():
-        metadata[name] = make_small_metadata(values, dims, attributes)
-        for key, data in (
-            (f"{name}/{METADATA_NAME}", encode_json(metadata[name])),
-            (make_chunk_key(name, tuple(0 for _ in values.shape)), encode_small(values)),
-        ):
-            make_folder((store / key).parent)
-            write_durably(store / key, data)
-            manifest |= _describe(key, data)
-    attributes = _make_attributes(settings, COMPLETE) | {
-        "sources": _make_sources(records),
-        "manifest": dict(sorted(manifest.items())),
-    }
-    write_durably(store / METADATA_NAME, make_root_metadata(attributes, dict(sorted(metadata.items()))))
+    geometry, contents = settings.geometry, Contents()
+    coordinates = () if experiment is None else experiment.coordinates
+    contents.write_metadata(store, BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
+    for record in records:
+        contents.add_files(WrittenFile(shard.key, shard.size, shard.digest) for shard in record.shards)
+        contents.add_files(record.statistics)
+    contents.write_arrays(store, _make_coordinates(settings, records), settings.blosc)
+    rails = (record.rail_count for record in records)
+    statistics = make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails)
+    contents.write_arrays(store, statistics, settings.blosc)
+    attributes = _make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
+    if experiment is not None:
+        contents.write_arrays(store, make_experiment_arrays(experiment, geometry), settings.blosc)
+        attributes |= experiment.make_attributes()
+    write_root(store, attributes, contents)
+    remove_strays(store, contents.members)
+
+
+def write_root(store: Path, attributes: Json, contents: Contents) -> None:
+    """Write the root document: *attributes*, the manifest, the metadata of all arrays. On disk when this returns."""
+    attributes = attributes | {"manifest": dict(sorted(contents.manifest.items()))}
+    write_durably(store / METADATA_NAME, make_root_metadata(attributes, dict(sorted(contents.members.items()))))
+
+
+def remove_strays(store: Path, members: Container[str]) -> None:
+    """Remove folders of arrays that an interrupted run or a former experiment left, and that are none of *members*."""
+    for folder in store.iterdir():
+        # Of an array the metadata are written first: what has none is not ours.
+        if folder.name not in members and (folder / METADATA_NAME).is_file() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_attributes(settings: Settings, status: str) -> Json:
@@ -87,29 +103,17 @@ def _make_sources(records: Iterable[SessionRecord]) -> list[Json]:
     ]
 
 
-def _make_small_arrays(
-    settings: Settings, records: Sequence[SessionRecord]
-) -> dict[str, tuple[np.ndarray, tuple[str, ...], dict[str, Any]]]:
-    """Name -> values, dimensions, attributes."""
+def _make_coordinates(settings: Settings, records: Sequence[SessionRecord]) -> Iterator[SmallArray]:
     geometry = settings.geometry
     sessions = np.array(geometry.sessions, np.int16)
     digests = np.array([digest for record in records for digest in record.trial_digests], np.str_)
     inside = np.tile(np.arange(geometry.trials_per_session, dtype=np.int16), len(sessions))
-    return {
-        "session": (
-            np.repeat(sessions, geometry.trials_per_session),
-            ("trial",),
-            {"long_name": "scan session, counted from 1"},
-        ),
-        "trial_in_session": (inside, ("trial",), {"long_name": "trial in its session, counted from 0"}),
-        "session_number": (sessions, ("session_number",), {"long_name": "scan sessions in this store"}),
-        "trial_digest": (
-            digests,
-            ("trial",),
-            {"long_name": "xxh3-128 of the trial's stored values (C order, little-endian), hexadecimal"},
-        ),
-    }
 
+    def make(name: str, values: np.ndarray, about: str, dim: str = "trial") -> SmallArray:
+        return SmallArray(name, values, (dim,), {"long_name": about})
 
-def _describe(key: str, data: bytes) -> dict[str, list[Any]]:
-    return {key: [len(data), make_digest(data)]}
+    yield make("session", np.repeat(sessions, geometry.trials_per_session), "scan session, counted from 1")
+    yield make("trial_in_session", inside, "trial in its session, counted from 0")
+    yield make("session_number", sessions, "scan sessions in this store", "session_number")
+    about = "xxh3-128 of the trial's stored values (C order, little-endian), hexadecimal"
+    yield make("trial_digest", digests, about)

@@ -14,6 +14,7 @@ from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.durable import make_folder, sync_folder, write_durably
 from nsd_zarr.store.format import encode_json
 from nsd_zarr.store.shard import ShardRecord
+from nsd_zarr.store.volume import WrittenFile
 
 LEDGER_FORMAT = "nsd_zarr run"
 _RUN_NAME = "run.json"
@@ -31,6 +32,10 @@ class SessionRecord:
     """The file that was read, as it looked then."""
     shards: tuple[ShardRecord, ...]
     """Its shards, in order."""
+    statistics: tuple[WrittenFile, ...]
+    """Its chunks of session_mean and session_std."""
+    rail_count: int | None
+    """Voxels that reach an int16 rail in any trial; None where the stored dtype is another."""
 
     @property
     def trial_digests(self) -> tuple[str, ...]:
@@ -89,7 +94,11 @@ class Ledger:
             shards = (
                 ShardRecord(**shard | {"trial_digests": tuple(shard["trial_digests"])}) for shard in values["shards"]
             )
-            return SessionRecord(session, values["settings"], FileIdentity(**values["source"]), tuple(shards))
+            statistics = (WrittenFile(**file) for file in values["statistics"])
+            source = FileIdentity(**values["source"])
+            return SessionRecord(
+                session, values["settings"], source, tuple(shards), tuple(statistics), values["rail_count"]
+            )
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 

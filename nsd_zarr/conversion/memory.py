@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsd_zarr.conversion.statistics import ACCUMULATOR_BYTES_PER_VOXEL, RESULT_BYTES_PER_VOXEL, tile_bytes
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.source.gather import TILE_BYTES
@@ -14,6 +15,8 @@ from nsd_zarr.source.reader import SLAB_BYTES
 
 BASE_BYTES = 160 * 2**20
 """The process with everything imported, and its small change."""
+EXPERIMENT_BYTES = 96 * 2**20
+"""What comes on top where an experiment is read: pandas, SciPy and nibabel, tables as text and as columns."""
 INDEX_BYTES_PER_VOXEL = 64
 """Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it."""
 H5PY_SLAB_FACTOR = 3
@@ -48,6 +51,8 @@ class Need:
     """Whether every session is read by offset."""
     chunk_bytes: int
     """Largest decoded HDF5 chunk among sessions that are read through h5py."""
+    base_bytes: int = BASE_BYTES
+    """What the process takes before the first session."""
 
     @property
     def trial_bytes(self) -> int:
@@ -59,8 +64,10 @@ class Need:
         read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * TILE_BYTES
         if not self.by_offset:
             read += H5PY_SLAB_FACTOR * (SLAB_BYTES + self.chunk_bytes)
+        voxels = self.geometry.voxels
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
-        return trials * self.trial_bytes + max(read, threads * 2 * self.trial_bytes)
+        work = max(read, threads * 2 * self.trial_bytes, threads * tile_bytes(voxels), voxels * RESULT_BYTES_PER_VOXEL)
+        return trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
 
 
 def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) -> MemoryPlan:
@@ -74,7 +81,7 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
     least_threads = min(2, need.geometry.shards_per_session)
     for at_once in range(max(1, min(sessions, workers // least_threads)), 0, -1):
         threads = math.ceil(workers / at_once)
-        peak = BASE_BYTES + at_once * need.session_bytes(most, threads)
+        peak = need.base_bytes + at_once * need.session_bytes(most, threads)
         if peak <= limit_bytes:
             return MemoryPlan(limit_bytes, peak, at_once, threads, most, 1)
     return _plan_passes(need, workers, limit_bytes)
@@ -85,16 +92,16 @@ def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
     shard, shards = need.geometry.trials_per_shard, need.geometry.shards_per_session
     plans: list[MemoryPlan] = []
     for threads in range(workers, 0, -1):
-        fixed = BASE_BYTES + need.session_bytes(0, threads)
+        fixed = need.base_bytes + need.session_bytes(0, threads)
         shards_that_fit = (limit_bytes - fixed) // (shard * need.trial_bytes)
         if shards_that_fit >= 1:
             passes = math.ceil(shards / shards_that_fit)
             trials = math.ceil(shards / passes) * shard
-            peak = BASE_BYTES + need.session_bytes(trials, threads)
+            peak = need.base_bytes + need.session_bytes(trials, threads)
             plans.append(MemoryPlan(limit_bytes, peak, 1, threads, trials, passes))
     if plans:
         return min(plans, key=lambda plan: plan.passes)
-    least = BASE_BYTES + need.session_bytes(shard, 1)
+    least = need.base_bytes + need.session_bytes(shard, 1)
     raise DoesNotFit(
         f"memory: {format_bytes(limit_bytes)} allowed, and one shard of {shard} trials needs {format_bytes(least)}",
         hint=f"Allow more with --memory {math.ceil(least / 2**20)}MiB, or make shards smaller with --trials-per-shard.",

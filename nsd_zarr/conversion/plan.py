@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment
+from nsd_zarr.conversion.memory import (
+    BASE_BYTES,
+    EXPERIMENT_BYTES,
+    MemoryPlan,
+    Need,
+    make_memory_plan,
+    read_available_memory,
+)
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
-from nsd_zarr.conversion.target import Progress, find_progress
+from nsd_zarr.conversion.target import Progress, TargetState, find_progress
 from nsd_zarr.errors import ConfigError, SourceError
-from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors
+from nsd_zarr.layout import Geometry, SessionNumber, choose_trials_per_shard, divisors
+from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
 from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
 from nsd_zarr.source.session import SessionInfo, inspect_session
 
 LARGEST_COORDINATE = 2**15 - 1
 """The coordinates session and trial_in_session are int16."""
+STAYS = "the store is finished and stays as it is: nsd-zarr attach gives it an experiment, or another one"
 SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -44,6 +54,10 @@ class Plan:
     """threads, synchronous, or the address of a Dask scheduler."""
     fresh: bool
     """Whether an unfinished run is forgotten first."""
+    experiment: Experiment | None
+    """What is attached; None where nothing was found, or the store is finished."""
+    experiment_report: ExperimentReport
+    """What of the experiment was found and what was not."""
 
     @property
     def todo(self) -> tuple[SessionInfo, ...]:
@@ -93,11 +107,12 @@ class Plan:
             "passes": self.memory.passes,
             "units_of_work": len(self.todo),
             "scheduler": self.scheduler,
+            "experiment": asdict(self.experiment_report),
         }
 
 
 def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config) -> Plan:
-    """Plan the conversion of *source* to *store*. Reads metadata only, writes nothing.
+    """Plan the conversion of *source* to *store*. Reads no betas, and the experiment's small files; writes nothing.
 
     Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
     """
@@ -109,16 +124,53 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     settings = _make_settings(sources, config)
     progress = find_progress(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
+    given = find_files_of_experiment(files, config, settings.geometry)
+    experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
+    if progress.state is not TargetState.FINISHED:
+        experiment, report = read_experiment(given, settings.geometry)
     return Plan(
         store=target,
         settings=settings,
         sources=sources,
         progress=progress,
-        memory=_make_memory_plan(settings, sources, max(1, left), config),
-        space=make_space_plan(target, settings, left),
+        memory=_make_memory_plan(settings, sources, max(1, left), config, experiment is not None),
+        space=make_space_plan(target, settings, left, 0 if experiment is None else experiment.count_files()),
         scheduler=config.scheduler,
         fresh=config.fresh,
+        experiment=experiment,
+        experiment_report=report,
     )
+
+
+def find_files_of_experiment(
+    files: Sequence[SessionFile], config: Config, geometry: Geometry
+) -> ExperimentFiles | None:
+    """The experiment's files that the configuration means; None when it means none. Raises SourceError, ConfigError."""
+    given = GivenFiles(
+        trial_table=config.trial_table,
+        expdesign=config.expdesign,
+        stim_info=config.stim_info,
+        brainmask=config.brainmask,
+        ncsnr=config.ncsnr,
+        valid=config.valid,
+        rois=config.roi,
+    )
+    if config.no_experiment:
+        if given != GivenFiles():
+            raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
+        return None
+    found = find_experiment(files, given, volumes=len(geometry.volume_shape) == 3)
+    return None if found.root is None and found.is_empty else found
+
+
+def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[Experiment | None, ExperimentReport]:
+    """The experiment read and checked, and what to say of it. Raises SourceError."""
+    if files is None:
+        return None, ExperimentReport()
+    if files.is_empty:
+        return None, ExperimentReport(missing=files.missing)
+    experiment = inspect_experiment(files, geometry)
+    return experiment, experiment.make_report()
 
 
 def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
@@ -197,9 +249,12 @@ def _make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
     )
 
 
-def _make_memory_plan(settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config) -> MemoryPlan:
+def _make_memory_plan(
+    settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config, has_experiment: bool
+) -> MemoryPlan:
     through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
-    need = Need(settings.geometry, by_offset=not through_h5py, chunk_bytes=max(through_h5py, default=0))
+    base = BASE_BYTES + EXPERIMENT_BYTES * has_experiment
+    need = Need(settings.geometry, not through_h5py, max(through_h5py, default=0), base)
     limit = config.memory if config.memory is not None else read_available_memory() // 2
     # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
     at_once = 1 if "://" in config.scheduler else left

@@ -14,6 +14,7 @@ from typing import Any
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore_event
+from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
@@ -44,6 +45,8 @@ class ConversionReport:
     """Bytes of its shards."""
     seconds: float
     """Wall time of this run."""
+    experiment: ExperimentReport
+    """What of the experiment was found and went in."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
@@ -63,6 +66,9 @@ def convert(
     *source*: a folder with session files, an NSD root, a glob, or a list of files. *store*: the store's folder, made
     here. *config*: a YAML file of options. *options*: as on the command line, with underscores (`sessions`, `memory`,
     `workers`, ...). *on_event*: called with RunStarted, TrialsDone, SessionDone from any thread.
+
+    Trial table, design, masks and regions go in as well when they lie in the dataset's own tree around the session
+    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out).
 
     A finished store is left as it is. Raises ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit; after
     any of them, and after a kill, the same call goes on.
@@ -93,6 +99,7 @@ def run_conversion(
         bytes_in=geometry.trials * geometry.trial_bytes,
         bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),
         seconds=time.perf_counter() - started,
+        experiment=plan.experiment_report,
     )
 
 
@@ -108,7 +115,7 @@ def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
-        finish_store(plan.store, plan.settings, read_records(plan, ledger))
+        finish_store(plan.store, plan.settings, read_records(plan, ledger), plan.experiment)
     return done
 
 

@@ -13,10 +13,15 @@ from nsd_zarr.layout import format_bytes
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
-SMALL_FILES = 10
-"""Files of a store beside its shards: the root, the metadata of betas, metadata and chunk of each small array."""
-SMALL_INODES = 24
+SMALL_FILES = 12
+"""Files of a store beside its shards: the root, the metadata of betas and of the statistics, metadata and chunk of
+each small array but the count of rails."""
+SMALL_INODES = 34
 """Inodes of a store beside its shards: its small files and their folders, and the run beside it without records."""
+INODES_PER_FILE = 4
+"""At most, of a file that an experiment brings: a chunk of a volume is in folders of its own."""
+STATISTICS_PER_SESSION = 2
+"""Volumes of each session: its mean and its standard deviation; as inodes of a shard each."""
 INODES_PER_SHARD = 4
 """A shard of a volume is a file in three folders of its own: c/3/0/0/0."""
 
@@ -35,20 +40,29 @@ class SpacePlan:
     """Inodes free there; None where the file system does not count them."""
 
 
-def make_space_plan(store: Path, settings: Settings, sessions_left: int) -> SpacePlan:
-    """Compare what *sessions_left* sessions take with what is free. Raises DoesNotFit."""
+def make_space_plan(store: Path, settings: Settings, sessions_left: int, experiment_files: int = 0) -> SpacePlan:
+    """Compare what *sessions_left* sessions, and an experiment of so many files in the store, take with what is free.
+
+    Raises DoesNotFit.
+    """
     geometry = settings.geometry
     status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
     ratio = ratio if settings.clevel else 1.0
     plan = SpacePlan(
         expected_bytes=math.ceil(sessions_left * geometry.trials_per_session * geometry.trial_bytes / ratio),
-        files=geometry.shards + SMALL_FILES,
+        files=geometry.shards
+        + STATISTICS_PER_SESSION * len(geometry.sessions)
+        + SMALL_FILES
+        + 2 * (geometry.dtype == "int16")
+        + experiment_files,
         free_bytes=status.f_bavail * status.f_frsize,
         free_inodes=status.f_favail if status.f_files else None,
     )
     # Each session has a record in the run, too.
-    inodes = sessions_left * (geometry.shards_per_session * INODES_PER_SHARD + 1) + SMALL_INODES if sessions_left else 0
+    per_session = (geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
+    beside = SMALL_INODES + INODES_PER_FILE * experiment_files
+    inodes = sessions_left * per_session + beside if sessions_left else 0
     if plan.free_inodes is not None and plan.free_inodes < inodes:
         raise DoesNotFit(
             f"inodes: {plan.free_inodes} free, and the store needs {inodes}",

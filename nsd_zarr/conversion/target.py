@@ -103,17 +103,18 @@ def _progress_of_unfinished(opened: Store, settings: Settings, sources: Sequence
     done = {
         session: record
         for session, record in records.items()
-        if record is not None and record.settings == settings.make_fingerprint() and has_shards(opened.path, record)
+        if record is not None and record.settings == settings.make_fingerprint() and has_files(opened.path, record)
     }
     _check_untouched(ledger, sources, done)
     doubtful = (info.session for info in sources if info.session in done and done[info.session].source != info.identity)
     return Progress(TargetState.UNFINISHED, frozenset(done), frozenset(doubtful))
 
 
-def has_shards(store: Path, record: SessionRecord) -> bool:
-    """Whether all shards of a recorded session are there, of the size that was written."""
+def has_files(store: Path, record: SessionRecord) -> bool:
+    """Whether all shards and statistics of a recorded session are there, of the size that was written."""
     try:
-        return all((store / shard.key).stat().st_size == shard.size for shard in record.shards)
+        files = {file.key: file.size for file in record.shards} | {file.key: file.size for file in record.statistics}
+        return all((store / key).stat().st_size == size for key, size in files.items())
     except OSError:
         return False
 

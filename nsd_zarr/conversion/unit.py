@@ -16,12 +16,15 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.reader import SessionReader, open_session
 from nsd_zarr.source.session import SessionInfo, check_unchanged
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
 from nsd_zarr.store.shard import ShardRecord, write_shard
+from nsd_zarr.store.volume import WrittenFile, write_volume
 from nsd_zarr.tasks import map_all
 
 MOST_UNCOMMITTED = 32
@@ -109,17 +112,42 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
         if unit.expected_digests:
             compare_session(unit, reader, executor, surroundings)
             return 0, how
-        shards = _write_session(unit, reader, executor, committer, surroundings)
+        sums = SessionSums(unit.source.voxels, unit.source.dtype)
+        shards = _write_session(unit, reader, executor, committer, surroundings, sums)
+        statistics = sums.make_statistics()
+        files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
         check_unchanged(unit.source)
-    record = SessionRecord(unit.source.session, unit.settings.make_fingerprint(), unit.source.identity, shards)
+    fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
+    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, statistics.rail_count)
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
 
 
+def write_statistics(
+    store: Path, settings: Settings, session: SessionNumber, statistics: SessionStatistics, executor: Executor
+) -> tuple[WrittenFile, ...]:
+    """The chunks of session_mean and session_std of one session, on disk when this returns."""
+    place = (settings.sessions.index(session), *(0 for _ in settings.geometry.volume_shape))
+    names, volumes = (SESSION_MEAN, SESSION_STD), (statistics.mean, statistics.std)
+
+    def write(name: str, values: np.ndarray) -> WrittenFile:
+        return write_volume(store, make_chunk_key(name, place), values, settings.blosc)
+
+    return tuple(map_all(executor, write, names, volumes))
+
+
 def _write_session(
-    unit: Unit, reader: SessionReader, executor: Executor, committer: Executor, surroundings: Surroundings
+    unit: Unit,
+    reader: SessionReader,
+    executor: Executor,
+    committer: Executor,
+    surroundings: Surroundings,
+    sums: SessionSums,
 ) -> tuple[ShardRecord, ...]:
-    """All shards of the session, on disk when this returns: each written once, whole, by one thread."""
+    """All shards of the session, on disk when this returns: each written once, whole, by one thread.
+
+    Adds every trial to *sums* while it is in memory.
+    """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     first = geometry.session_shards(unit.source.session).start
     commits: list[Future[ShardRecord]] = []
@@ -137,6 +165,7 @@ def _write_session(
         return commit
 
     for trials, block in _read_passes(unit, reader, executor, surroundings):
+        sums.add(block, executor, surroundings.check_stop)
         parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
         start = first + trials.start // geometry.trials_per_shard
         commits += map_all(executor, write, range(start, start + len(parts)), parts)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi
-from nsd_zarr.simulate.images import make_73k_ids, make_image_features, make_image_order
+from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi, make_valid
+from nsd_zarr.simulate.design import make_expdesign
+from nsd_zarr.simulate.images import make_73k_ids, make_image_features, make_image_order, make_master_ordering
 from nsd_zarr.simulate.recipe import LAYOUTS, Simulation
 from nsd_zarr.simulate.root import SimulatedRoot, locate_root, simulate_root
+from nsd_zarr.simulate.stimuli import make_images
 from nsd_zarr.simulate.trial_table import RESPONSE_COLUMNS, make_trial_table
 from nsd_zarr.simulate.voxels import VoxelTruth, make_planted_ncsnr, make_voxel_truth
 
@@ -19,11 +21,15 @@ __all__ = [
     "locate_root",
     "make_73k_ids",
     "make_brain_mask",
+    "make_expdesign",
     "make_image_features",
     "make_image_order",
+    "make_images",
+    "make_master_ordering",
     "make_planted_ncsnr",
     "make_roi",
     "make_trial_table",
+    "make_valid",
     "make_voxel_truth",
     "simulate_root",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from nsd_zarr.simulate.streams import Stream, make_generator
+
 MASK_FRACTION = 0.45
 """Part of the volume inside the brain mask; our choice."""
 CORTEX_FRACTION = 0.5
@@ -16,8 +18,12 @@ VISUALROIS_FRACTION = 0.3
 ROI_LABELS = {
     "nsdgeneral": ("nsdgeneral",),
     "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
 }
 """Label names of each region volume: the first is label 1. Source: data manual, "ROIs"."""
+LABELS_OF_FSAVERAGE = ("nsdgeneral", "streams")
+"""Sets of regions whose label names lie with fsaverage, and not with each subject. Source: data manual, "ROIs"."""
 NOT_CORTEX, NO_LABEL = -1, 0
 """Codes of region volumes below the labels: a mask is > 0. Source: the authors' code."""
 
@@ -40,6 +46,17 @@ def make_brain_mask(volume_shape: VolumeShape) -> NDArray[np.bool_]:
     """The brain: the 45 % of the voxels nearest to its centre, for any size; bool of shape (z, y, x)."""
     radius = make_brain_radius(volume_shape)
     return radius <= np.quantile(radius, MASK_FRACTION)
+
+
+def make_valid(volume_shape: VolumeShape, seed: int = 0, subject: int = 1, session: int = 1) -> NDArray[np.bool_]:
+    """Voxels with data in *session* (from 1): the brain, and of what is around it one side, another each session.
+
+    bool of shape (z, y, x).
+    """
+    z, y, x = make_coordinates(volume_shape)
+    a, b, c = make_generator(seed, Stream.VALID, subject, session).normal(size=3)
+    valid: NDArray[np.bool_] = make_brain_mask(volume_shape) | (a * z + b * y + c * x > 0)
+    return valid
 
 
 def make_cortex_mask(volume_shape: VolumeShape) -> NDArray[np.bool_]:
@@ -72,6 +89,11 @@ def make_roi(name: str, volume_shape: VolumeShape) -> NDArray[np.int16]:
         labels.flat[visual] = 1
         return labels
     areas = len(ROI_LABELS[name])
+    if name != "prf-visualrois":
+        # Bands from posterior to anterior: all of nsdgeneral for the streams, its anterior half for patches in it.
+        band = visual if name == "streams" else visual[len(visual) // 2 :]
+        labels.flat[band] = 1 + np.arange(len(band)) * areas // len(band)
+        return labels
     count = max(round(VISUALROIS_FRACTION * len(visual)), min(areas, len(visual)))
     labels.flat[sort_areas(visual[:count], volume_shape, areas)] = 1 + np.arange(count) * areas // count
     return labels

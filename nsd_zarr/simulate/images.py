@@ -22,8 +22,8 @@ _ID_STEP, _ID_START = 30_011, 46_002
 """Our scramble of the 73k ids: a step prime to 73,000, and a start that makes 10k id 1 the 0-based image 46002."""
 
 
-def make_image_order(sessions: int, trials_per_session: int, seed: int = 0, subject: int = 1) -> NDArray[np.int64]:
-    """The image of each trial, sessions after each other.
+def make_image_order(sessions: int, trials_per_session: int, seed: int = 0) -> NDArray[np.int64]:
+    """The image of each trial, sessions after each other, the same for every subject as in the dataset.
 
     Each image is shown up to three times. Half of the lags are short, so that repeats fall within sessions
     as well as across them. The experiment is laid out a fifth longer than it runs, as for the subjects
@@ -31,11 +31,23 @@ def make_image_order(sessions: int, trials_per_session: int, seed: int = 0, subj
     three times. Returns 1-based 10k ids of shape (sessions * trials_per_session,).
     """
     trials = sessions * trials_per_session
-    rng = make_generator(seed, Stream.IMAGE_ORDER, subject)
+    rng = make_generator(seed, Stream.IMAGE_ORDER, SUBJECTS[0])
     images = choose_images(count_images(trials), rng)
     times = draw_showing_times(len(images), trials, trials_per_session, rng)
     order = np.argsort(times, axis=None, kind="stable")
     return np.repeat(images, SHOWINGS)[order[:trials]]
+
+
+def make_master_ordering(sessions: int, trials_per_session: int, seed: int = 0) -> NDArray[np.int64]:
+    """The image of each trial of the whole experiment: make_image_order, then all showings that are left, shuffled.
+
+    Returns 1-based 10k ids of shape (30000,), each three times.
+    """
+    order = make_image_order(sessions, trials_per_session, seed)
+    shown = np.bincount(order, minlength=IMAGES_PER_SUBJECT + 1)[1:]
+    left = np.repeat(np.arange(1, IMAGES_PER_SUBJECT + 1), SHOWINGS - shown)
+    rng = make_generator(seed, Stream.IMAGE_ORDER, SUBJECTS[0], sessions)
+    return np.concatenate([order, rng.permutation(left)])
 
 
 def count_images(trials: int) -> int:

@@ -15,6 +15,10 @@ MOST_SESSIONS = 40
 """Most sessions that any subject has. Source: data manual, "Experiments"."""
 MOST_TRIALS = 30_000
 """Trials of a whole experiment: 10,000 images, each shown three times. Source: data manual, "Experiments"."""
+MOST_IMAGES = 73_000
+"""Images of all subjects. Source: data manual, "Experiments"."""
+IMAGE_SIZE, MOST_PIXELS = 425, 4096
+"""Edge of the dataset's images in pixels, and the largest that is made; the latter is our choice."""
 VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
 """Edge of a voxel in mm for each volume space. Source: data manual, "Functional data (NSD)"."""
 BETAS = ("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR")
@@ -39,6 +43,10 @@ class Simulation:
     """Volume space, a key of VOXEL_MM: names the folders and sets the voxel size."""
     betas: str = "betas_fithrf_GLMdenoise_RR"
     """Preparation, one of BETAS: names the folder."""
+    images: int = 0
+    """Stimulus images to write, 0 to 73,000: those of 73k ids 1 and up. The same for every subject."""
+    image_size: int = IMAGE_SIZE
+    """Edge of a stimulus image in pixels, at least 8."""
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -47,6 +55,8 @@ class Simulation:
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("space", self.space, tuple(VOXEL_MM))
         check_choice("betas", self.betas, BETAS)
+        check_range("images", self.images, 0, MOST_IMAGES)
+        check_range("image_size", self.image_size, 8, MOST_PIXELS)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
 

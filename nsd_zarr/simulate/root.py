@@ -7,13 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi
+from nsd_zarr.simulate.anatomy import LABELS_OF_FSAVERAGE, ROI_LABELS, make_brain_mask, make_roi, make_valid
+from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.images import make_image_features
 from nsd_zarr.simulate.nifti import write_nifti
 from nsd_zarr.simulate.recipe import Simulation
 from nsd_zarr.simulate.session import make_slabs
 from nsd_zarr.simulate.session_file import count_steps, create_session_file
+from nsd_zarr.simulate.stimuli import create_stimulus_file
 from nsd_zarr.simulate.trial_table import make_trial_table, write_trial_table
 from nsd_zarr.simulate.voxels import make_planted_ncsnr, make_voxel_truth
 
@@ -38,6 +42,18 @@ class SimulatedRoot:
     """Region volumes by name."""
     roi_names: dict[str, Path]
     """Label names (.mgz.ctab) of the region volumes by name."""
+    valid: tuple[Path, ...]
+    """valid_sessionBB.nii.gz, session 1 first."""
+    valid_fraction: Path
+    """valid.nii.gz: in which part of the sessions a voxel is valid."""
+    ncsnr: Path
+    """ncsnr.nii.gz in the betas folder: the planted one."""
+    expdesign: Path
+    """nsd_expdesign.mat, of all subjects."""
+    stim_info: Path
+    """nsd_stim_info_merged.csv, of all subjects."""
+    stimuli: Path
+    """nsd_stimuli.hdf5, of all subjects; written when the recipe asks for images."""
     planted_ncsnr: Path
     """Planted ncsnr, which the dataset has not; NaN outside the brain."""
     recipe: Path
@@ -49,7 +65,8 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
     subject = f"subj{simulation.subject:02d}"
     betas = directory / "nsddata_betas/ppdata" / subject / simulation.space / simulation.betas
     prepared = directory / "nsddata/ppdata" / subject
-    labels = directory / "nsddata/freesurfer" / subject / "label"
+    labels = {name: "fsaverage" if name in LABELS_OF_FSAVERAGE else subject for name in ROI_LABELS}
+    experiment = directory / "nsddata/experiments/nsd"
     own = directory / "simulation" / subject
     sessions = range(1, simulation.sessions + 1)
     return SimulatedRoot(
@@ -59,7 +76,16 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
         trial_table=prepared / "behav/responses.tsv",
         brainmask=prepared / simulation.space / "brainmask.nii.gz",
         rois={name: prepared / simulation.space / "roi" / f"{name}.nii.gz" for name in ROI_LABELS},
-        roi_names={name: labels / f"{name}.mgz.ctab" for name in ROI_LABELS},
+        roi_names={
+            name: directory / "nsddata/freesurfer" / folder / "label" / f"{name}.mgz.ctab"
+            for name, folder in labels.items()
+        },
+        valid=tuple(prepared / simulation.space / f"valid_session{session:02d}.nii.gz" for session in sessions),
+        valid_fraction=prepared / simulation.space / "valid.nii.gz",
+        ncsnr=betas / "ncsnr.nii.gz",
+        expdesign=experiment / "nsd_expdesign.mat",
+        stim_info=experiment / "nsd_stim_info_merged.csv",
+        stimuli=directory / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
         planted_ncsnr=own / "planted_ncsnr.nii.gz",
         recipe=own / "simulation.json",
     )
@@ -69,17 +95,20 @@ def simulate_root(directory: Path, simulation: Simulation, on_progress: OnProgre
     """Write the synthetic root that *simulation* describes below *directory*.
 
     Equal recipes give equal bytes, with the same libraries and kind of processor (BLAS rounds the last bit as it
-    likes); run again after an interruption, it begins anew. *on_progress* is called with the steps done and all
-    steps, a step being one z slab of one session (and one trial when compressed). Raises ConfigError if *directory*
-    holds data of this subject that are not this simulation. Peak memory: one slab twice and about 60 bytes per voxel
-    of the volume.
+    likes); run again after an interruption, it begins anew. Another subject may go beside the first, with another
+    volume; seed, sessions and trials must be the same, because all subjects share one design. *on_progress* is called
+    with the steps done and all steps, a step being one z slab of one session (and one trial when compressed). Raises
+    ConfigError if *directory* holds data of this subject, or a design, that are not this simulation. Peak memory: one
+    slab twice and about 60 bytes per voxel of the volume.
     """
     root = locate_root(Path(directory), simulation)
     check_place(root, simulation)
+    check_design(root, simulation)
     write_recipe(root, simulation)
     create_folders(root)
     write_volumes(root, simulation)
     write_label_names(root)
+    write_design(root, simulation)
     write_sessions(root, simulation, on_progress or (lambda done, total: None))
     return root
 
@@ -114,20 +143,53 @@ def check_place(root: SimulatedRoot, simulation: Simulation) -> None:
             )
 
 
+def check_design(root: SimulatedRoot, simulation: Simulation) -> None:
+    """Refuse a root whose design is another one: that of another simulation, or the dataset's own."""
+    design = format_expdesign(simulation.sessions, simulation.trials_per_session, simulation.seed)
+    others = (root.stim_info, root.stimuli)  # written after it, so without it they are not ours
+    if not root.expdesign.exists():
+        is_other = any(path.exists() for path in others)
+    else:
+        is_other = root.expdesign.read_bytes() != design
+    if is_other:
+        raise ConfigError(
+            "there is already another experiment's design",
+            hint="Choose another directory, or give the seed, sessions and trials of the subject that is there.",
+            path=root.expdesign,
+        )
+
+
+def write_design(root: SimulatedRoot, simulation: Simulation) -> None:
+    """Write what all subjects share: design, stimulus table and, when asked for, images."""
+    recipe = (simulation.sessions, simulation.trials_per_session, simulation.seed)
+    root.expdesign.write_bytes(format_expdesign(*recipe))
+    root.stim_info.write_bytes(format_stim_info(*recipe))
+    if simulation.images:
+        create_stimulus_file(root.stimuli, simulation.images, simulation.image_size, simulation.seed)
+
+
 def create_folders(root: SimulatedRoot) -> None:
     """Create every folder that a file will lie in."""
-    files = [*root.session_files, root.trial_table, root.brainmask, root.planted_ncsnr]
+    files = [*root.session_files, root.trial_table, root.brainmask, root.planted_ncsnr, root.expdesign]
     for file in [*files, *root.rois.values(), *root.roi_names.values()]:
         file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_volumes(root: SimulatedRoot, simulation: Simulation) -> None:
-    """Write brain mask, region volumes and planted ncsnr."""
+    """Write brain mask, valid voxels, region volumes, and the planted ncsnr twice: in its place, and as itself."""
     shape, voxel_mm = simulation.volume_shape, simulation.voxel_mm
     write_nifti(root.brainmask, make_brain_mask(shape).astype("u1"), voxel_mm)
     for name, path in root.rois.items():
         write_nifti(path, make_roi(name, shape), voxel_mm)
-    write_nifti(root.planted_ncsnr, make_planted_ncsnr(shape, simulation.seed, simulation.subject), voxel_mm)
+    valid = [
+        make_valid(shape, simulation.seed, simulation.subject, session) for session in range(1, 1 + len(root.valid))
+    ]
+    for path, volume in zip(root.valid, valid, strict=True):
+        write_nifti(path, volume.astype("u1"), voxel_mm)
+    write_nifti(root.valid_fraction, np.mean(valid, axis=0, dtype=np.float32), voxel_mm)
+    ncsnr = make_planted_ncsnr(shape, simulation.seed, simulation.subject)
+    for path in (root.ncsnr, root.planted_ncsnr):
+        write_nifti(path, ncsnr, voxel_mm)
 
 
 def write_label_names(root: SimulatedRoot) -> None:

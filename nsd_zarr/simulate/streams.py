@@ -19,6 +19,7 @@ class Stream(IntEnum):
     RAILS = 7
     DRIFT = 8
     NOISE = 9
+    VALID = 10
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> np.random.Generator:

@@ -53,7 +53,7 @@ def make_trial_table(sessions: int, trials_per_session: int, seed: int = 0, subj
     About one trial in fifty has no press, and one run of the last of several sessions has lost its presses.
     """
     columns = make_schedule_columns(sessions, trials_per_session)
-    ids = make_image_order(sessions, trials_per_session, seed, subject)
+    ids = make_image_order(sessions, trials_per_session, seed)
     columns |= {"73KID": make_73k_ids(ids, subject), "10KID": ids, "SUBJECT": np.full(len(ids), subject)}
     columns |= make_memory_columns(ids, columns["SESSION"])
     columns |= make_press_columns(columns, make_generator(seed, Stream.BEHAVIOUR, subject))

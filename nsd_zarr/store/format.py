@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
-from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.codec import BloscCodec, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 FORMAT = "nsd_zarr"
@@ -24,6 +24,10 @@ FORMAT_VERSION = 1
 CONVENTIONS = "CF-1.11"
 METADATA_NAME = "zarr.json"
 BETAS = "betas"
+SESSION_MEAN, SESSION_STD, RAIL_COUNT = "session_mean", "session_std", "rail_count"
+"""Arrays of statistics, computed while converting."""
+COORDINATES = ("session", "trial_in_session", "trial_digest")
+"""Coordinates along trial of every store."""
 ABSENT = 2**64 - 1
 """Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
 
@@ -60,20 +64,19 @@ def _array_metadata(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], c
     }
 
 
-def make_betas_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
+def make_betas_metadata(geometry: Geometry, codec: BloscCodec, coordinates: tuple[str, ...] = ()) -> Json:
     """zarr.json of `betas`: a chunk is one trial, a shard whole trials of one session; bytes, blosc, crc32c.
+
+    *coordinates*: names of those along trial beside the ones that every store has.
 
     Integer betas carry CF `scale_factor` 1/300; no `_FillValue`, because zero is a legal beta.
     """
     dims = make_dims(len(geometry.shape))
     shard = (geometry.trials_per_shard, *geometry.volume_shape)
     document = _array_metadata(geometry.shape, geometry.dtype, dims, shard)
-    blosc: Json = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": codec.shuffle}
-    blosc |= {"typesize": codec.typesize, "blocksize": codec.blocksize}
-    inner = [_bytes_codec(geometry.dtype), {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
     sharding = {
         "chunk_shape": [1, *geometry.volume_shape],
-        "codecs": inner,
+        "codecs": _compressing_codecs(geometry.dtype, codec),
         "index_codecs": [_bytes_codec("uint64"), {"name": "crc32c"}],
         "index_location": "end",
     }
@@ -81,7 +84,28 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
     attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
     if np.dtype(geometry.dtype).kind in "iu":
         attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
-    document["attributes"] = attributes | {"coordinates": "session trial_in_session trial_digest"}
+    document["attributes"] = attributes | {"coordinates": " ".join(COORDINATES + coordinates)}
+    return document
+
+
+def _compressing_codecs(dtype: str, codec: BloscCodec) -> list[Json]:
+    blosc: Json = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": codec.shuffle}
+    blosc |= {"typesize": np.dtype(dtype).itemsize, "blocksize": codec.blocksize}
+    return [_bytes_codec(dtype), {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
+
+
+def make_volume_metadata(
+    shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], codec: BloscCodec, attributes: Json
+) -> Json:
+    """zarr.json of an array of volumes: bytes, blosc, crc32c, and no shards.
+
+    One chunk is one session's volume where the first dimension is `session_number`, else the whole array. Every array
+    with the voxels' dimensions is of this kind, and no other: a region volume shrinks to a hundredth.
+    """
+    chunk = (1, *shape[1:]) if dims[0] == "session_number" else shape
+    document = _array_metadata(shape, dtype, dims, chunk)
+    document["codecs"] = _compressing_codecs(dtype, codec)
+    document["attributes"] = attributes
     return document
 
 
@@ -122,11 +146,15 @@ def encode_small(values: np.ndarray) -> bytes:
 
 
 def decode_small(data: bytes, metadata: Json) -> np.ndarray:
-    """Values of a small array from its one chunk; text as fixed-width unicode. Raises ValueError when it is damaged."""
+    """Values of a small array's one chunk; text as fixed-width unicode. Raises ValueError when it is damaged."""
+    shape = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+    if any(codec["name"] == "blosc" for codec in metadata["codecs"]):
+        volume = np.empty(shape, np.dtype(metadata["data_type"]).newbyteorder("<"))
+        decode_chunk(np.frombuffer(data, np.uint8), volume)
+        return volume.astype(volume.dtype.newbyteorder("="), copy=False)
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if make_crc(body) != crc:
         raise ValueError("its crc32c does not match")
-    shape = tuple(metadata["shape"])
     if metadata["data_type"] == "string":
         return np.array(_decode_texts(body), dtype=np.str_).reshape(shape)
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")

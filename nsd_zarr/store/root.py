@@ -157,9 +157,16 @@ def check_version(attributes: dict[str, Any], path: Path) -> None:
 
 
 def read_small_array(store: Store, name: str) -> np.ndarray:
-    """All values of a small array of the store. Raises DamageFound, naming the file, when they are lost or damaged."""
+    """All values of an array beside betas. Raises DamageFound, naming the file, when they are lost or damaged."""
+    shape, chunk = store.members[name]["shape"], store.members[name]["chunk_grid"]["configuration"]["chunk_shape"]
+    # Chunks are whole along every axis but the first.
+    parts = [_read_chunk(store, name, row) for row in range(shape[0] // chunk[0] if shape else 1)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _read_chunk(store: Store, name: str, row: int) -> np.ndarray:
     metadata = store.members[name]
-    key = make_chunk_key(name, tuple(0 for _ in metadata["shape"]))
+    key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:])))
     try:
         data = (store.path / key).read_bytes()
         expected = store.manifest.get(key)

@@ -15,6 +15,11 @@ from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.store.root import open_store
 
+ARRAYS = {
+    *("betas", "session", "trial_in_session", "session_number", "trial_digest"),
+    *("session_mean", "session_std", "rail_count"),
+}
+
 
 @pytest.fixture
 def root(source, convert):
@@ -76,7 +81,7 @@ def test_trial_digest_is_xxh3_of_the_source_trial(kind, make_source, read_source
 def test_consolidated_metadata_equal_each_array_document(source, convert):
     store = convert(source)
     members = json.loads((store / "zarr.json").read_bytes())["consolidated_metadata"]["metadata"]
-    assert set(members) == {"betas", "session", "trial_in_session", "session_number", "trial_digest"}
+    assert set(members) == ARRAYS
     for name, member in members.items():
         assert json.loads((store / name / "zarr.json").read_bytes()) == member
 

@@ -107,7 +107,8 @@ def test_write_that_fails_midway_is_told_and_gone_on_from(
 def test_conversion_killed_before_each_rename_goes_on(source, tmp_path, go_on, monkeypatch, undisturbed):
     # Every file of a store is there by one rename: this stops before each of them in turn.
     replace, seen = os.replace, []
-    renames = 2 + 1 + 9 + 3 + 1 + 8 + 1  # run, root, betas; shards; records; run; small arrays; root
+    # run, root, betas; shards; statistics; records; run; betas; small arrays; metadata of statistics, rails; root
+    renames = 2 + 1 + 9 + 6 + 3 + 1 + 1 + 8 + 2 + 2 + 1
     for number in range(1, renames + 1):
         store, calls = tmp_path / f"killed{number}.zarr", []
 

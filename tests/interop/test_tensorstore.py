@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+import nsd_zarr
+
 tensorstore = pytest.importorskip("tensorstore")
 
 
@@ -28,6 +30,14 @@ def test_tensorstore_reads_the_coordinates(store):
     assert np.array_equal(open_array(store, "session").read().result(), places[:, 0])
     assert np.array_equal(open_array(store, "trial_in_session").read().result(), places[:, 1])
     assert open_array(store, "session_number").read().result().tolist() == list(store.sessions)
+
+
+def test_tensorstore_reads_the_statistics(store):
+    ours = nsd_zarr.open_dataset(store.path)
+    for name in ("session_mean", "session_std"):
+        array = open_array(store, name)
+        assert array.domain.labels[0] == "session_number"
+        assert np.array_equal(array.read().result(), ours[name].values, equal_nan=True)
 
 
 def test_tensorstore_refuses_the_digests_for_being_text(volumes):

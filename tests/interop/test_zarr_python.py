@@ -24,7 +24,9 @@ def store(request):
 
 def test_zarr_reads_every_array_to_its_values(store, pipeline):
     group = zarr.open_group(store.path, mode="r")
-    assert sorted(group.array_keys()) == ["betas", "session", "session_number", "trial_digest", "trial_in_session"]
+    statistics = {"session_mean", "session_std"} | ({"rail_count"} if store.stored.dtype == "i2" else set())
+    coordinates = {"session", "session_number", "trial_digest", "trial_in_session"}
+    assert set(group.array_keys()) == {"betas"} | coordinates | statistics
     betas = group["betas"]
     assert type(betas.async_array.codec_pipeline).__name__ == pipeline
     assert betas.dtype == store.stored.dtype
@@ -35,6 +37,14 @@ def test_zarr_reads_every_array_to_its_values(store, pipeline):
     assert np.array_equal(group["session"][:], places[:, 0])
     assert np.array_equal(group["trial_in_session"][:], places[:, 1])
     assert group["session_number"][:].tolist() == list(store.sessions)
+    percent = store.stored.astype("f8") / (300 if store.stored.dtype.kind == "i" else 1)
+    sessions = percent.reshape(len(store.sessions), -1, *percent.shape[1:])
+    with np.errstate(invalid="ignore"):
+        for name, expected in (("session_mean", sessions.mean(axis=1)), ("session_std", sessions.std(axis=1))):
+            assert group[name].chunks == (1, *percent.shape[1:])
+            finite = np.isfinite(expected)
+            np.testing.assert_allclose(group[name][...][finite], expected[finite], rtol=1e-5, atol=1e-6)
+            assert not np.isfinite(group[name][...][~finite]).any()
     digests = nsd_zarr.open_dataset(store.path).trial_digest.values
     assert group["trial_digest"][:].tolist() == digests.tolist()
 
@@ -47,7 +57,7 @@ def test_zarr_finds_chunks_of_a_trial_in_shards_of_a_session(volumes):
 
 def test_zarr_reads_without_the_consolidated_metadata(volumes):
     group = zarr.open_group(volumes.path, mode="r", use_consolidated=False)
-    assert len(list(group.array_keys())) == 5
+    assert len(list(group.array_keys())) == 8
     assert np.array_equal(group["betas"][...], volumes.stored)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nsd_zarr.simulate import ROI_LABELS, make_brain_mask, make_roi
+from nsd_zarr.simulate import ROI_LABELS, make_brain_mask, make_roi, make_valid
 
 SHAPES = [(5, 7, 3), (5, 11, 7), (17, 13, 19), (83, 104, 81)]
 
@@ -35,6 +35,22 @@ def test_rois_lie_inside_each_other_and_carry_all_labels(shape):
     assert np.array_equal(general == -1, visual == -1)
     assert not ((general >= 0) & ~mask).any()
     assert not ((visual > 0) & (general < 1)).any()
+
+
+@pytest.mark.parametrize("name", ["streams", "floc-faces"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_other_rois_lie_inside_nsdgeneral_and_carry_all_labels(name, shape):
+    general, roi = make_roi("nsdgeneral", shape), make_roi(name, shape)
+    assert set(np.unique(roi)) == {-1, 0, *range(1, 1 + len(ROI_LABELS[name]))} - ({0} if (roi != 0).all() else set())
+    assert np.array_equal(general == -1, roi == -1)
+    assert not ((roi > 0) & (general < 1)).any()
+
+
+def test_valid_voxels_hold_the_brain_and_differ_between_sessions_and_subjects():
+    shape = (17, 13, 19)
+    volumes = [make_valid(shape, 0, subject, session) for subject in (1, 2) for session in (1, 2)]
+    assert all((volume | ~make_brain_mask(shape)).all() and not volume.all() for volume in volumes)
+    assert len({volume.tobytes() for volume in volumes}) == 4
 
 
 def test_visual_areas_run_forward_and_upward():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nsd_zarr.simulate import make_73k_ids, make_image_features, make_image_order
+from nsd_zarr.simulate import make_73k_ids, make_image_features, make_image_order, make_master_ordering
 
 
 @pytest.mark.parametrize(("sessions", "trials"), [(1, 6), (3, 13), (2, 2), (3, 750), (40, 750)])
@@ -34,11 +34,16 @@ def test_six_trials_hold_a_shared_image_and_a_repeat():
     assert len(np.unique(ids)) < len(ids)
 
 
-def test_order_follows_seed_and_subject():
+def test_order_follows_the_seed():
     order = make_image_order(2, 53, seed=1)
     assert np.array_equal(order, make_image_order(2, 53, seed=1))
     assert not np.array_equal(order, make_image_order(2, 53, seed=2))
-    assert not np.array_equal(order, make_image_order(2, 53, seed=1, subject=2))
+
+
+def test_master_ordering_begins_with_the_order_and_shows_every_image_three_times():
+    ordering = make_master_ordering(2, 53, seed=1)
+    assert np.array_equal(ordering[:106], make_image_order(2, 53, seed=1))
+    assert np.array_equal(np.bincount(ordering), [0] + 10_000 * [3])
 
 
 def test_73k_ids_of_all_subjects_are_every_image_once():

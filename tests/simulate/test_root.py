@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import h5py
 import nibabel
@@ -18,6 +18,7 @@ from nsd_zarr.simulate import (
     make_planted_ncsnr,
     make_roi,
     make_trial_table,
+    make_valid,
     simulate_root,
 )
 
@@ -38,14 +39,24 @@ def read_volume(path):
 def test_files_lie_at_the_datasets_own_places(make_root):
     made = make_root(subject=3, space="func1mm", betas="betas_fithrf")
     assert sorted(str(path) for path in read_tree(made.root)) == [
-        "nsddata/freesurfer/subj03/label/nsdgeneral.mgz.ctab",
+        "nsddata/experiments/nsd/nsd_expdesign.mat",
+        "nsddata/experiments/nsd/nsd_stim_info_merged.csv",
+        "nsddata/freesurfer/fsaverage/label/nsdgeneral.mgz.ctab",
+        "nsddata/freesurfer/fsaverage/label/streams.mgz.ctab",
+        "nsddata/freesurfer/subj03/label/floc-faces.mgz.ctab",
         "nsddata/freesurfer/subj03/label/prf-visualrois.mgz.ctab",
         "nsddata/ppdata/subj03/behav/responses.tsv",
         "nsddata/ppdata/subj03/func1mm/brainmask.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/floc-faces.nii.gz",
         "nsddata/ppdata/subj03/func1mm/roi/nsdgeneral.nii.gz",
         "nsddata/ppdata/subj03/func1mm/roi/prf-visualrois.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/streams.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/valid.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/valid_session01.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/valid_session02.nii.gz",
         "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/betas_session01.hdf5",
         "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/betas_session02.hdf5",
+        "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/ncsnr.nii.gz",
         "simulation/subj03/planted_ncsnr.nii.gz",
         "simulation/subj03/simulation.json",
     ]
@@ -105,7 +116,11 @@ def test_volumes_are_the_pure_functions_transposed(make_root):
     shape = (5, 11, 7)
     made = make_root(seed=3)
     assert np.array_equal(read_volume(made.brainmask), make_brain_mask(shape))
-    assert np.array_equal(read_volume(made.planted_ncsnr), make_planted_ncsnr(shape, seed=3), equal_nan=True)
+    for path in (made.planted_ncsnr, made.ncsnr):
+        assert np.array_equal(read_volume(path), make_planted_ncsnr(shape, seed=3), equal_nan=True)
+    for session, path in enumerate(made.valid, 1):
+        assert np.array_equal(read_volume(path), make_valid(shape, seed=3, session=session))
+    assert np.array_equal(read_volume(made.valid_fraction), np.mean([read_volume(path) for path in made.valid], axis=0))
     for name, path in made.rois.items():
         assert np.array_equal(read_volume(path), make_roi(name, shape))
         assert nibabel.load(path).get_data_dtype() == np.int16
@@ -166,13 +181,34 @@ def test_place_that_is_a_file_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_second_subject_goes_beside_the_first(tmp_path):
-    simulation = Simulation(2, (13, 5, 11, 7))
-    first, second = (simulate_root(tmp_path, replace(simulation, subject=subject)) for subject in (1, 2))
+def test_second_subject_of_another_volume_goes_beside_the_first(tmp_path):
+    first = simulate_root(tmp_path, Simulation(2, (13, 5, 11, 7)))
+    shared = first.expdesign.read_bytes(), first.stim_info.read_bytes()
+    second = simulate_root(tmp_path, Simulation(2, (13, 7, 5, 3), subject=2))
     assert all(path.exists() for path in (*first.session_files, *second.session_files))
+    assert (first.expdesign.read_bytes(), first.stim_info.read_bytes()) == shared
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"sessions": 1}, {"shape": (11, 5, 11, 7)}], ids=str)
+def test_second_subject_of_another_design_is_refused(other, make_root):
+    make_root()
+    with pytest.raises(ConfigError, match="another experiment's design"):
+        make_root(**{"subject": 2} | other)
+
+
+@pytest.mark.parametrize("name", ["expdesign", "stim_info", "stimuli"])
+def test_design_that_was_not_simulated_is_never_touched(name, tmp_path):
+    place = getattr(locate_root(tmp_path, Simulation(2, (13, 5, 11, 7))), name)
+    place.parent.mkdir(parents=True)
+    place.write_text("the dataset's own")
+    with pytest.raises(ConfigError, match="another experiment's design"):
+        simulate_root(tmp_path, Simulation(2, (13, 5, 11, 7), images=3, image_size=9))
+    assert list(read_tree(tmp_path).values()) == [b"the dataset's own"]
 
 
 def test_import_brings_neither_h5py_nor_nibabel_nor_pandas():
-    code = "import sys, nsd_zarr.simulate; print([m for m in ('h5py', 'nibabel', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, nsd_zarr.simulate; print([m for m in ('h5py', 'nibabel', 'pandas', 'scipy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

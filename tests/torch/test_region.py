@@ -166,7 +166,6 @@ def test_request_that_makes_no_sense_is_refused(experiment, name):
 def test_store_without_an_experiment_says_what_it_lacks(volumes):
     for options, match in (
         ({"roi": "nsdgeneral"}, "no ROI volumes"),
-        ({"zscore": "session"}, "no session_mean"),
         ({"trials": "train"}, "no shared1000"),
     ):
         with pytest.raises(StoreError, match=match):

@@ -1,0 +1,118 @@
+"""The arrays beside `betas`: what they are, and how each gets into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.layout import SessionNumber, make_dims
+from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.format import (
+    METADATA_NAME,
+    RAIL_COUNT,
+    SESSION_MEAN,
+    SESSION_STD,
+    Json,
+    encode_json,
+    encode_small,
+    make_chunk_key,
+    make_small_metadata,
+    make_volume_metadata,
+)
+from nsd_zarr.store.volume import WrittenFile, write_file, write_volume
+
+
+@dataclass(frozen=True, slots=True)
+class SmallArray:
+    """An array in one plain chunk."""
+
+    name: str
+    """Name in the store."""
+    values: np.ndarray
+    """All its values."""
+    dims: tuple[str, ...]
+    """Dimension names."""
+    attributes: dict[str, Any]
+    """CF attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeArray:
+    """An array of compressed volumes: one, or one a session."""
+
+    name: str
+    """Name in the store."""
+    shape: tuple[int, ...]
+    """(z, y, x), or (session_number, z, y, x); surfaces have vertex in place of z, y, x."""
+    dtype: str
+    """As NumPy names it."""
+    dims: tuple[str, ...]
+    """Dimension names."""
+    attributes: dict[str, Any]
+    """CF attributes."""
+    volumes: Iterable[np.ndarray]
+    """What is to be written, chunk by chunk; empty when it is on disk already."""
+
+
+NewArray = SmallArray | VolumeArray
+
+
+@dataclass(slots=True)
+class Contents:
+    """What the root document will say is in the store."""
+
+    members: dict[str, Json] = field(default_factory=dict)
+    """zarr.json of every array by name."""
+    manifest: dict[str, list[Any]] = field(default_factory=dict)
+    """Size and digest of every other file."""
+
+    def add_files(self, files: Iterable[WrittenFile]) -> None:
+        """Enter files that are on disk."""
+        self.manifest |= {file.key: [file.size, file.digest] for file in files}
+
+    def write_metadata(self, store: Path, name: str, metadata: Json) -> None:
+        """Write the zarr.json of an array, and enter it."""
+        self.members[name] = metadata
+        self.add_files([write_file(store, f"{name}/{METADATA_NAME}", encode_json(metadata))])
+
+    def write_arrays(self, store: Path, arrays: Iterable[NewArray], codec: BloscCodec) -> None:
+        """Write *arrays*, and enter them. Holds one volume at a time."""
+        # Off the main thread, where Blosc gives the same bytes each time.
+        with ThreadPoolExecutor(1, "nsd-zarr write") as executor:
+            for array in arrays:
+                executor.submit(self._write_array, store, array, codec).result()
+
+    def _write_array(self, store: Path, array: NewArray, codec: BloscCodec) -> None:
+        if isinstance(array, SmallArray):
+            key = make_chunk_key(array.name, tuple(0 for _ in array.values.shape))
+            self.write_metadata(store, array.name, make_small_metadata(array.values, array.dims, array.attributes))
+            self.add_files([write_file(store, key, encode_small(array.values))])
+            return
+        metadata = make_volume_metadata(array.shape, array.dtype, array.dims, codec, array.attributes)
+        self.write_metadata(store, array.name, metadata)
+        for position, values in enumerate(array.volumes):
+            place = (position, *(0 for _ in array.shape[1:]))
+            self.add_files([write_volume(store, make_chunk_key(array.name, place), values, codec)])
+
+
+def make_statistics_arrays(
+    sessions: tuple[SessionNumber, ...], volume_shape: tuple[int, ...], rail_counts: Iterable[int | None]
+) -> list[NewArray]:
+    """session_mean, session_std, whose chunks are on disk, and rail_count where the stored dtype is int16."""
+    shape, dims = (len(sessions), *volume_shape), ("session_number", *make_dims(1 + len(volume_shape))[1:])
+    mean = {"long_name": "mean over the trials of a session", "units": "percent"}
+    std = {"long_name": "standard deviation over the trials of a session", "units": "percent", "ddof": 0}
+    counts = [count for count in rail_counts if count is not None]
+    arrays: list[NewArray] = [
+        VolumeArray(SESSION_MEAN, shape, "float32", dims, mean, ()),
+        VolumeArray(SESSION_STD, shape, "float32", dims, std, ()),
+    ]
+    if len(counts) == len(sessions):
+        about = {"long_name": "voxels that reach an int16 rail (-32768 or 32767) in any trial of a session"}
+        arrays.append(SmallArray(RAIL_COUNT, np.array(counts, np.int32), ("session_number",), about))
+    return arrays

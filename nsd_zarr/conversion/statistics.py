@@ -1,0 +1,127 @@
+"""Mean, standard deviation and rails of each voxel over one session, taken while its trials are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.buffers import BufferPool
+from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.tasks import map_all
+
+TILE_VOXELS, TILE_TRIALS = 2048, 128
+"""Values summed at a time. Of (750, 83, 104, 81) int16, two threads on a busy machine, these take 0.36 s of processor
+time; 512 voxels 0.43 s, 32 trials 0.40 s, 4,096 voxels 0.40 s and more; sums in float64 instead of int32 0.60 s."""
+VOXELS_PER_TASK = 16_384
+"""Voxels between two looks at the stop signal: about 10 ms."""
+ACCUMULATOR_BYTES_PER_VOXEL = 3 * 8 + 1
+"""Kept from the first trial to the last."""
+RESULT_BYTES_PER_VOXEL = 2 * 4 + 2 * 4
+"""Mean and standard deviation, and both compressed."""
+RAILS = np.iinfo(np.int16)
+"""Where int16 saturates: -109.23 and +109.22 percent. Both occur in the dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """What is known of each voxel over one session."""
+
+    mean: np.ndarray
+    """Percent signal change, float32 of shape (voxel,)."""
+    std: np.ndarray
+    """Percent signal change, ddof 0, float32 of shape (voxel,); exactly 0 where all trials are equal."""
+    rail_count: int | None
+    """Voxels that reach an int16 rail in any trial; None where the stored dtype is another."""
+
+
+class SessionSums:
+    """Sums over the trials of one session, which come in any number of blocks, in order.
+
+    int16 and 8-bit integers: sums of values and of squares in integers, exact, so neither tiles nor passes nor threads
+    change a bit. Floats, and other integers: sums of what each trial differs from the first, one trial after the other,
+    in float64; the order is that of the trials however they come. NaN and infinity come out as NaN.
+    """
+
+    def __init__(self, voxels: int, dtype: Any) -> None:
+        self._dtype = np.dtype(dtype)
+        self._is_exact = self._dtype.name in ("int16", "int8", "uint8")
+        self._trials = 0
+        kind = np.int64 if self._is_exact else np.float64
+        self._sums, self._squares = np.zeros(voxels, kind), np.zeros(voxels, kind)
+        self._first = np.zeros(0 if self._is_exact else voxels)
+        self._rails = np.zeros(voxels, bool)
+        self._tiles = BufferPool()
+
+    def add(self, block: np.ndarray, executor: Executor, check_stop: Callable[[], None] = lambda: None) -> None:
+        """Add the session's next trials: shape (trial, voxel), C order. *check_stop* may raise between two tasks."""
+        borders = [*range(0, len(self._sums), VOXELS_PER_TASK), len(self._sums)]
+
+        def add(first: int, last: int) -> None:
+            check_stop()
+            for start in range(first, last, TILE_VOXELS):
+                stop = min(start + TILE_VOXELS, last)
+                (self._add_exact if self._is_exact else self._add_floats)(block[:, start:stop], start)
+
+        map_all(executor, add, borders[:-1], borders[1:])
+        self._trials += len(block)
+
+    def _add_exact(self, tile: np.ndarray, start: int) -> None:
+        largest, least = np.maximum.reduce(tile, axis=0), np.minimum.reduce(tile, axis=0)
+        # Half of a volume lies outside the brain: its voxels are zero in every trial, and cost no more than this look.
+        live = np.flatnonzero(largest | least)
+        if not live.size:
+            return
+        if self._dtype == np.int16:
+            self._rails[start : start + len(largest)] |= (largest == RAILS.max) | (least == RAILS.min)
+        # As many trials at a time as keep a sum of squares within int32: all of them, but where a rail is near.
+        most = max(int(largest.max()), -int(least.min()))
+        step = min(TILE_TRIALS, (2**31 - 1) // (most * most))
+        tile, start = tile[:, live[0] : live[-1] + 1], start + int(live[0])
+        place = slice(start, start + tile.shape[1])
+        with self._tiles.borrow((TILE_TRIALS, tile.shape[1]), np.int32) as buffer:
+            for first in range(0, len(tile), step):
+                values = buffer[: min(step, len(tile) - first)]
+                values[...] = tile[first : first + step]
+                self._sums[place] += np.add.reduce(values, axis=0, dtype=np.int32)
+                self._squares[place] += np.einsum("ij,ij->j", values, values)
+
+    def _add_floats(self, tile: np.ndarray, start: int) -> None:
+        place = slice(start, start + tile.shape[1])
+        with np.errstate(invalid="ignore", over="ignore"):
+            for number, values in enumerate(tile, self._trials):
+                if number == 0:
+                    self._first[place] = values
+                difference = values - self._first[place]
+                self._sums[place] += difference
+                self._squares[place] += difference * difference
+
+    def make_statistics(self) -> SessionStatistics:
+        """The statistics of all trials added so far, at least one."""
+        mean, std = np.empty(len(self._sums), np.float32), np.empty(len(self._sums), np.float32)
+        for start in range(0, len(mean), VOXELS_PER_TASK):
+            place = slice(start, start + VOXELS_PER_TASK)
+            mean[place], std[place] = (self._finish_exact if self._is_exact else self._finish_floats)(place)
+        rails = int(np.count_nonzero(self._rails)) if self._dtype == np.int16 else None
+        return SessionStatistics(mean, std, rails)
+
+    def _finish_exact(self, place: slice) -> tuple[np.ndarray, np.ndarray]:
+        sums, squares = self._sums[place], self._squares[place]
+        # n squares - sum * sum stays below 2**60 for 32,767 trials, the most that a store can hold.
+        spread = np.sqrt((self._trials * squares - sums * sums).astype(np.float64))
+        return sums / (COUNTS_PER_PERCENT * self._trials), spread / (COUNTS_PER_PERCENT * self._trials)
+
+    def _finish_floats(self, place: slice) -> tuple[np.ndarray, np.ndarray]:
+        scale = COUNTS_PER_PERCENT if self._dtype.kind in "iu" else 1
+        with np.errstate(invalid="ignore", over="ignore"):
+            shift = self._sums[place] / self._trials
+            variance = np.maximum(self._squares[place] / self._trials - shift * shift, 0)
+            return (self._first[place] + shift) / scale, np.sqrt(variance) / scale
+
+
+def tile_bytes(voxels: int) -> int:
+    """Bytes that one thread takes beside the sums, for volumes of *voxels* voxels."""
+    return min(TILE_VOXELS, voxels) * (TILE_TRIALS * 4 + 8 * 8)

@@ -1,0 +1,51 @@
+"""Stimulus images: pictures from which an image's latent features, its number and its orientation can be told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsd_zarr.simulate.images import make_image_features
+
+DATASET = "imgBrick"
+"""Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
+FEATURE_ROWS, FEATURE_COLUMNS = 2, 4
+"""Patches of an image, one for each latent feature, in C order; our choice."""
+GREY, CONTRAST = 128, 36
+"""Brightness of a feature at zero, and its change for one sd of the feature: 3.5 sd fit into uint8; our choice."""
+
+
+def make_images(first: int, stop: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Images of 0-based 73k ids *first* .. *stop* - 1; uint8 of shape (image, size, size, 3), RGB.
+
+    Red holds the features as patches, green their negative, blue the number of the image and the place in it.
+    """
+    features = make_image_features(np.arange(first, stop), seed).reshape(-1, FEATURE_ROWS, FEATURE_COLUMNS)
+    row, column = (np.arange(size) * count // size for count in (FEATURE_ROWS, FEATURE_COLUMNS))
+    patches = np.rint(CONTRAST * features[:, row[:, np.newaxis], column])
+    images = np.empty((stop - first, size, size, 3), np.uint8)
+    images[..., 0] = np.clip(GREY + patches, 0, 255)
+    images[..., 1] = np.clip(GREY - patches, 0, 255)
+    y, x = np.ogrid[:size, :size]
+    images[..., 2] = (11 * np.arange(first, stop)[:, np.newaxis, np.newaxis] + 3 * y + x) % 256
+    return images
+
+
+def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> None:
+    """Create nsd_stimuli.hdf5: imgBrick, uint8 of shape (images, size, size, 3), row = 0-based 73k id.
+
+    Replaces an existing file once the new one is whole. Peak memory: 64 images.
+    """
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with h5py.File(partial, "w", libver="earliest") as file:
+        data = file.create_dataset(DATASET, (images, size, size, 3), "u1", fill_time="never", track_times=False)
+        for first in range(0, images, 64):
+            stop = min(first + 64, images)
+            data[first:stop] = make_images(first, stop, size, seed)
+    os.replace(partial, path)

@@ -1,0 +1,132 @@
+"""The experiment's design as the dataset tells it elsewhere, and whether the trial table agrees with it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import SourceError
+from nsd_zarr.source.trial_table import SHARED_IMAGES, TrialTable
+
+_VARIABLES = ("masterordering", "subjectim")
+_HINT = "One of the two files is not of this dataset or this subject: give the right ones, or leave one out."
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What nsd_expdesign.mat says of all subjects. All ids from 1."""
+
+    path: Path
+    """The file."""
+    masterordering: np.ndarray
+    """10k id of each trial of the experiment, int64 of shape (30000,). The same for every subject."""
+    subjectim: np.ndarray
+    """73k id of each 10k id, int64 of shape (subject, 10000)."""
+
+
+def parse_design(data: bytes, path: Path) -> Design:
+    """The design in the bytes of nsd_expdesign.mat, MATLAB 5 to 7.2, or 7.3 (HDF5). Raises SourceError."""
+    try:
+        variables = _load_hdf5(data) if data[:10] == b"MATLAB 7.3" else _load_matlab(data)
+        ordering, images = (np.asarray(variables[name]) for name in _VARIABLES)
+        design = Design(path, ordering.ravel().astype(np.int64), np.atleast_2d(images).astype(np.int64))
+    except Exception as error:  # Whatever the libraries make of bytes that are something else.
+        raise SourceError(
+            f"{' and '.join(_VARIABLES)} cannot be read from it: {error}", hint="Fetch it again.", path=path
+        ) from error
+    last = design.subjectim.shape[1]
+    if design.masterordering.min(initial=1) < 1 or design.masterordering.max(initial=0) > last:
+        raise SourceError(
+            f"masterordering leads outside the {last} images of subjectim", hint="Fetch it again.", path=path
+        )
+    return design
+
+
+def _load_matlab(data: bytes) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    variables: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=list(_VARIABLES))
+    return variables
+
+
+def _load_hdf5(data: bytes) -> dict[str, Any]:
+    import h5py
+
+    # MATLAB's first axis is the last one here.
+    with h5py.File(io.BytesIO(data), "r") as file:
+        return {name: file[name][()].T for name in _VARIABLES}
+
+
+def check_design(table: TrialTable, design: Design, trials_per_session: int) -> None:
+    """Refuse a trial table whose images are not those of the design. Raises SourceError with both ids.
+
+    A row is the trial (SESSION - 1) * *trials_per_session* + its place in its session; its 10KID must be
+    masterordering there, its 73KID subjectim of subject and 10KID.
+    """
+    trials = number_trials(table, trials_per_session)
+    subjects, last = len(design.subjectim), int(trials.max())
+    if table.subject > subjects or last >= len(design.masterordering):
+        raise SourceError(
+            f"{design.path.name} has {subjects} subjects and {len(design.masterordering)} trials, and the table is of "
+            f"subject {table.subject} with trials up to {last + 1}",
+            hint=_HINT,
+            path=table.path,
+            expected=(subjects, len(design.masterordering)),
+            found=(table.subject, last + 1),
+        )
+    ids_10k = design.masterordering[trials]
+    _compare(table, "10KID", ids_10k, design.path)
+    _compare(table, "73KID", design.subjectim[table.subject - 1, ids_10k - 1], design.path)
+
+
+def check_stimulus_info(table: TrialTable, data: bytes, path: Path, trials_per_session: int) -> None:
+    """Refuse a trial table that contradicts nsd_stim_info_merged.csv: the trial of each showing, and shared1000.
+
+    Raises SourceError with both values. Source: data manual, "Experiments".
+    """
+    import pandas as pd
+
+    names = [f"subject{table.subject}_rep{repeat}" for repeat in range(3)]
+    try:
+        frame = pd.read_csv(io.BytesIO(data), usecols=["nsdId", "shared1000", *names]).set_index("nsdId")
+        rows = frame.reindex(table.count("73KID") - 1)
+        showings = rows[names].to_numpy(np.float64)
+        shared = rows["shared1000"].to_numpy(np.float64)
+    except (ValueError, TypeError, LookupError) as error:
+        raise SourceError(
+            f"no stimulus table can be read from it: {' '.join(str(error).split())}", hint="Fetch it again.", path=path
+        ) from error
+    trials = number_trials(table, trials_per_session)
+    repeats = np.minimum(table.number_showings(), 2)
+    _compare_with(table, "trial", trials + 1, showings[np.arange(len(trials)), repeats], path)
+    _compare_with(table, "shared1000", table.count("10KID") <= SHARED_IMAGES, shared, path)
+
+
+def number_trials(table: TrialTable, trials_per_session: int) -> np.ndarray:
+    """Which trial of the subject's experiment each row is, from 0; int64 of shape (row,)."""
+    session = table.count("SESSION")
+    trials: np.ndarray = (session - 1) * trials_per_session + np.arange(len(session))
+    trials -= np.searchsorted(session, session)
+    return trials
+
+
+def _compare(table: TrialTable, name: str, expected: np.ndarray, path: Path) -> None:
+    _compare_with(table, name, table.count(name), expected, path)
+
+
+def _compare_with(table: TrialTable, name: str, found: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    differing = np.flatnonzero(found != expected)
+    if differing.size:
+        row = int(differing[0])
+        raise SourceError(
+            f"{table.tell_row(row)} of {table.path.name}: {name} {float(found[row]):g}, expected "
+            f"{float(expected[row]):g} by {path.name}; {differing.size} rows differ",
+            hint=_HINT,
+            path=table.path,
+            expected=float(expected[row]),
+            found=float(found[row]),
+        )

@@ -1,0 +1,231 @@
+"""Which files tell of the experiment behind some betas: at the dataset's own places, or given by hand."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nsd_zarr.errors import SourceError
+from nsd_zarr.layout import SessionNumber
+from nsd_zarr.source.find import SessionFile, format_sessions
+from nsd_zarr.source.roi import RoiFiles
+
+_VALID = re.compile(r"valid_session(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
+"""Names of the volumes of one session's valid voxels. Source: data manual, "Functional data (NSD)"."""
+_NIFTI = (".nii.gz", ".nii")
+_LABELS = ".mgz.ctab"
+"""End of the name of a file of label names. Source: data manual, "ROIs"."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFiles:
+    """What is given by hand; None or empty: look for it at the dataset's own place."""
+
+    trial_table: Path | None = None
+    """responses.tsv."""
+    expdesign: Path | None = None
+    """nsd_expdesign.mat."""
+    stim_info: Path | None = None
+    """nsd_stim_info_merged.csv."""
+    brainmask: Path | None = None
+    """brainmask.nii.gz."""
+    ncsnr: Path | None = None
+    """ncsnr.nii.gz."""
+    valid: str | None = None
+    """Folder or glob of valid_sessionBB.nii.gz."""
+    rois: tuple[Path, ...] = ()
+    """Region volumes; each wins over one of its name that is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentFiles:
+    """The files of one experiment. Names alone: nothing has been read."""
+
+    root: Path | None = None
+    """The NSD root in whose layout the betas lie; None when they lie elsewhere."""
+    subject: int | None = None
+    """Subject, from 1, as the folders name it."""
+    trial_table: Path | None = None
+    """responses.tsv."""
+    expdesign: Path | None = None
+    """nsd_expdesign.mat."""
+    stim_info: Path | None = None
+    """nsd_stim_info_merged.csv."""
+    brainmask: Path | None = None
+    """brainmask.nii.gz."""
+    ncsnr: Path | None = None
+    """ncsnr.nii.gz."""
+    valid: tuple[Path, ...] = ()
+    """Valid voxels of each session in the store, in their order; empty unless all are there."""
+    rois: tuple[RoiFiles, ...] = ()
+    """Sets of regions, by name."""
+    missing: tuple[str, ...] = ()
+    """What was looked for and is not there, in words."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to attach."""
+        singles = (self.trial_table, self.brainmask, self.ncsnr)
+        return not (self.rois or self.valid or any(path is not None for path in singles))
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the dataset keeps what belongs to one folder of betas. The only place of these paths."""
+
+    root: Path
+    subject: int
+    space: str
+    betas: Path
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "nsddata/ppdata" / f"subj{self.subject:02d}"
+
+    @property
+    def volumes(self) -> Path:
+        return self.prepared / self.space
+
+    @property
+    def design(self) -> Path:
+        return self.root / "nsddata/experiments/nsd"
+
+    @property
+    def labels(self) -> tuple[Path, Path]:
+        folder = self.root / "nsddata/freesurfer"
+        return folder / f"subj{self.subject:02d}" / "label", folder / "fsaverage/label"
+
+
+def find_experiment(files: Sequence[SessionFile], given: GivenFiles, *, volumes: bool = True) -> ExperimentFiles:
+    """The experiment's files for the session *files*, ascending. Touches names only.
+
+    Looked for at the dataset's own places when the session files lie at theirs
+    (ROOT/nsddata_betas/ppdata/subjAA/SPACE/BETAS/); what is *given* wins. *volumes* False (surfaces): none are looked
+    for. Raises SourceError when what is given is not there.
+    """
+    sessions = [file.session for file in files]
+    _check_given(given)
+    places = _locate(files[0].path)
+    found = ExperimentFiles(
+        trial_table=given.trial_table, expdesign=given.expdesign, stim_info=given.stim_info, brainmask=given.brainmask
+    )
+    found = replace(found, ncsnr=given.ncsnr, valid=_given_valid(given.valid, sessions))
+    if places is not None:
+        found = _look_up(found, places, sessions, volumes)
+    rois = {roi.name: roi for roi in found.rois} | {roi.name: roi for roi in _given_rois(given.rois, places)}
+    return replace(found, rois=tuple(rois[name] for name in sorted(rois)))
+
+
+def _locate(session_file: Path) -> _Places | None:
+    """The places of the dataset around a session file; None when it does not lie in that layout."""
+    for folder in (session_file.absolute().parent, session_file.resolve().parent):
+        match = re.fullmatch(r"subj(\d\d)", folder.parent.parent.name)
+        if match and folder.parts[-5:-3] == ("nsddata_betas", "ppdata"):
+            return _Places(folder.parents[4], int(match[1]), folder.parent.name, folder)
+    return None
+
+
+def _look_up(
+    found: ExperimentFiles, places: _Places, sessions: Sequence[SessionNumber], volumes: bool
+) -> ExperimentFiles:
+    missing: list[str] = []
+
+    def look(given: Path | None, path: Path) -> Path | None:
+        if given is not None or path.is_file():
+            return given or path
+        missing.append(path.relative_to(places.root).as_posix())
+        return None
+
+    found = replace(
+        found,
+        root=places.root,
+        subject=places.subject,
+        trial_table=look(found.trial_table, places.prepared / "behav/responses.tsv"),
+        expdesign=look(found.expdesign, places.design / "nsd_expdesign.mat"),
+        stim_info=look(found.stim_info, places.design / "nsd_stim_info_merged.csv"),
+    )
+    if volumes:
+        found = replace(
+            found,
+            brainmask=look(found.brainmask, places.volumes / "brainmask.nii.gz"),
+            ncsnr=look(found.ncsnr, places.betas / "ncsnr.nii.gz"),
+            valid=found.valid or _find_valid(places.volumes, sessions, missing.append),
+            rois=tuple(_find_rois(places)),
+        )
+        if not found.rois:
+            missing.append(f"{(places.volumes / 'roi').relative_to(places.root).as_posix()}/*.nii.gz")
+    return replace(found, missing=tuple(missing))
+
+
+def _find_valid(folder: Path, sessions: Sequence[SessionNumber], miss: Callable[[str], None]) -> tuple[Path, ...]:
+    paths = {session: folder / f"valid_session{session:02d}.nii.gz" for session in sessions}
+    absent = [session for session in sessions if not paths[session].is_file()]
+    if absent:
+        miss(f"valid_sessionBB.nii.gz of sessions {format_sessions(absent)} (so of none)")
+        return ()
+    return tuple(paths.values())
+
+
+def _find_rois(places: _Places) -> Iterator[RoiFiles]:
+    """Sets of regions in the dataset's folder; where one has no whole-brain volume, those of both hemispheres."""
+    folder = places.volumes / "roi"
+    paths = {name: path for path in sorted(folder.glob("*.nii*")) if (name := _strip_nifti(path)) and path.is_file()}
+    whole = {name for name in paths if not name.startswith(("lh.", "rh."))}
+    halves = {name[3:] for name in paths if f"lh.{name[3:]}" in paths and f"rh.{name[3:]}" in paths}
+    for name in sorted(whole | halves):
+        volumes = (paths[name],) if name in whole else (paths[f"lh.{name}"], paths[f"rh.{name}"])
+        yield RoiFiles(name, volumes, _find_labels(name, places.labels))
+
+
+def _find_labels(name: str, folders: Sequence[Path]) -> Path | None:
+    return next((path for folder in folders if (path := folder / (name + _LABELS)).is_file()), None)
+
+
+def _strip_nifti(path: Path) -> str:
+    """The name of a NIfTI file without its ending; empty when it is none."""
+    return next((path.name[: -len(end)] for end in _NIFTI if path.name.endswith(end)), "")
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------
+
+
+def _check_given(given: GivenFiles) -> None:
+    singles = (given.trial_table, given.expdesign, given.stim_info, given.brainmask, given.ncsnr)
+    for path in (*(path for path in singles if path is not None), *given.rois):
+        if not path.is_file():
+            raise SourceError("no such file", hint="Check the path.", path=path)
+
+
+def _given_rois(paths: Sequence[Path], places: _Places | None) -> Iterator[RoiFiles]:
+    names: dict[str, Path] = {}
+    for path in paths:
+        name = _strip_nifti(path)
+        if not name or name in names:
+            problem = (
+                f"a second region volume of the name {name}" if name else "the name of a region volume ends otherwise"
+            )
+            raise SourceError(problem, hint="Give NAME.nii.gz, each name once.", path=path, expected=_NIFTI)
+        names[name] = path
+        yield RoiFiles(name, (path,), _find_labels(name, (path.parent, *(places.labels if places else ()))))
+
+
+def _given_valid(word: str | None, sessions: Sequence[SessionNumber]) -> tuple[Path, ...]:
+    if word is None:
+        return ()
+    names = sorted(os.listdir(word)) if os.path.isdir(word) else ()
+    paths = [Path(word) / name for name in names] or [Path(name) for name in sorted(glob.glob(word, recursive=True))]
+    found = {int(match[1]): path for path in paths if (match := _VALID.fullmatch(path.name))}
+    absent = [session for session in sessions if session not in found]
+    if absent:
+        raise SourceError(
+            f"no valid_sessionBB.nii.gz of sessions {format_sessions(absent)}, expected one of each session",
+            hint="Name the folder that holds them, or a glob.",
+            path=word,
+            expected=list(sessions),
+            found=sorted(found),
+        )
+    return tuple(found[session] for session in sessions)
