@@ -79,7 +79,9 @@ class NsdAccessor:
         else:
             attributes = {str(name): each.attrs for name, each in dataset.data_vars.items()}
             atlas = make_atlas(attributes, lambda name: dataset[name].transpose(*dims).values)
-            chosen = atlas.find_mask(names, [labels] if isinstance(labels, (str, int)) else labels)
+            chosen = atlas.find_mask(
+                names, None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
+            )
         return gather_voxels(dataset, find_voxels(chosen, tuple(dataset.sizes[dim] for dim in dims)))
 
     def zscore(self, by: str = "session", *, trials: Any = None) -> xr.Dataset:

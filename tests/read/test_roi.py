@@ -28,6 +28,7 @@ ASKED = {
     "label numbers": ((("prf-visualrois",), {"labels": [1, 2]}), {"prf-visualrois": [1, 2]}),
     "label names": ((("Kastner2015",), {"labels": ["hV4", "IPS1"]}), {"Kastner2015": [1, 3]}),
     "one label": ((("Kastner2015",), {"labels": "IPS0"}), {"Kastner2015": [2]}),
+    "NumPy numbers": ((("Kastner2015",), {"labels": np.array([4, 1])}), {"Kastner2015": [1, 4]}),
     "one number": ((("Kastner2015",), {"labels": 4}), {"Kastner2015": [4]}),
 }
 
@@ -237,3 +238,21 @@ def test_any_selection_of_a_sessions_volumes_equals_numpys(experiment, data):
     grid = [np.atleast_1d(np.arange(length)[key]) for length, key in zip(values.shape, keys, strict=True)]
     dropped = tuple(axis for axis, key in enumerate(keys) if isinstance(key, int))
     assert np.array_equal(found, values[np.ix_(*grid)].squeeze(dropped))
+
+
+def test_table_as_long_as_the_volume_has_vertices_is_no_volume(make_store, make_experiment):
+    values = (np.arange(28 * 28) * 7919 % 60_013 - 30_000).astype(np.int16).reshape(28, 28)
+    made = make_experiment(make_store(values, sessions=(1, 2)), ["nsd_id", "session_mean", "session_std"])
+    found = nsd_zarr.open_dataset(made.path).nsd.roi(mask=np.arange(28) % 3 == 1)
+    assert found.nsd_id.dims == ("trial",)
+    assert np.array_equal(found.nsd_id.values, made.arrays["nsd_id"])
+    assert np.array_equal(found.session_std.values, made.arrays["session_std"][:, 1::3])
+
+
+def test_roi_becomes_dask_arrays_as_it_is_chunked(experiment):
+    roi = nsd_zarr.open_dataset(experiment.path).nsd.roi("nsdgeneral").nsd.zscore()
+    expected = roi.betas.values
+    for chunks in ({}, {"trial": 9}, "auto"):
+        again = nsd_zarr.open_dataset(experiment.path).nsd.roi("nsdgeneral").nsd.zscore().chunk(chunks)
+        assert again.betas.chunks is not None
+        assert np.array_equal(again.betas.values, expected)
