@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import nsd_zarr
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.read.roi import Atlas
 
 SHAPE = (5, 11, 3)
 
@@ -172,7 +173,6 @@ def test_surfaces_and_float_sources_are_selected_by_mask(surfaces, floats):
 REFUSED = {
     "near": (("V1",), {}, r"'V1' is unknown\. There are .*V1v"),
     "nothing near": (("amygdala",), {}, "There are "),
-    "in two ROIs": (("hV4",), {}, r"one of several ROIs: Kastner2015, prf-visualrois\. Say of which"),
     "labels of two": (("nsdgeneral", "Kastner2015"), {"labels": [1]}, "labels of 2 ROIs"),
     "labels of a label": (("V2d",), {"labels": [1]}, "'V2d' is unknown"),
     "unknown label": (("Kastner2015",), {"labels": ["V2d"]}, "'V2d' is unknown"),
@@ -183,6 +183,20 @@ REFUSED = {
     "shape": ((), {"mask": np.ones(SHAPE[::-1], bool)}, "transpose them"),
     "empty": ((), {"mask": np.zeros(SHAPE)}, "no voxel"),
 }
+
+
+def test_label_that_an_atlas_has_too_is_the_subjects_own(experiment):
+    ds = nsd_zarr.open_dataset(experiment.path)
+    own, atlas = (ds.nsd.roi(roi, labels=["hV4"]) for roi in ("prf-visualrois", "Kastner2015"))
+    found = ds.nsd.roi("hV4")
+    assert [found[dim].values.tolist() for dim in "zyx"] == [own[dim].values.tolist() for dim in "zyx"]
+    assert found.sizes["voxel"] != atlas.sizes["voxel"]
+
+
+def test_label_of_two_rois_of_the_subject_is_refused():
+    atlas = Atlas({"floc-faces": {"FFA": 1}, "floc-other": {"FFA": 3}}, lambda name: np.ones(3))
+    with pytest.raises(ConfigError, match=r"one of several ROIs: floc-faces, floc-other\. Say of which"):
+        atlas.find_mask(["FFA"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
