@@ -199,4 +199,4 @@ def _compute_statistics(
             trials = range(first + start, first + min(start + step, geometry.trials_per_session))
             map_all(executor, read, trials, block[: len(trials)])
             sums.add(block[: len(trials)], executor)
-        yield sums.make_statistics()
+        yield sums.make_statistics(geometry.trials_per_session)
