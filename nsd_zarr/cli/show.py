@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from nsd_zarr.conversion.plan import Plan
+from nsd_zarr.conversion.repair import RepairReport
 from nsd_zarr.conversion.run import ConversionReport
-from nsd_zarr.conversion.verify import VerifyReport
+from nsd_zarr.conversion.verify import Damage, VerifyReport
 from nsd_zarr.layout import format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
@@ -64,10 +66,25 @@ def tell_verification(report: VerifyReport) -> str:
     how["source"] = "all checksums and value digests right, every value equal to its source"
     if report.is_whole:
         return f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."
-    told = [f"  {damage}" for damage in report.damages[:MOST_DAMAGES]]
-    more = len(report.damages) - len(told)
-    told += [f"  and {more} more (--json has them all)"] if more else []
-    return "\n".join([f"{report.store} is damaged, {len(report.damages)} found:", *told])
+    return "\n".join([f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)])
+
+
+def _tell_damages(damages: Sequence[Damage]) -> list[str]:
+    told = [f"  {damage}" for damage in damages[:MOST_DAMAGES]]
+    more = len(damages) - len(told)
+    return [*told, f"  and {more} more (--json has them all)"] if more else told
+
+
+def tell_repair(report: RepairReport) -> str:
+    """What a repair did."""
+    removed = f"; {format_count(report.removed, 'leftover')} of a killed run removed" if report.removed else ""
+    if not report.rewritten and report.is_whole:
+        return f"{report.store} is whole: nothing to repair{removed} ({report.seconds:.1f} s)."
+    made = f"{format_count(len(report.rewritten), 'file')} made again{removed} ({report.seconds:.1f} s)"
+    if report.is_whole:
+        return f"{report.store} is whole again: {made}."
+    left = f"{report.store}: {made}; {len(report.left)} found damaged in sessions that were not asked for:"
+    return "\n".join([left, *_tell_damages(report.left)])
 
 
 def describe_store(store: Store) -> dict[str, Any]:

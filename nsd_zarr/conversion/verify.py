@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
-from nsd_zarr.conversion.memory import Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
 from nsd_zarr.conversion.plan import SourceWords, find_files
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
 from nsd_zarr.layout import SessionNumber
@@ -22,9 +22,9 @@ from nsd_zarr.source.find import select_sessions
 from nsd_zarr.source.reader import open_session
 from nsd_zarr.source.session import SessionInfo, inspect_session
 from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.reader import TrialReader
-from nsd_zarr.store.root import Store, open_store, read_small_array
+from nsd_zarr.store.root import Store, is_store, open_store, read_small_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,30 +94,65 @@ def verify(
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
     try:
-        opened = open_store(path)
+        opened = open_to_check(path)
     except DamageFound as error:
         damage = Damage("zarr.json", error.problem)
         return VerifyReport(path, strength, 0, 0, (damage,), time.perf_counter() - started)
-    sources = [] if source is None else _find_sources(opened, source, config)
-    damages, values, checked = list(_check_files(opened)), [], 0
+    sources = [] if source is None else find_sources(opened, source, config)
+    damages = check_store(opened, strength, sources, config, on_event)
+    checked = 0 if strength == "quick" else opened.geometry.trials
+    return VerifyReport(path, strength, len(opened.manifest) + 1, checked, damages, time.perf_counter() - started)
+
+
+def open_to_check(path: Path) -> Store:
+    """Open a finished store. Raises as open_store, but DamageFound where the root document of a store of ours is gone.
+
+    A store of ours shows by the arrays that no other has.
+    """
+    try:
+        return open_store(path)
+    except StoreError as error:
+        if not _has_lost_root(path):
+            raise
+        raise DamageFound(
+            f"the root document is lost or damaged: {error.problem}", path=path / METADATA_NAME
+        ) from error
+
+
+def _has_lost_root(path: Path) -> bool:
+    """Whether a store of ours is at *path*, without a root document that tells it."""
+    try:
+        if not any((path / "trial_digest" / name).exists() for name in (METADATA_NAME, "c/0")):
+            return False
+        (path / METADATA_NAME).read_bytes()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return not is_store(path)
+
+
+def check_store(
+    store: Store, strength: str, sources: Sequence[SessionInfo], config: Config, listen: Listener
+) -> tuple[Damage, ...]:
+    """Everything that is wrong with the files and values of an opened store."""
+    damages, values = list(_check_files(store)), []
     if strength != "quick":
-        checked = opened.geometry.trials
-        rounds = 1 + len(sources) // max(1, len(opened.geometry.sessions))
-        sessions = len(opened.geometry.sessions)
-        on_event(RunStarted(sessions, checked * rounds, opened.geometry.trial_bytes, 0))
+        sessions = len(store.geometry.sessions)
+        rounds = 1 + len(sources) // max(1, sessions)
+        listen(RunStarted(sessions, store.geometry.trials * rounds, store.geometry.trial_bytes, 0))
         with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
-            values += _check_trials(opened, executor, on_event)
+            values += _check_trials(store, executor, listen)
             for info in sources:
-                values += _compare_source(opened, info, config, executor, on_event)
-    seconds = time.perf_counter() - started
+                values += _compare_source(store, info, config, executor, listen)
     # What is damaged as a whole is not told again for each of its trials.
     whole = {damage.path for damage in damages}
-    damages += [damage for damage in dict.fromkeys(values) if damage.path not in whole]
-    return VerifyReport(path, strength, len(opened.manifest) + 1, checked, tuple(damages), seconds)
+    return (*damages, *(damage for damage in dict.fromkeys(values) if damage.path not in whole))
 
 
-def _find_sources(store: Store, source: SourceWords, config: Config) -> list[SessionInfo]:
-    sessions = store.geometry.sessions
+def find_sources(
+    store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
+) -> list[SessionInfo]:
+    """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
+    sessions = store.geometry.sessions if sessions is None else tuple(sessions)
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
     infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
@@ -142,7 +177,7 @@ def _check_files(store: Store) -> Iterator[Damage]:
         yield _damage_shard(store, shards[key], "the manifest does not know it")
     reader = TrialReader(store)
     for key, record in store.manifest.items():
-        problem = _find_file_problem(store.path / key, record.size, None if key in shards else record.digest)
+        problem = find_file_problem(store.path / key, record.size, None if key in shards else record.digest)
         if not problem and key in shards:
             problem = reader.find_index_problem(shards[key])
         if problem and key in shards:
@@ -152,7 +187,8 @@ def _check_files(store: Store) -> Iterator[Damage]:
     yield from _check_digests(store)
 
 
-def _find_file_problem(path: Path, size: int, digest: str | None) -> str:
+def find_file_problem(path: Path, size: int, digest: str | None) -> str:
+    """What is wrong with a file of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
     try:
         found = path.stat().st_size
         if found != size:
@@ -222,7 +258,7 @@ def _compare_source(
     store: Store, info: SessionInfo, config: Config, executor: Executor, listen: Listener
 ) -> list[Damage]:
     """Compare every value of one session with its file, read through h5py alone."""
-    step, reader = _plan_step(store, info, config), TrialReader(store)
+    step, reader = plan_memory(store, [info], config, by_offset=False).trials_per_pass, TrialReader(store)
     block = np.empty((step, info.voxels), info.dtype)
     damages: list[Damage] = []
     with open_session(info, trust_offsets=False) as session:
@@ -247,8 +283,8 @@ def _compare_source(
     return damages
 
 
-def _plan_step(store: Store, info: SessionInfo, config: Config) -> int:
-    """Trials of a session held at a time."""
+def plan_memory(store: Store, infos: Sequence[SessionInfo], config: Config, *, by_offset: bool) -> MemoryPlan:
+    """How sessions of *store* are read again, one at a time. Raises DoesNotFit."""
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(store.geometry, by_offset=False, chunk_bytes=info.chunk_bytes)
-    return make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
+    need = Need(store.geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
+    return make_memory_plan(need, 1, config.effective_workers, limit)

@@ -123,9 +123,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def find_partials(folder: Path) -> list[Path]:
+    """What killed writers left below *folder*."""
+    return list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+
+
 def remove_partials(folder: Path) -> int:
     """Remove what killed writers left below *folder*; returns how many files. Only for who holds the store's lock."""
-    leftovers = list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+    leftovers = find_partials(folder)
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
