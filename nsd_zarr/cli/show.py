@@ -6,16 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.repair import RepairReport
 from nsd_zarr.conversion.run import ConversionReport
-from nsd_zarr.conversion.verify import Damage, VerifyReport
+from nsd_zarr.conversion.verify import VerifyReport
 from nsd_zarr.layout import format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 
 MOST_DAMAGES = 20
 """Damages told one by one; --json has them all."""
+
+MOST_STRANGERS = 5
+"""Files that are not of a store, told by name."""
 
 
 def tell_plan(plan: Plan) -> str:
@@ -64,9 +68,16 @@ def tell_verification(report: VerifyReport) -> str:
     what = f"{report.files} files" + (f", {report.trials} trials" if report.trials else "")
     how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
     how["source"] = "all checksums and value digests right, every value equal to its source"
+    lines = [f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)]
+    lines += [f"Repair it: {report.repair_command}"]
     if report.is_whole:
-        return f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."
-    return "\n".join([f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)])
+        lines = [f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."]
+    if report.strangers:
+        named = ", ".join(report.strangers[:MOST_STRANGERS]) + (", ..." if report.strangers[MOST_STRANGERS:] else "")
+        lines += [
+            f"Note: {format_count(len(report.strangers), 'file')} not of this store, which no reader looks at: {named}"
+        ]
+    return "\n".join(lines)
 
 
 def _tell_damages(damages: Sequence[Damage]) -> list[str]:

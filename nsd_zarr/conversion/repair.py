@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.recover import Remains, make_remains, recover_remains
 from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
-from nsd_zarr.conversion.verify import Damage, check_store, find_file_problem, find_sources, open_to_check, plan_memory
+from nsd_zarr.conversion.verify import check_store, find_file_problem, find_sources, open_to_check, plan_memory
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.source.reader import open_session
 from nsd_zarr.source.session import SessionInfo
