@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from nsd_zarr.config import Config, make_config
@@ -108,6 +109,8 @@ def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
+        # Of workers that died while others went on.
+        remove_partials(plan.store)
         finish_store(plan.store, plan.settings, read_records(plan, ledger))
     return done
 
@@ -171,13 +174,15 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
         return ()
     if "://" in plan.scheduler:
         return run_on_cluster(units, plan.scheduler, plan.memory, listen)
-    return _run_here(units, plan, Surroundings(listen))
+    return _run_here(units, plan, listen)
 
 
-def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> tuple[SessionDone, ...]:
+def _run_here(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
     from dask.base import compute
     from dask.delayed import delayed
 
+    stop = Event()
+    surroundings = Surroundings(listen, stop)
     # Named so that Dask, which begins with the last name among equals, takes them in order.
     tasks = [
         delayed(run_unit, pure=False)(unit, surroundings, dask_key_name=f"unit-{len(units) - position:04d}")
@@ -190,7 +195,7 @@ def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> 
         try:
             return tuple(compute(*tasks, scheduler="threads", pool=pool))
         except BaseException:
-            surroundings.stop.set()
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 

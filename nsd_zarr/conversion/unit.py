@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event as StopSignal
-from threading import Semaphore
+from threading import Event, Semaphore
+from typing import Protocol
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class Unit:
         return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
 
 
+class StopSignal(Protocol):
+    """What tells a unit to stop: a threading.Event, or something that looks further."""
+
+    def is_set(self) -> bool:
+        """Whether it was told to. Asked before each trial."""
+
+
 class Stopped(Exception):
     """The run was told to stop."""
 
@@ -65,7 +72,7 @@ class Surroundings:
 
     listen: Listener = ignore_event
     """Told of progress, from any thread."""
-    stop: StopSignal = field(default_factory=StopSignal)
+    stop: StopSignal = field(default_factory=Event)
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
