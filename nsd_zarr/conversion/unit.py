@@ -103,7 +103,7 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
         raise
     except MemoryError as error:
         raise DoesNotFit(
-            f"memory ran out: {error}",
+            f"memory ran out ({error or type(error).__name__})",
             hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
             path=unit.source.path,
             session=unit.source.session,
