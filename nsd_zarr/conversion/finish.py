@@ -44,7 +44,7 @@ def finish_store(store: Path, settings: Settings, records: Sequence[SessionRecor
     Depends on settings and records alone, so that it may be done again after any interruption.
     """
     metadata = {BETAS: make_betas_metadata(settings.geometry, settings.blosc)}
-    manifest = {shard.key: [shard.size, shard.digest] for record in records for shard in record.shards}
+    manifest = {shard.key: [shard.size, shard.digest, shard.tail] for record in records for shard in record.shards}
     manifest |= _describe(f"{BETAS}/{METADATA_NAME}", encode_json(metadata[BETAS]))
     for name, (values, dims, attributes) in _make_small_arrays(settings, records).items():
         metadata[name] = make_small_metadata(values, dims, attributes)

@@ -12,7 +12,7 @@ import xxhash
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.durable import DurableFile, make_folder, write_partially
-from nsd_zarr.store.format import encode_shard_index
+from nsd_zarr.store.format import encode_shard_index, make_shard_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class ShardRecord:
     """xxh3-128 of the file, hexadecimal."""
     trial_digests: tuple[str, ...]
     """xxh3-128 of each trial's values before they were compressed, hexadecimal."""
+    tail: str
+    """Digest of its end; see format.make_shard_tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +71,11 @@ def write_shard(
         index = encode_shard_index(lengths)
         file.write(index)
         file_digest.update(index)
-    record = ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))
+    record = ShardRecord(
+        key=key,
+        size=sum(lengths) + len(index),
+        digest=file_digest.hexdigest(),
+        trial_digests=tuple(trial_digests),
+        tail=make_shard_tail(part, index),
+    )
     return PendingShard(record, file)
