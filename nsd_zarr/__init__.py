@@ -11,18 +11,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.repair import RepairReport, repair
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
     from nsd_zarr.read.dataset import open_dataset
 
-__all__ = ["ConversionReport", "NsdZarrError", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
+__all__ = [
+    "ConversionReport",
+    "NsdZarrError",
+    "RepairReport",
+    "VerifyReport",
+    "__version__",
+    "convert",
+    "open_dataset",
+    "repair",
+    "verify",
+]
 
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
     "ConversionReport": "nsd_zarr.conversion.run",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
+    "repair": "nsd_zarr.conversion.repair",
+    "RepairReport": "nsd_zarr.conversion.repair",
     "open_dataset": "nsd_zarr.read.dataset",
     "NsdZarrError": "nsd_zarr.errors",
 }

@@ -203,6 +203,24 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 
 @commands.command()
 @click.argument("store")
+@click.option("--source", multiple=True, required=True, help="The session files that STORE was made of.")
+@click.option("--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
+@click.option("--dataset", help="Dataset in each session file, where the root document is lost. [default: betas]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@_choosing
+@_common
+def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
+    """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
+    from nsd_zarr.cli.show import tell_repair
+
+    with show_progress("repairing", quiet) as on_event:
+        report = nsd_zarr.repair(store, source, on_event=on_event, **options)
+    _print(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
+    return 0 if report.is_whole else 1
+
+
+@commands.command()
+@click.argument("store")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @_common
 def info(store: str, quiet: bool, as_json: bool) -> None:

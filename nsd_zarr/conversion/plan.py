@@ -121,9 +121,14 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     )
 
 
+def as_words(source: SourceWords) -> list[str | os.PathLike[str]]:
+    """SOURCE as a list, whichever way it was given."""
+    return [source] if isinstance(source, (str, os.PathLike)) else list(source)
+
+
 def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
-    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    words = as_words(source)
     files = find_session_files(words, Choice(config.subject, config.space, config.betas))
     if config.sessions is not None:
         return select_sessions(files, config.sessions)

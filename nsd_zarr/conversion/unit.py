@@ -21,7 +21,7 @@ from nsd_zarr.source.reader import SessionReader, open_session
 from nsd_zarr.source.session import SessionInfo, check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
-from nsd_zarr.store.shard import ShardRecord, write_shard
+from nsd_zarr.store.shard import PendingShard, ShardRecord, write_shard
 from nsd_zarr.tasks import map_all
 
 MOST_UNCOMMITTED = 32
@@ -44,6 +44,15 @@ class Unit:
     """Threads that read and compress."""
     expected_digests: tuple[str, ...] = ()
     """Compare these with the source's trials instead of writing; empty: convert."""
+    shards: tuple[ShardRecord, ...] = ()
+    """Of a finished store: compare or write just these, as they were recorded; empty: all, and record them."""
+
+    @property
+    def wanted(self) -> list[int]:
+        """Numbers of the shards that are compared or written, ascending."""
+        geometry, keys = self.settings.geometry, {shard.key for shard in self.shards}
+        numbers = geometry.session_shards(self.source.session)
+        return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
 
 
 class Stopped(Exception):
@@ -79,7 +88,8 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
     try:
         stored, how = _run(unit, surroundings)
     except SourceError as error:
-        _note_fault(unit, error)
+        if not unit.shards:
+            _note_fault(unit, error)
         raise
     except NsdZarrError as error:
         error.session = error.session or unit.source.session
@@ -111,6 +121,8 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
             return 0, how
         shards = _write_session(unit, reader, executor, committer, surroundings)
         check_unchanged(unit.source)
+    if unit.shards:
+        return sum(shard.size for shard in shards), how
     record = SessionRecord(unit.source.session, unit.settings.make_fingerprint(), unit.source.identity, shards)
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
@@ -119,9 +131,8 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
 def _write_session(
     unit: Unit, reader: SessionReader, executor: Executor, committer: Executor, surroundings: Surroundings
 ) -> tuple[ShardRecord, ...]:
-    """All shards of the session, on disk when this returns: each written once, whole, by one thread."""
+    """The wanted shards of the session, on disk when this returns: each written once, whole, by one thread."""
     geometry, codec = unit.settings.geometry, unit.settings.blosc
-    first = geometry.session_shards(unit.source.session).start
     commits: list[Future[ShardRecord]] = []
     room = Semaphore(MOST_UNCOMMITTED)
 
@@ -129,6 +140,7 @@ def _write_session(
         room.acquire()
         try:
             pending = write_shard(unit.store, make_shard_key(geometry, number), part, codec, surroundings.count_trial)
+            _check_as_recorded(unit, pending)
             commit = committer.submit(pending.commit)
         except BaseException:
             room.release()
@@ -136,45 +148,79 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
-    for trials, block in _read_passes(unit, reader, executor, surroundings):
-        parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
-        start = first + trials.start // geometry.trials_per_shard
-        commits += map_all(executor, write, range(start, start + len(parts)), parts)
+    for numbers, parts in _read_passes(unit, reader, executor, surroundings):
+        commits += map_all(executor, write, numbers, parts)
     return tuple(commit.result() for commit in commits)
+
+
+def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
+    """Discard a shard whose bytes are not those that were recorded of it. Raises ResumeRefused."""
+    recorded = {shard.key: shard for shard in unit.shards}.get(pending.record.key, pending.record)
+    if recorded != pending.record:
+        pending.file.discard()
+        same_values = recorded.trial_digests == pending.record.trial_digests
+        raise ResumeRefused(
+            f"{recorded.key} cannot be made again: "
+            + ("the same values give other bytes" if same_values else "the source has other values"),
+            hint="Use the library versions that made the store (nsd-zarr info tells them), or convert to another store."
+            if same_values
+            else "Put the former file back, or convert to another store.",
+            path=unit.source.path,
+            session=unit.source.session,
+        )
 
 
 def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
-    for trials, block in _read_passes(unit, reader, executor, surroundings):
+    found = digest_session(unit, reader, executor, surroundings)
+    differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
+    if differing:
+        raise ResumeRefused(
+            f"the source changed since it was converted: trial {differing[0]} of the session and "
+            f"{len(differing) - 1} others of {len(found)} have other values",
+            hint="Put the former file back, or convert to another store.",
+            path=unit.source.path,
+            session=unit.source.session,
+        )
 
-        def digest(values: np.ndarray) -> str:
-            surroundings.count_trial()
-            return make_digest(values)
 
-        found = map_all(executor, digest, block)
-        expected = unit.expected_digests[trials.start : trials.stop]
-        differing = [trial for trial, now, then in zip(trials, found, expected, strict=True) if now != then]
-        if differing:
-            raise ResumeRefused(
-                f"the source changed since it was converted: trial {differing[0]} of the session and "
-                f"{len(differing) - 1} others of trials {trials.start} to {trials.stop - 1} have other values",
-                hint="Put the former file back, or convert to another store.",
-                path=unit.source.path,
-                session=unit.source.session,
-            )
+def digest_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> dict[int, str]:
+    """Digest of the values of each trial that is wanted, by its place in the session."""
+    count = unit.settings.geometry.trials_per_shard
+    found: dict[int, str] = {}
+    first = unit.settings.geometry.session_shards(unit.source.session).start
+
+    def digest(values: np.ndarray) -> str:
+        surroundings.count_trial()
+        return make_digest(values)
+
+    for numbers, parts in _read_passes(unit, reader, executor, surroundings):
+        trials = [
+            trial for number in numbers for trial in range((number - first) * count, (number - first + 1) * count)
+        ]
+        found |= dict(
+            zip(trials, map_all(executor, digest, [values for part in parts for values in part]), strict=True)
+        )
+    return found
 
 
 def _read_passes(
     unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings
-) -> Iterator[tuple[range, np.ndarray]]:
-    """The session's trials, as many at a time as were planned, each lot in a block that the next one reuses."""
-    total, step = unit.source.trials, unit.trials_per_pass
-    with surroundings.blocks.borrow((min(step, total), unit.source.voxels), unit.source.dtype) as block:
-        for first in range(0, total, step):
-            trials = range(first, min(first + step, total))
-            part = block[: len(trials)]
-            reader.read_into(trials, part, executor, surroundings.check_stop)
-            yield trials, part
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """The shards that are wanted and their trials, as many at a time as were planned: in a block used again."""
+    geometry, wanted = unit.settings.geometry, unit.wanted
+    first = geometry.session_shards(unit.source.session).start
+    most = unit.trials_per_pass // geometry.trials_per_shard
+    shape = (most, geometry.trials_per_shard, geometry.voxels)
+    with surroundings.blocks.borrow(shape, unit.source.dtype) as block:
+        while wanted:
+            numbers = [number for number in wanted if number < wanted[0] + most]
+            span = block[: numbers[-1] - numbers[0] + 1]
+            start = (numbers[0] - first) * geometry.trials_per_shard
+            trials = range(start, start + len(span) * geometry.trials_per_shard)
+            reader.read_into(trials, span.reshape(len(trials), -1), executor, surroundings.check_stop)
+            yield numbers, [span[number - numbers[0]] for number in numbers]
+            wanted = wanted[len(numbers) :]
 
 
 def _note_fault(unit: Unit, error: SourceError) -> None:

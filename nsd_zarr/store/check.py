@@ -9,14 +9,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.layout import DTYPE_BYTES, Geometry, SessionNumber
 from nsd_zarr.store.codec import MOST_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
-from nsd_zarr.store.format import BETAS, TEXT_LENGTH, Json, make_betas_metadata, make_small_metadata
+from nsd_zarr.store.format import (
+    BETAS,
+    METADATA_NAME,
+    TEXT_LENGTH,
+    Json,
+    make_betas_metadata,
+    make_small_metadata,
+    shard_index_bytes,
+)
 
 MOST_ROOT_BYTES = 16 * 2**20
 """A larger root document is refused unread: parsed JSON takes up to 25 times its bytes. 30,000 trials in shards of one
@@ -118,14 +125,20 @@ def find_most_bytes(metadata: Json) -> int:
     return int(math.prod(shape) * itemsize + overhead_bytes())
 
 
-def check_manifest(manifest: dict[str, list[Any]], members: Iterable[str]) -> None:
-    """Refuse a manifest that names what is no file of an array of the store. Raises ValueError or TypeError."""
-    names = set(members)
+def check_manifest(manifest: dict[str, list[Any]], members: dict[str, Json], geometry: Geometry) -> None:
+    """Refuse a manifest that names what is no file of an array of the store, or one larger than it can be.
+
+    Raises ValueError or TypeError.
+    """
+    most = {name: find_most_bytes(metadata) for name, metadata in members.items() if name != BETAS}
+    most[BETAS] = (geometry.trial_bytes + overhead_bytes()) * geometry.trials_per_shard
+    most[BETAS] += shard_index_bytes(geometry.trials_per_shard)
     for key, record in manifest.items():
         name, _, rest = key.partition("/")
-        _need(name in names and _KEY.fullmatch(rest) is not None, f"its manifest names {_tell(key)}")
+        _need(name in most and _KEY.fullmatch(rest) is not None, f"its manifest names {_tell(key)}")
         size, *digests = record
-        _need(type(size) is int and 0 <= size < 2**62, f"its manifest gives {_tell(size)} bytes for {key}")
+        limit = MOST_ROOT_BYTES if rest == METADATA_NAME else most[name]
+        _need(type(size) is int and 0 <= size <= limit, f"its manifest gives {_tell(size)} bytes for {key}")
         _need(
             len(digests) in (1, 2) and all(_DIGEST.fullmatch(digest) for digest in digests),
             f"its manifest gives no digest for {key}",

@@ -15,11 +15,9 @@ def open_file(store: Path, key: str) -> int:
     could name any file. Raises ValueError for that and for what is no regular file (a pipe would wait for ever), and
     OSError.
     """
-    path = os.path.join(store, key)
-    folder = os.path.realpath(store)
-    if not os.path.realpath(path).startswith(os.path.join(folder, "")):
+    if leads_out(store, key):
         raise ValueError("it is a link that leads out of the store")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(os.path.join(store, key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ValueError("it is no regular file")
@@ -37,3 +35,9 @@ def read_file(store: Path, key: str, most_bytes: int) -> bytes:
         if size > most_bytes:
             raise ValueError(f"it has {size} bytes, expected at most {most_bytes}")
         return file.read(most_bytes)
+
+
+def leads_out(store: Path, key: str) -> bool:
+    """Whether the path *key* in the store's folder is, by links on the way or at its end, a place outside."""
+    inside = os.path.join(os.path.realpath(store), "")
+    return not os.path.realpath(os.path.join(store, key)).startswith(inside)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
-from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec, overhead_bytes
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 FORMAT = "nsd_zarr"
@@ -172,11 +172,12 @@ def encode_shard_index(lengths: list[int]) -> bytes:
     return body + make_crc(body)
 
 
-def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray:
+def decode_shard_index(data: bytes, trials: int, shard_bytes: int, trial_bytes: int = MOST_FRAME_BYTES) -> np.ndarray:
     """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
 
     Raises ValueError on a wrong checksum, an absent chunk (every chunk of ours is written, so absent means lost),
-    an entry outside the part of the file before the index, or chunks that do not fill it one behind the other.
+    an entry outside the part of the file before the index, chunks that do not fill it one behind the other, or one
+    that is larger than a trial of *trial_bytes* can be.
     """
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if len(data) != shard_index_bytes(trials) or make_crc(body) != crc:
@@ -191,6 +192,8 @@ def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray
     # Overlapping or swapped entries are no damage that happens, and would show one trial as another.
     if (entries[:, 0] != np.concatenate([[0], entries[:-1].sum(1)])).any() or entries[-1].sum() != limit:
         raise ValueError("the chunks of its index do not lie one behind the other")
+    if entries[:, 1].max() > trial_bytes + overhead_bytes():
+        raise ValueError("a chunk of its index is larger than a trial")
     return entries.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
-from nsd_zarr.store.codec import ChunkError, decode_chunk, overhead_bytes
+from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES
 from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, make_shard_tail, shard_index_bytes
@@ -128,11 +128,9 @@ class TrialReader:
             raise ChunkError(f"the shard has {size} bytes, too few for its index")
         tail = os.pread(file.descriptor, CRC_BYTES + length, size - length - CRC_BYTES)
         last_crc, index = tail[:CRC_BYTES], tail[CRC_BYTES:]
-        file.entries = decode_shard_index(index, trials, size)
+        file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes)
         if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
             raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
-        if file.entries[:, 1].max() > self.store.geometry.trial_bytes + overhead_bytes():
-            raise ChunkError("a chunk is larger than a trial")
         while len(self._files) >= MOST_OPEN_SHARDS:
             # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
             self._files.pop(next(iter(list(self._files)), -1), None)

@@ -136,7 +136,7 @@ def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[
     check_attributes(attributes)
     geometry = make_geometry(attributes, members)
     check_members(members, geometry)
-    check_manifest(manifest, members)
+    check_manifest(manifest, members, geometry)
     return Store(path, attributes, members, {key: FileRecord(*record) for key, record in manifest.items()}, geometry)
 
 
