@@ -16,6 +16,7 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.cli.words import escape_controls
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import format_count
 
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> int:
 def _complain(text: str, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
-    click.echo(f"nsd-zarr: {text}", err=True)
+    click.echo(escape_controls(f"nsd-zarr: {text}"), err=True)
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,4 +257,4 @@ def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> Non
     if as_json:
         click.echo(json.dumps(values, indent=1))
     elif not quiet:
-        click.echo(text)
+        click.echo(escape_controls(text))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from nsd_zarr.cli.words import escape_line
 from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.repair import RepairReport
@@ -132,8 +133,8 @@ def tell_store(store: Store) -> str:
         f"sessions   {format_sessions(values['sessions'])}, {values['trials']} trials",
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
         f"{format_bytes(values['decoded_bytes'])} decoded",
-        f"settings   {', '.join(f'{name} {value}' for name, value in values['settings'].items())}",
-        f"made by    {', '.join(f'{name} {value}' for name, value in values['libraries'].items())}",
+        f"settings   {_tell_pairs(values['settings'])}",
+        f"made by    {_tell_pairs(values['libraries'])}",
         "arrays",
     ]
     lines += [
@@ -145,4 +146,8 @@ def tell_store(store: Store) -> str:
         f"  session {source['session']:02d}  {source['name']}  {source['size']} bytes  values {source['digest']}"
         for source in values["sources"]
     ]
-    return "\n".join(lines)
+    return "\n".join(map(escape_line, lines))
+
+
+def _tell_pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

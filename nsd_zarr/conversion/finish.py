@@ -11,7 +11,7 @@ import numpy as np
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.settings import Settings, make_library_versions
 from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.durable import make_folder, make_place, write_durably
 from nsd_zarr.store.format import (
     BETAS,
     CONVENTIONS,
@@ -34,8 +34,7 @@ def create_skeleton(store: Path, settings: Settings) -> None:
     metadata = make_betas_metadata(settings.geometry, settings.blosc)
     make_folder(store)
     write_durably(store / METADATA_NAME, make_root_metadata(_make_attributes(settings, INCOMPLETE), {BETAS: metadata}))
-    make_folder(store / BETAS)
-    write_durably(store / BETAS / METADATA_NAME, encode_json(metadata))
+    write_durably(make_place(store, f"{BETAS}/{METADATA_NAME}"), encode_json(metadata))
 
 
 def finish_store(store: Path, settings: Settings, records: Sequence[SessionRecord]) -> None:
@@ -47,8 +46,7 @@ def finish_store(store: Path, settings: Settings, records: Sequence[SessionRecor
     # Written already, by create_skeleton.
     del documents[f"{BETAS}/{METADATA_NAME}"]
     for key, data in documents.items():
-        make_folder((store / key).parent)
-        write_durably(store / key, data)
+        write_durably(make_place(store, key), data)
 
 
 def make_documents(settings: Settings, records: Sequence[SessionRecord]) -> dict[str, bytes]:
@@ -59,7 +57,7 @@ def make_documents(settings: Settings, records: Sequence[SessionRecord]) -> dict
         metadata[name] = make_small_metadata(values, dims, attributes)
         documents[f"{name}/{METADATA_NAME}"] = encode_json(metadata[name])
         documents[make_chunk_key(name, tuple(0 for _ in values.shape))] = encode_small(values)
-    manifest = {shard.key: [shard.size, shard.digest] for record in records for shard in record.shards}
+    manifest = {shard.key: [shard.size, shard.digest, shard.tail] for record in records for shard in record.shards}
     manifest |= {key: [len(data), make_digest(data)] for key, data in documents.items()}
     attributes = _make_attributes(settings, COMPLETE) | {
         "sources": _make_sources(records),

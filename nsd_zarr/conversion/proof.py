@@ -12,6 +12,7 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.damage import Damage, make_shard_damage, make_trial_damage
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
 from nsd_zarr.store.root import Store
 
@@ -26,9 +27,11 @@ def check_shard(
     *on_trial* is called before each trial.
     """
     try:
-        descriptor = os.open(store.path / make_shard_key(store.geometry, shard), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_file(store.path, make_shard_key(store.geometry, shard))
     except OSError as error:
         return [make_shard_damage(store, shard, f"cannot be read: {error.strerror}")]
+    except ValueError as error:
+        return [make_shard_damage(store, shard, str(error))]
     try:
         return _check_open_shard(store, shard, descriptor, digests, buffers, on_trial)
     except (OSError, ValueError) as error:
@@ -48,7 +51,7 @@ def _check_open_shard(
     geometry, damages, file_digest = store.geometry, [], xxhash.xxh3_128()
     size, index_bytes = os.fstat(descriptor).st_size, shard_index_bytes(geometry.trials_per_shard)
     index = os.pread(descriptor, index_bytes, max(0, size - index_bytes))
-    places = decode_shard_index(index, geometry.trials_per_shard, size).tolist()
+    places = decode_shard_index(index, geometry.trials_per_shard, size, geometry.trial_bytes).tolist()
     with buffers.borrow((geometry.voxels,), geometry.dtype) as values:
         for trial, (offset, length) in zip(geometry.shard_trials(shard), places, strict=True):
             on_trial()

@@ -14,7 +14,9 @@ from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.digest import join_digests, make_digest
+from nsd_zarr.store.check import MOST_ROOT_BYTES
+from nsd_zarr.store.digest import digest_file, join_digests
+from nsd_zarr.store.files import open_file, read_file
 from nsd_zarr.store.format import (
     BETAS,
     METADATA_NAME,
@@ -74,7 +76,8 @@ def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
     shards = []
     for number in store.geometry.session_shards(session):
         key = make_shard_key(store.geometry, number)
-        shards.append(ShardRecord(key, store.manifest[key].size, store.manifest[key].digest, ()))
+        file = store.manifest[key]
+        shards.append(ShardRecord(key, file.size, file.digest, (), file.tail))
     return SessionRecord(session, "", FileIdentity(source["name"], source["size"], 0), tuple(shards))
 
 
@@ -140,15 +143,16 @@ def recover_remains(path: Path, dataset: str, error: DamageFound) -> Remains:
 
 def _is_as_recorded(path: Path, shard: ShardRecord) -> bool:
     try:
-        return make_digest((path / shard.key).read_bytes()) == shard.digest
-    except OSError:
+        with open(open_file(path, shard.key), "rb") as file:
+            return digest_file(file) == shard.digest
+    except (OSError, ValueError):
         return False
 
 
 def _recover_settings(path: Path, sessions: Sequence[SessionNumber], dataset: str) -> Settings | None:
     """The settings, from the metadata of betas; the caller holds them against a fingerprint."""
     try:
-        betas = json.loads((path / BETAS / METADATA_NAME).read_bytes())
+        betas = json.loads(read_file(path, f"{BETAS}/{METADATA_NAME}", MOST_ROOT_BYTES))
         (sharding,) = betas["codecs"]
         blosc = next(codec for codec in sharding["configuration"]["codecs"] if codec["name"] == "blosc")
         trials, *volume = betas["shape"]

@@ -23,7 +23,7 @@ from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.source.reader import open_session
 from nsd_zarr.source.session import SessionInfo
 from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.durable import find_partials, make_folder, remove_partials, write_durably
+from nsd_zarr.store.durable import find_partials, make_place, remove_partials, write_durably
 from nsd_zarr.store.format import METADATA_NAME
 
 
@@ -213,12 +213,11 @@ def _carry_out(remains: Remains, mending: _Mending, listen: Listener) -> Iterato
     for unit in mending.units:
         run_unit(unit, surroundings)
     for key, data in mending.documents.items():
-        make_folder((path / key).parent)
-        write_durably(path / key, data)
+        write_durably(make_place(path, key), data)
     sizes = {shard.key: (shard.size, shard.digest) for unit in mending.units for shard in unit.shards}
     sizes |= {key: (len(data), make_digest(data)) for key, data in mending.documents.items()}
     for key, (size, digest) in sizes.items():
-        if problem := find_file_problem(path / key, size, digest):
+        if problem := find_file_problem(path, key, size, digest):
             raise StoreError(
                 f"{key} was written, and is not what was written: {problem}",
                 hint="See to the disk, then run the same command again.",

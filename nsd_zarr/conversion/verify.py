@@ -23,7 +23,8 @@ from nsd_zarr.errors import DamageFound, SourceError, StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import format_sessions, select_sessions
 from nsd_zarr.source.session import SessionInfo, inspect_session
-from nsd_zarr.store.digest import join_digests, make_digest
+from nsd_zarr.store.digest import digest_file, join_digests, make_digest
+from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, is_store, open_store, read_small_array
@@ -137,9 +138,11 @@ def _has_lost_root(path: Path) -> bool:
     try:
         if not any((path / "trial_digest" / name).exists() for name in (METADATA_NAME, "c/0")):
             return False
-        (path / METADATA_NAME).read_bytes()
+        os.close(open_file(path, METADATA_NAME))
     except OSError as error:
         return isinstance(error, FileNotFoundError)
+    except ValueError:
+        return True
     return not is_store(path)
 
 
@@ -147,7 +150,7 @@ def check_store(
     store: Store, strength: str, sources: Sequence[SessionInfo], config: Config, listen: Listener
 ) -> tuple[Damage, ...]:
     """Everything that is wrong with the files and values of an opened store."""
-    damages = list(_check_files(store))
+    damages = list(_check_files(store, strength == "quick"))
     if strength == "quick":
         return tuple(damages)
     sessions = len(store.geometry.sessions)
@@ -203,15 +206,15 @@ def find_sources(
 # -- files -------------------------------------------------------------------------------------------------------
 
 
-def _check_files(store: Store) -> Iterator[Damage]:
-    """Presence and size of every file, digest of small ones, index of every shard."""
+def _check_files(store: Store, quick: bool) -> Iterator[Damage]:
+    """Presence and size of every file, digest of small ones; when *quick*, index of every shard, else left to proof."""
     shards = {make_shard_key(store.geometry, number): number for number in range(store.geometry.shards)}
     for key in sorted({*shards, *_list_documents(store)} - set(store.manifest)):
         yield Damage(key, "the manifest does not know it")
     reader = TrialReader(store)
     for key, record in store.manifest.items():
-        problem = find_file_problem(store.path / key, record.size, None if key in shards else record.digest)
-        if not problem and key in shards:
+        problem = find_file_problem(store.path, key, record.size, None if key in shards else record.digest)
+        if quick and not problem and key in shards:
             problem = reader.find_index_problem(shards[key])
         if problem and key in shards:
             yield make_shard_damage(store, shards[key], problem)
@@ -239,18 +242,21 @@ def find_strangers(store: Store) -> Iterator[str]:
         yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
 
 
-def find_file_problem(path: Path, size: int, digest: str | None) -> str:
-    """What is wrong with a file of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
+def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
+    """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
     try:
-        found = path.stat().st_size
-        if found != size:
-            return f"{found} bytes, expected {size}"
-        if digest is not None and make_digest(path.read_bytes()) != digest:
-            return "its content changed: its digest is not the manifest's"
+        with open(open_file(store, key), "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                return f"{found} bytes, expected {size}"
+            if digest is not None and digest_file(file) != digest:
+                return "its content changed: its digest is not the manifest's"
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
     return ""
 
 

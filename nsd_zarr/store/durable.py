@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
+from nsd_zarr.store.files import leads_out
 
 PARTIAL_SUFFIX = ".partial"
 """End of the name of a file that is being written. No reader looks at one."""
@@ -112,6 +113,23 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
     except OSError as error:
         raise explain_write_error(error, path) from error
+
+
+def make_place(store: Path, key: str) -> Path:
+    """Path of file *key* of a store, whose folder is there when this returns: to be written to.
+
+    A link that is in the way in somebody's store is not followed out of it: nothing is written elsewhere. Raises
+    StoreError or DoesNotFit.
+    """
+    path = store / key
+    if path.parent != store and leads_out(store, os.path.dirname(key)):
+        raise StoreError(
+            f"cannot write {key}: a link in the store leads out of its folder",
+            hint="Remove the link, then run the same command again.",
+            path=path,
+        )
+    make_folder(path.parent)
+    return path
 
 
 def sync_folder(folder: Path) -> None:

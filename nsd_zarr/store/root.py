@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.layout import Geometry
+from nsd_zarr.store.check import (
+    MOST_ROOT_BYTES,
+    check_attributes,
+    check_manifest,
+    check_members,
+    find_most_bytes,
+    make_geometry,
+)
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.durable import PARTIAL_SUFFIX
+from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import (
-    BETAS,
     FORMAT,
     FORMAT_VERSION,
     METADATA_NAME,
@@ -39,6 +47,8 @@ class FileRecord:
     """Bytes."""
     digest: str
     """xxh3-128, hexadecimal."""
+    tail: str = ""
+    """Of a shard: digest of its end, see format.make_shard_tail; empty for other files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class Store:
 def is_store(path: Path) -> bool:
     """Whether *path* looks like a store made by this package. Never raises: other readers' stores pass by."""
     try:
-        return read_root_attributes((path / METADATA_NAME).read_bytes()).get("format") == FORMAT
+        return read_root_attributes(read_file(path, METADATA_NAME, MOST_ROOT_BYTES)).get("format") == FORMAT
     except (OSError, ValueError):
         return False
 
@@ -98,12 +108,10 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
     if not is_store(path):
         raise _explain_absence(path)
     try:
-        data = (path / METADATA_NAME).read_bytes()
+        data = read_file(path, METADATA_NAME, MOST_ROOT_BYTES)
         attributes = decode_root_metadata(data)
         check_version(attributes, path)
-        members = read_members(data)
-        manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
-        store = Store(path, attributes, members, manifest, _make_geometry(attributes, members[BETAS]))
+        store = _make_store(path, attributes, read_members(data))
         is_readable = store.is_complete or allow_unfinished
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
@@ -120,6 +128,16 @@ def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
             path=path,
         )
     return store
+
+
+def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[str, Any]]) -> Store:
+    """A store, of what its root document says once that was found possible. Raises ValueError and its like."""
+    manifest = attributes.pop("manifest", {})
+    check_attributes(attributes)
+    geometry = make_geometry(attributes, members)
+    check_members(members, geometry)
+    check_manifest(manifest, members, geometry)
+    return Store(path, attributes, members, {key: FileRecord(*record) for key, record in manifest.items()}, geometry)
 
 
 def check_version(attributes: dict[str, Any], path: Path) -> None:
@@ -140,7 +158,7 @@ def read_small_array(store: Store, name: str) -> np.ndarray:
     metadata = store.members[name]
     key = make_chunk_key(name, tuple(0 for _ in metadata["shape"]))
     try:
-        data = (store.path / key).read_bytes()
+        data = read_file(store.path, key, find_most_bytes(metadata))
         expected = store.manifest.get(key)
         if expected is not None and make_digest(data) != expected.digest:
             raise ValueError("its digest is not the manifest's")
@@ -151,18 +169,6 @@ def read_small_array(store: Store, name: str) -> np.ndarray:
             hint=f"See what else is: nsd-zarr verify {store.path}.",
             path=store.path / key,
         ) from error
-
-
-def _make_geometry(attributes: dict[str, Any], betas: dict[str, Any]) -> Geometry:
-    settings, shape = attributes["settings"], betas["shape"]
-    sessions = tuple(SessionNumber(number) for number in settings["sessions"])
-    return Geometry(
-        sessions=sessions,
-        trials_per_session=shape[0] // len(sessions),
-        trials_per_shard=settings["trials_per_shard"],
-        volume_shape=tuple(shape[1:]),
-        dtype=betas["data_type"],
-    )
 
 
 def _explain_no_look(error: OSError, path: Path) -> StoreError:

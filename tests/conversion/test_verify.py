@@ -158,15 +158,19 @@ def test_swapped_shards_are_found_in_both_places(store):
 
 
 def _encode_again(store, change):
-    """A shard whose trials are changed, with every checksum of its own right."""
+    """A shard whose trials are changed, with every checksum right, in the manifest too."""
     reader = TrialReader(open_store(store))
     values = np.empty((2, 5, 7, 11), "<i2")
     for number in range(2):
         reader.read_into(8 + number, values[number])
     changed = change(values)
-    size = (store / SHARD).stat().st_size
-    write_shard(store, SHARD, changed.reshape(2, -1), BloscCodec("lz4", 5, 2), lambda: None).commit()
-    return (store / SHARD).stat().st_size == size
+    pending = write_shard(store, SHARD, changed.reshape(2, -1), BloscCodec("lz4", 5, 2), lambda: None)
+    record = pending.commit()
+    document = json.loads((store / "zarr.json").read_bytes())
+    attributes = document["attributes"]
+    attributes["manifest"][SHARD] = [record.size, record.digest, record.tail]
+    members = document["consolidated_metadata"]["metadata"]
+    (store / "zarr.json").write_bytes(make_root_metadata(attributes, members))
 
 
 def _change_one_value(values):
@@ -175,11 +179,21 @@ def _change_one_value(values):
 
 
 def test_swapped_trials_with_right_checksums_are_found_by_their_digests(store):
-    assert _encode_again(store, lambda values: values[::-1].copy())
+    _encode_again(store, lambda values: values[::-1].copy())
     assert nsd_zarr.verify(store, quick=True).is_whole
     report = nsd_zarr.verify(store)
     assert _places(report) == {(SHARD, 2, (8, 8)), (SHARD, 2, (9, 9))}
     assert {damage.problem for damage in report.damages} == {"its values are not those that were read from the source"}
+
+
+def test_older_shard_of_the_same_size_is_found_though_its_checksums_are_right(store):
+    whole = (store / "zarr.json").read_bytes()
+    _encode_again(store, lambda values: values[::-1].copy())
+    (store / "zarr.json").write_bytes(whole)
+    report = nsd_zarr.verify(store, quick=True)
+    assert _places(report) == {(SHARD, 2, (8, 9))}
+    assert "not the one that was written here" in report.damages[0].problem
+    assert _places(nsd_zarr.verify(store)) == {(SHARD, 2, (8, 8)), (SHARD, 2, (9, 9))}
 
 
 def test_changed_value_with_right_checksums_is_found(store):

@@ -130,7 +130,7 @@ def test_store_that_may_not_be_read_is_told(store, run_child, without_privileges
     (store / SHARD).chmod(0)
     outcome = run_child("verify", store, prefix=without_privileges)
     assert outcome.code == 1
-    assert "session 02, trials 8 to 9, betas/c/4/0/0/0: [Errno 13] Permission denied" in outcome.out
+    assert "session 02, trials 8 to 9, betas/c/4/0/0/0: cannot be read: Permission denied" in outcome.out
     (store / "zarr.json").chmod(0)
     assert run_child("verify", store, prefix=without_privileges).code == 4
     store.chmod(0)
