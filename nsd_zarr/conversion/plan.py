@@ -106,7 +106,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     sources = tuple(inspect_session(file, config.dataset) for file in files)
     check_uniform(sources)
     check_countable(sources)
-    settings = _make_settings(sources, config)
+    settings = make_settings(sources, config)
     progress = find_progress(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
     return Plan(
@@ -180,7 +180,8 @@ def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo],
         )
 
 
-def _make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+    """What affects values or bytes, for *sources* of one shape and dtype. Raises ConfigError."""
     first = sources[0]
     trials_per_shard = config.trials_per_shard or choose_trials_per_shard(first.trials, first.trial_bytes)
     if first.trials % trials_per_shard:

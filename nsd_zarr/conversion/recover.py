@@ -107,8 +107,8 @@ def _find_digests(store: Store, records: Sequence[SessionRecord]) -> tuple[Sessi
     return tuple(found)
 
 
-def recover_remains(path: Path, dataset: str, error: DamageFound) -> Remains:
-    """Of a store whose root document is lost or damaged: from the record of its run.
+def recover_remains(path: Path, settings: Settings, error: DamageFound) -> Remains:
+    """Of a store of *settings* whose root document is lost or damaged: from the record of its run.
 
     Raises StoreError that names what is missing.
     """
@@ -116,29 +116,29 @@ def recover_remains(path: Path, dataset: str, error: DamageFound) -> Remains:
     sessions = sorted(ledger.read_sources())
     records = [ledger.read_session(session) for session in sessions]
     whole = tuple(record for record in records if record is not None)
-    settings = _recover_settings(path, sessions, dataset)
     problem = ""
-    if not sessions:
-        problem = f"the record of its run is not there either ({ledger.folder.name})"
-    elif len(whole) < len(sessions):
-        problem = f"the record of its run in {ledger.folder.name} lacks a session, or is damaged"
-    elif settings is None:
-        problem = f"{BETAS}/{METADATA_NAME} is damaged too"
+    if not sessions or len(whole) < len(sessions):
+        problem = f"the record of its run ({ledger.folder.name}) lacks a session, or is lost"
     elif any(record.settings != settings.make_fingerprint() for record in whole):
         problem = "its run was made with other settings or library versions"
     elif not any(_is_as_recorded(path, shard) for record in whole for shard in record.shards):
         problem = "none of the shards that its run recorded is in it"
-    if problem or settings is None:
-        raise StoreError(
-            f"the root document cannot be made again ({error.problem}): {problem}",
-            hint="Restore zarr.json from a backup, or move the store away and convert again.",
-            path=path,
-        ) from error
+    if problem:
+        raise explain_loss(path, problem, error) from error
     root = make_documents(settings, whole)[METADATA_NAME]
     attributes = decode_root_metadata(root)
     manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest").items()}
     store = Store(path, attributes, read_members(root), manifest, settings.geometry)
     return Remains(store, settings, whole, root)
+
+
+def explain_loss(path: Path, problem: str, error: DamageFound) -> StoreError:
+    """The error that says why the root document, damaged as *error* tells, cannot be made again."""
+    return StoreError(
+        f"the root document cannot be made again ({error.problem}): {problem}",
+        hint="Restore zarr.json from a backup, or move the store away and convert again.",
+        path=path,
+    )
 
 
 def _is_as_recorded(path: Path, shard: ShardRecord) -> bool:
@@ -149,8 +149,8 @@ def _is_as_recorded(path: Path, shard: ShardRecord) -> bool:
         return False
 
 
-def _recover_settings(path: Path, sessions: Sequence[SessionNumber], dataset: str) -> Settings | None:
-    """The settings, from the metadata of betas; the caller holds them against a fingerprint."""
+def recover_settings(path: Path, sessions: Sequence[SessionNumber], dataset: str) -> Settings | None:
+    """The settings, from the metadata of `betas`; None where these are lost."""
     try:
         betas = json.loads(read_file(path, f"{BETAS}/{METADATA_NAME}", MOST_ROOT_BYTES))
         (sharding,) = betas["codecs"]

@@ -16,6 +16,7 @@ from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
+from nsd_zarr.conversion.rebuild import find_settings, has_lost_run, rebuild_run
 from nsd_zarr.conversion.recover import Remains, make_remains, recover_remains
 from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
 from nsd_zarr.conversion.verify import check_store, find_file_problem, find_sources, open_to_check, plan_memory
@@ -65,7 +66,9 @@ def repair(
     """Verify a store, and make what is damaged or missing again from the sources it was made of.
 
     *sessions*: repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
-    *options*: workers, memory, subject, space, betas, as for convert.
+    *options*: workers, memory, subject, space, betas, as for convert. Where the root document and the record of the run
+    are both lost, every session is converted once more; dataset, and codec, clevel and trials_per_shard where the
+    metadata of `betas` are lost too, are taken from *options* then.
 
     Before anything is written, the trials that are needed are compared with the digests taken when the store was made.
     Each file is written whole under another name and renamed, and only when it is byte for byte what the manifest says;
@@ -77,15 +80,14 @@ def repair(
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     config = make_config(None, sessions=sessions, **options)
     check_free(path)
-    remains, damages = _look(path, config, on_event)
+    remains, damages, rewritten = _look(path, source, config, on_event)
     asked = [damage for damage in damages if damage.session is None or damage.session in _sessions(remains, config)]
-    rewritten: tuple[str, ...] = ()
     removed = 0
     if asked or _find_leftovers(path):
         with hold_lock(path):
             mending = _prepare(remains, asked, source, config, on_event)
             removed = remove_partials(path) + remove_partials(make_run_folder(path))
-            rewritten = tuple(_carry_out(remains, mending, on_event))
+            rewritten += tuple(_carry_out(remains, mending, on_event))
     left = tuple(damage for damage in damages if damage not in asked)
     return RepairReport(path, damages, rewritten, removed, left, time.perf_counter() - started)
 
@@ -100,15 +102,22 @@ class _Mending:
     """Other files by their path inside the store, the root last."""
 
 
-def _look(path: Path, config: Config, listen: Listener) -> tuple[Remains, tuple[Damage, ...]]:
-    """What the store ought to hold, and what is wrong with it."""
+def _look(
+    path: Path, source: SourceWords, config: Config, listen: Listener
+) -> tuple[Remains, tuple[Damage, ...], tuple[str, ...]]:
+    """What the store ought to hold, what is wrong with it, and what had to be written to know."""
+    rebuilt: tuple[str, ...] = ()
     try:
         remains = make_remains(open_to_check(path))
-        return remains, check_store(remains.store, "full", [], config, listen)
+        return remains, check_store(remains.store, "full", [], config, listen), rebuilt
     except DamageFound as error:
-        remains = recover_remains(path, config.dataset, error)
+        settings = find_settings(path, source, config)
+        if has_lost_run(path):
+            with hold_lock(path):
+                rebuilt = rebuild_run(path, settings, source, config, listen, error)
+        remains = recover_remains(path, settings, error)
         damages = check_store(remains.store, "full", [], config, listen)
-        return remains, (Damage(METADATA_NAME, error.problem), *damages)
+        return remains, (Damage(METADATA_NAME, error.problem), *damages), rebuilt
 
 
 def _sessions(remains: Remains, config: Config) -> Sequence[int]:
@@ -164,7 +173,7 @@ def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
 
 
 def _make_unit(remains: Remains, info: SessionInfo, config: Config, shards: tuple[Any, ...]) -> Unit:
-    memory = plan_memory(remains.store, [info], config, by_offset=not info.offset_refusal)
+    memory = plan_memory(remains.store.geometry, [info], config, by_offset=not info.offset_refusal)
     return Unit(
         remains.store.path,
         remains.settings,

@@ -20,7 +20,7 @@ from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.conversion.proof import check_shard
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.layout import SessionNumber
+from nsd_zarr.layout import Geometry, SessionNumber
 from nsd_zarr.source.find import format_sessions, select_sessions
 from nsd_zarr.source.session import SessionInfo, inspect_session
 from nsd_zarr.store.digest import digest_file, join_digests, make_digest
@@ -159,7 +159,7 @@ def check_store(
     with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
         _add(damages, _check_shards(store, executor, listen))
         for info in sources:
-            at_once = plan_memory(store, [info], config, by_offset=False).trials_per_pass
+            at_once = plan_memory(store.geometry, [info], config, by_offset=False).trials_per_pass
             _add(damages, compare_source(store, info, at_once, executor, listen))
     return tuple(damages)
 
@@ -272,8 +272,8 @@ def _check_digests(store: Store) -> Iterator[Damage]:
             yield Damage("trial_digest/c/0", "does not add up to the digest of its session", source["session"])
 
 
-def plan_memory(store: Store, infos: Sequence[SessionInfo], config: Config, *, by_offset: bool) -> MemoryPlan:
-    """How sessions of *store* are read again, one at a time. Raises DoesNotFit."""
+def plan_memory(geometry: Geometry, infos: Sequence[SessionInfo], config: Config, *, by_offset: bool) -> MemoryPlan:
+    """How sessions are read again, one at a time. Raises DoesNotFit."""
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(store.geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
+    need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
     return make_memory_plan(need, 1, config.effective_workers, limit)

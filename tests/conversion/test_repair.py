@@ -56,8 +56,12 @@ def _flip(path, position=5):
 DAMAGES = [_lose, _lose_folder, _cut, _empty, _flip]
 
 
-def _forget_run(store):
-    shutil.rmtree(store.with_name(store.name + ".run"))
+def _forget_run(store, but_lock=False):
+    folder = store.with_name(store.name + ".run")
+    shutil.rmtree(folder)
+    if but_lock:
+        folder.mkdir()
+        (folder / "lock").touch()
 
 
 # -- what is made again ------------------------------------------------------------------------------------------
@@ -85,6 +89,40 @@ def test_any_file_that_is_damaged_is_made_again_and_no_other(damage, key, with_r
 def test_root_document_that_is_damaged_is_made_again_from_the_run(damage, store, source, whole, digest_tree):
     damage(store / "zarr.json")
     assert nsd_zarr.repair(store, source).rewritten == ("zarr.json",)
+    assert digest_tree(store) == whole
+
+
+@pytest.mark.parametrize(
+    "lost", [(), ("betas/c/4/0/0/0",), ("betas/zarr.json", "session_number/c/0", "session/c/0")], ids=str
+)
+def test_root_document_and_run_lost_together_are_made_again_from_the_sources(
+    lost, store, source, whole, digest_tree, run_cli
+):
+    _forget_run(store)
+    for key in ("zarr.json", *lost):
+        _lose(store / key)
+    outcome = run_cli("repair", store, "--source", source, "--trials-per-shard", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    assert {"zarr.json", *lost} <= set(json.loads(outcome.out)["rewritten"])
+    assert digest_tree(store) == whole
+    assert nsd_zarr.repair(store, source).rewritten == ()
+
+
+def test_settings_that_others_had_made_are_refused(store, source, check_refused):
+    for key in ("zarr.json", "betas/zarr.json"):
+        _lose(store / key)
+    paragraph = check_refused(4, "repair", store, "--source", source, "--trials-per-shard", 3)
+    assert "its run was made with other settings or library versions" in paragraph
+
+
+@pytest.mark.parametrize("session", [1, 3])
+def test_record_of_one_session_lost_with_the_root_document_has_that_session_made_again(
+    session, store, source, whole, digest_tree
+):
+    _lose(store.with_name("subj01.zarr.run") / f"session-{session:02d}.json")
+    _flip(store / "zarr.json", 300)
+    report = nsd_zarr.repair(store, source)
+    assert set(report.rewritten) == {"zarr.json", *(f"betas/c/{3 * session - n}/0/0/0" for n in (1, 2, 3))}
     assert digest_tree(store) == whole
 
 
@@ -187,9 +225,7 @@ def test_source_changed_in_trials_that_are_not_needed_repairs(store, source, who
 
 
 def test_source_that_is_another_is_refused_where_the_digests_are_lost(store, source, check_refused):
-    _forget_run(store)
-    (store.with_name("subj01.zarr.run")).mkdir()
-    (store.with_name("subj01.zarr.run") / "lock").touch()
+    _forget_run(store, but_lock=True)
     _lose(store / "trial_digest/c/0")
     with h5py.File(source / "betas_session03.hdf5", "r+") as file:
         file["betas"][5, 4, 3, 2] += 1
@@ -240,11 +276,20 @@ def test_store_in_the_place_of_one_that_was_moved_is_refused(store, source, tmp_
     check_refused(4, "repair", store, "--source", source)
 
 
-def test_root_document_without_a_run_is_refused_with_what_is_missing(store, source, check_refused):
-    _forget_run(store)
+def test_root_document_and_digests_without_a_run_are_refused_with_what_is_missing(store, source, check_refused):
+    _forget_run(store, but_lock=True)
     _lose(store / "zarr.json")
+    _cut(store / "trial_digest/c/0")
     paragraph = check_refused(4, "repair", store, "--source", source)
-    assert "the record of its run is not there either (subj01.zarr.run)" in paragraph
+    assert "the record of its run (subj01.zarr.run) lacks a session or is lost, and trial_digest/c/0 too" in paragraph
+
+
+def test_source_that_is_another_is_refused_where_root_and_run_are_lost(store, source, check_refused):
+    _forget_run(store, but_lock=True)
+    _lose(store / "zarr.json")
+    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    assert "session 03: the source changed" in check_refused(5, "repair", store, "--source", source)
 
 
 def test_store_in_use_is_refused(store, source):

@@ -131,7 +131,8 @@ class Conversion(RuleBasedStateMachine):
     def repair(self):
         before, damaged = _read_tree(self.store), self.damaged
         needed = {int(key.split("/")[2]) // SHARDS + 1 for key in damaged if key.startswith("betas/c/")}
-        if "trial_digest/c/0" in damaged and not self.has_run:
+        blind = not self.has_run and "zarr.json" in damaged
+        if blind or ("trial_digest/c/0" in damaged and not self.has_run):
             needed |= set(self.recorded)
         try:
             report = nsd_zarr.repair(self.store, self.source)
@@ -141,12 +142,13 @@ class Conversion(RuleBasedStateMachine):
         except StoreError:
             # Of the root document, the run and the metadata of betas, too little is left.
             assert "zarr.json" in damaged
-            assert not self.has_run or len(damaged) > 1
+            assert len(damaged) > 1
             assert _read_tree(self.store) == before
         else:
             assert not needed & self.changed
-            assert set(report.rewritten) == damaged
+            assert set(report.rewritten) == damaged or (blind and set(report.rewritten) > damaged)
             assert _read_tree(self.store) == self.expected
+            self.has_run |= blind
 
     # -- losses --------------------------------------------------------------------------------------------------
 
