@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nsd_zarr.conversion.attach import AttachReport, attach
+    from nsd_zarr.conversion.repair import RepairReport, repair
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
@@ -21,11 +22,13 @@ __all__ = [
     "AttachReport",
     "ConversionReport",
     "NsdZarrError",
+    "RepairReport",
     "VerifyReport",
     "__version__",
     "attach",
     "convert",
     "open_dataset",
+    "repair",
     "verify",
 ]
 
@@ -36,6 +39,8 @@ _HOMES = {
     "AttachReport": "nsd_zarr.conversion.attach",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
+    "repair": "nsd_zarr.conversion.repair",
+    "RepairReport": "nsd_zarr.conversion.repair",
     "open_dataset": "nsd_zarr.read.dataset",
     "NsdZarrError": "nsd_zarr.errors",
 }

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 import nsd_zarr
+from nsd_zarr.cli.options import choosing, common, converting, naming_experiment
 from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.cli.words import escape_controls
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import format_count
 
@@ -60,88 +59,7 @@ def run(arguments: list[str]) -> int:
 def _complain(text: str, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
-    click.echo(f"nsd-zarr: {text}", err=True)
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command takes."""
-
-    @click.option("--quiet", is_flag=True, help="Print errors only.")
-    @click.option("--debug", is_flag=True, help="Log what is done; print a traceback with an error.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
-        return command(*args, **kwargs)
-
-    return wrapped
-
-
-def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which betas are meant, and what a run may take."""
-    for option in reversed(
-        [
-            click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
-            click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
-            click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
-            click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
-            click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]"),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that name the experiment's files by hand."""
-    path = click.Path()
-    for option in reversed(
-        [
-            click.option(
-                "--trial-table", type=path, help="responses.tsv. [default: found beside betas in an NSD root]"
-            ),
-            click.option("--expdesign", type=path, help="nsd_expdesign.mat. [default: the same]"),
-            click.option("--stim-info", type=path, help="nsd_stim_info_merged.csv. [default: the same]"),
-            click.option("--brainmask", type=path, help="brainmask.nii.gz. [default: the same]"),
-            click.option("--ncsnr", type=path, help="ncsnr.nii.gz. [default: the same]"),
-            click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
-            # None when it is not given, so that the configuration file counts.
-            click.option(
-                "--roi",
-                type=path,
-                multiple=True,
-                callback=lambda context, option, value: value or None,
-                help="A region volume, beside those found; may come several times.",
-            ),
-            click.option("--no-experiment", is_flag=True, default=None, help="Attach none of it."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Arguments and options of plan and convert."""
-    for option in reversed(
-        [
-            click.argument("source", nargs=-1, required=True),
-            click.argument("store"),
-            click.option(
-                "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
-            ),
-            click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
-            click.option("--dataset", help="Dataset in each session file. [default: betas]"),
-            click.option(
-                "--trials-per-shard", type=int, help="Must divide a session's trials. [default: up to 128 MiB]"
-            ),
-            click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
-            click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
-            click.option("--scheduler", help="Dask scheduler, such as tcp://host:8786; threads; synchronous."),
-            click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
-        ]
-    ):
-        command = option(command)
-    return _choosing(_common(_naming_experiment(command)))
+    click.echo(escape_controls(f"nsd-zarr: {text}"), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -155,7 +73,7 @@ def commands() -> None:
 
 @commands.command()
 @click.argument("directory", type=click.Path(path_type=Path), default="nsd-demo")
-@_common
+@common
 def demo(directory: Path, quiet: bool) -> None:
     """Show the whole story in DIRECTORY on synthetic data, in under a minute."""
     from nsd_zarr.cli.demo import run_demo
@@ -172,7 +90,7 @@ def demo(directory: Path, quiet: bool) -> None:
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
 @click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
 @click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
-@_common
+@common
 def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""
     from nsd_zarr.cli.demo import show_steps
@@ -189,7 +107,7 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
 
 
 @commands.command()
-@_converting
+@converting
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
     from nsd_zarr.cli.show import tell_plan
@@ -203,7 +121,7 @@ def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **opti
 
 
 @commands.command()
-@_converting
+@converting
 def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import tell_conversion
@@ -217,10 +135,10 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
 @click.argument("store")
 @click.argument("source", nargs=-1)
 @click.option("--config", "config_file", type=click.Path(), help="YAML file: option names with underscores.")
-@_naming_experiment
+@naming_experiment
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_choosing
-@_common
+@choosing
+@common
 def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
     from nsd_zarr.cli.show import tell_attachment
@@ -235,8 +153,8 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 @click.option("--source", multiple=True, help="Compare every value with these session files, through h5py.")
 @click.option("--quick", is_flag=True, help="Presence, sizes and indexes only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_choosing
-@_common
+@choosing
+@common
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
     from nsd_zarr.cli.show import tell_verification
@@ -249,8 +167,30 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 
 @commands.command()
 @click.argument("store")
+@click.option("--source", multiple=True, required=True, help="The session files that STORE was made of.")
+@click.option("--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
+@click.option("--dataset", help="Dataset in each session file, where the root document is lost. [default: betas]")
+@click.option("--codec", help="As convert had it, where root document, run and metadata of betas are all lost.")
+@click.option("--clevel", type=int, help="The same.")
+@click.option("--trials-per-shard", type=int, help="The same.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_common
+@naming_experiment
+@choosing
+@common
+def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
+    """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
+    from nsd_zarr.cli.show import tell_repair
+
+    with show_progress("repairing", quiet) as on_event:
+        report = nsd_zarr.repair(store, source, on_event=on_event, **options)
+    _print(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
+    return 0 if report.is_whole else 1
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@common
 def info(store: str, quiet: bool, as_json: bool) -> None:
     """Say what is in STORE and what made it."""
     from nsd_zarr.cli.show import describe_store, tell_store
@@ -269,7 +209,7 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
 @click.option("--cold", is_flag=True, help="Also with the files dropped from the page cache.")
 @click.option("--workers", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_common
+@common
 def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Measure random trials of STORE by every reader installed, beside what the hardware allows."""
     from nsd_zarr.bench.run import bench as measure
@@ -287,4 +227,4 @@ def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> Non
     if as_json:
         click.echo(json.dumps(values, indent=1))
     elif not quiet:
-        click.echo(text)
+        click.echo(escape_controls(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.settings import Settings, make_library_versions
 from nsd_zarr.store.digest import join_digests
-from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.durable import make_folder, make_place, write_durably
 from nsd_zarr.store.format import (
     BETAS,
     CONVENTIONS,
@@ -26,7 +27,7 @@ from nsd_zarr.store.format import (
     make_root_metadata,
 )
 from nsd_zarr.store.root import COMPLETE, INCOMPLETE
-from nsd_zarr.store.volume import WrittenFile
+from nsd_zarr.store.volume import write_file
 
 
 def create_skeleton(store: Path, settings: Settings) -> None:
@@ -34,8 +35,7 @@ def create_skeleton(store: Path, settings: Settings) -> None:
     metadata = make_betas_metadata(settings.geometry, settings.blosc)
     make_folder(store)
     write_durably(store / METADATA_NAME, make_root_metadata(_make_attributes(settings, INCOMPLETE), {BETAS: metadata}))
-    make_folder(store / BETAS)
-    write_durably(store / BETAS / METADATA_NAME, encode_json(metadata))
+    write_durably(make_place(store, f"{BETAS}/{METADATA_NAME}"), encode_json(metadata))
 
 
 def finish_store(
@@ -46,28 +46,36 @@ def finish_store(
     Depends on settings, records and experiment alone, so that it may be done again after any interruption. Raises
     SourceError when a file of the experiment changed since it was inspected.
     """
-    geometry, contents = settings.geometry, Contents()
-    coordinates = () if experiment is None else experiment.coordinates
-    contents.write_metadata(store, BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
-    for record in records:
-        contents.add_files(WrittenFile(shard.key, shard.size, shard.digest) for shard in record.shards)
-        contents.add_files(record.statistics)
-    contents.write_arrays(store, _make_coordinates(settings, records), settings.blosc)
-    rails = (record.rail_count for record in records)
-    statistics = make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails)
-    contents.write_arrays(store, statistics, settings.blosc)
-    attributes = _make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
-    if experiment is not None:
-        contents.write_arrays(store, make_experiment_arrays(experiment, geometry), settings.blosc)
-        attributes |= experiment.make_attributes()
-    write_root(store, attributes, contents)
+    contents = Contents(partial(write_file, store))
+    root = lay_out(contents, settings, records, experiment)
+    write_durably(store / METADATA_NAME, root)
     remove_strays(store, contents.members)
 
 
-def write_root(store: Path, attributes: Json, contents: Contents) -> None:
-    """Write the root document: *attributes*, the manifest, the metadata of all arrays. On disk when this returns."""
+def lay_out(
+    contents: Contents, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None
+) -> bytes:
+    """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned."""
+    geometry = settings.geometry
+    coordinates = () if experiment is None else experiment.coordinates
+    contents.add_metadata(BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
+    for record in records:
+        contents.add_shards(record.shards)
+        contents.add_files(record.statistics)
+    contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
+    rails = (record.rail_count for record in records)
+    contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
+    attributes = _make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
+    if experiment is not None:
+        contents.add_arrays(make_experiment_arrays(experiment, geometry), settings.blosc)
+        attributes |= experiment.make_attributes()
+    return make_root(attributes, contents)
+
+
+def make_root(attributes: Json, contents: Contents) -> bytes:
+    """The root document: *attributes*, the manifest, the metadata of all arrays."""
     attributes = attributes | {"manifest": dict(sorted(contents.manifest.items()))}
-    write_durably(store / METADATA_NAME, make_root_metadata(attributes, dict(sorted(contents.members.items()))))
+    return make_root_metadata(attributes, dict(sorted(contents.members.items())))
 
 
 def remove_strays(store: Path, members: Container[str]) -> None:

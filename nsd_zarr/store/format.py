@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
-from nsd_zarr.store.codec import BloscCodec, decode_chunk
+from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec, decode_chunk, overhead_bytes
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 FORMAT = "nsd_zarr"
@@ -30,6 +30,9 @@ COORDINATES = ("session", "trial_in_session", "trial_digest")
 """Coordinates along trial of every store."""
 ABSENT = 2**64 - 1
 """Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
+
+TEXT_LENGTH = 32
+"""Characters that a text in a store has at most: the only ones are digests."""
 
 Json = dict[str, Any]
 
@@ -152,23 +155,34 @@ def decode_small(data: bytes, metadata: Json) -> np.ndarray:
         volume = np.empty(shape, np.dtype(metadata["data_type"]).newbyteorder("<"))
         decode_chunk(np.frombuffer(data, np.uint8), volume)
         return volume.astype(volume.dtype.newbyteorder("="), copy=False)
+    return decode_plain(data, shape, metadata["data_type"])
+
+
+def decode_plain(data: bytes, shape: tuple[int, ...], data_type: str) -> np.ndarray:
+    """Values of an uncompressed chunk. Raises ValueError when it is damaged."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if make_crc(body) != crc:
         raise ValueError("its crc32c does not match")
-    if metadata["data_type"] == "string":
-        return np.array(_decode_texts(body), dtype=np.str_).reshape(shape)
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    if data_type == "string":
+        return np.array(_decode_texts(body, math.prod(shape)), dtype=np.str_).reshape(shape)
+    dtype = np.dtype(data_type).newbyteorder("<")
     if len(body) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"it holds {len(body)} bytes, expected {math.prod(shape) * dtype.itemsize}")
     return np.frombuffer(body, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
 
 
-def _decode_texts(body: bytes) -> list[str]:
+def _decode_texts(body: bytes, count: int) -> list[str]:
+    found = int.from_bytes(body[:4], "little")
+    if found != count:
+        raise ValueError(f"it holds {found} texts, expected {count}")
     texts, position = [], 4
-    for _ in range(int.from_bytes(body[:4], "little")):
+    for _ in range(count):
         length = int.from_bytes(body[position : position + 4], "little")
         texts.append(body[position + 4 : position + 4 + length].decode())
         position += 4 + length
+        if position > len(body) or len(texts[-1]) > TEXT_LENGTH:
+            # Each is stored as wide as the widest: one of a megabyte among many would fill the memory.
+            raise ValueError("its texts are longer than they may be")
     if position != len(body):
         raise ValueError("its text lengths do not add up")
     return texts
@@ -191,11 +205,12 @@ def encode_shard_index(lengths: list[int]) -> bytes:
     return body + make_crc(body)
 
 
-def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray:
+def decode_shard_index(data: bytes, trials: int, shard_bytes: int, trial_bytes: int = MOST_FRAME_BYTES) -> np.ndarray:
     """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
 
     Raises ValueError on a wrong checksum, an absent chunk (every chunk of ours is written, so absent means lost),
-    or an entry outside the part of the file before the index.
+    an entry outside the part of the file before the index, chunks that do not fill it one behind the other, or one
+    that is larger than a trial of *trial_bytes* can be.
     """
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if len(data) != shard_index_bytes(trials) or make_crc(body) != crc:
@@ -207,7 +222,21 @@ def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray
     # Compared as subtraction from the limit, so that no hostile sum wraps around.
     if (entries[:, 0] > limit).any() or (entries[:, 1] > limit - entries[:, 0]).any():
         raise ValueError("an entry of its index points outside the file")
+    # Overlapping or swapped entries are no damage that happens, and would show one trial as another.
+    if (entries[:, 0] != np.concatenate([[0], entries[:-1].sum(1)])).any() or entries[-1].sum() != limit:
+        raise ValueError("the chunks of its index do not lie one behind the other")
+    if entries[:, 1].max() > trial_bytes + overhead_bytes():
+        raise ValueError("a chunk of its index is larger than a trial")
     return entries.astype(np.int64)
+
+
+def make_shard_tail(last_crc: bytes, index: bytes) -> str:
+    """Digest of the end of a shard: the crc32c of its last chunk, and its index with every chunk's length.
+
+    What a reader has read of a shard anyway, before its first trial: by this it knows the file for the one that was
+    written here, and not another shard or an older one of the same size, whose own checksums are right.
+    """
+    return make_digest(last_crc + index)
 
 
 # -- the root document -------------------------------------------------------------------------------------------
