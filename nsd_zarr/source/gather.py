@@ -54,9 +54,9 @@ def gather_trials(
         check_stop()
         for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
             wanted = rows[:, trials.start : trials.stop]
-            out[:, voxels] = wanted.T
             if on_rows is not None:
                 on_rows(wanted, voxels)
+            out[:, voxels] = wanted.T
 
     map_all(executor, gather, borders[:-1], borders[1:])
 
