@@ -108,6 +108,8 @@ def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
+        # Of workers that were killed under their scheduler, whose sessions others wrote.
+        remove_partials(plan.store)
         finish_store(plan.store, plan.settings, read_records(plan, ledger))
     return done
 
