@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
-from nsd_zarr.layout import DTYPE_BYTES, SessionNumber
+from nsd_zarr.layout import DTYPE_BYTES, MOST_TRIALS, SessionNumber
 from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.identity import FileIdentity, read_identity
@@ -186,6 +186,8 @@ def _check_shape(data: h5py.Dataset, file: SessionFile) -> None:
         problem = f"shape {data.shape}, expected (trial, z, y, x) or (trial, vertex)"
     elif math.prod(data.shape) == 0:
         problem = f"shape {data.shape} holds no value"
+    elif data.shape[0] > MOST_TRIALS:
+        problem = f"{data.shape[0]} trials, expected at most {MOST_TRIALS} (the dataset's sessions have 750)"
     elif data.dtype.name not in DTYPE_BYTES or h5py.check_enum_dtype(data.dtype):
         kind = "enum" if h5py.check_enum_dtype(data.dtype) else data.dtype.name
         problem = f"dtype {kind}, expected integers or floats (the dataset's own are int16)"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.layout import DTYPE_BYTES, Geometry, SessionNumber
+from nsd_zarr.layout import DTYPE_BYTES, MOST_TRIALS, Geometry, SessionNumber
 from nsd_zarr.store.codec import MOST_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
 from nsd_zarr.store.format import (
     BETAS,
@@ -28,8 +28,6 @@ from nsd_zarr.store.format import (
 MOST_ROOT_BYTES = 16 * 2**20
 """A larger root document is refused unread: parsed JSON takes up to 25 times its bytes. 30,000 trials in shards of one
 trial, the most files that anybody has a use for, make 3 MB."""
-MOST_TRIALS = 2**24
-"""Trials in a store; the dataset has 30,000 a subject. Bounds what is held for each trial, not for each value."""
 MOST_SESSION = 9999
 """The largest session number that --sessions takes."""
 CODECS = ("blosclz", "lz4", "lz4hc", "zlib", "zstd")

@@ -39,5 +39,13 @@ def read_file(store: Path, key: str, most_bytes: int) -> bytes:
 
 def leads_out(store: Path, key: str) -> bool:
     """Whether the path *key* in the store's folder is, by links on the way or at its end, a place outside."""
+    path, steps = os.fspath(store), key.split("/")
+    for step in steps:
+        path = f"{path}/{step}"
+        # Commonly there is none: 10 us for a shard rather than 40 us.
+        if step == ".." or os.path.islink(path):
+            break
+    else:
+        return False
     inside = os.path.join(os.path.realpath(store), "")
     return not os.path.realpath(os.path.join(store, key)).startswith(inside)
