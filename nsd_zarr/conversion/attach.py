@@ -19,7 +19,6 @@ from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect
 from nsd_zarr.conversion.finish import remove_strays, write_root
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.memory import (
-    BASE_BYTES,
     EXPERIMENT_BYTES,
     Need,
     make_memory_plan,
@@ -185,7 +184,7 @@ def _compute_statistics(
     """Statistics of each session, from its trials as they are stored."""
     geometry, reader = store.geometry, TrialReader(store)
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(geometry, by_offset=True, chunk_bytes=0, base_bytes=BASE_BYTES + EXPERIMENT_BYTES)
+    need = Need(geometry, by_offset=True, chunk_bytes=0, extra_bytes=EXPERIMENT_BYTES)
     step = make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
     block = np.empty((step, geometry.voxels), geometry.dtype)
 
