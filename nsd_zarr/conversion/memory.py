@@ -51,8 +51,8 @@ class Need:
     """Whether every session is read by offset."""
     chunk_bytes: int
     """Largest decoded HDF5 chunk among sessions that are read through h5py."""
-    base_bytes: int = BASE_BYTES
-    """What the process takes before the first session."""
+    extra_bytes: int = 0
+    """What the process takes on top of BASE_BYTES before the first session."""
 
     @property
     def trial_bytes(self) -> int:
@@ -82,7 +82,7 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
     least_threads = min(2, need.geometry.shards_per_session)
     for at_once in range(max(1, min(sessions, workers // least_threads)), 0, -1):
         threads = math.ceil(workers / at_once)
-        peak = need.base_bytes + at_once * need.session_bytes(most, threads)
+        peak = BASE_BYTES + need.extra_bytes + at_once * need.session_bytes(most, threads)
         if peak <= limit_bytes:
             return MemoryPlan(limit_bytes, peak, at_once, threads, most, 1)
     return _plan_passes(need, workers, limit_bytes)
@@ -93,16 +93,16 @@ def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
     shard, shards = need.geometry.trials_per_shard, need.geometry.shards_per_session
     plans: list[MemoryPlan] = []
     for threads in range(workers, 0, -1):
-        fixed = need.base_bytes + need.session_bytes(0, threads)
+        fixed = BASE_BYTES + need.extra_bytes + need.session_bytes(0, threads)
         shards_that_fit = (limit_bytes - fixed) // (shard * need.trial_bytes)
         if shards_that_fit >= 1:
             passes = math.ceil(shards / shards_that_fit)
             trials = math.ceil(shards / passes) * shard
-            peak = need.base_bytes + need.session_bytes(trials, threads)
+            peak = BASE_BYTES + need.extra_bytes + need.session_bytes(trials, threads)
             plans.append(MemoryPlan(limit_bytes, peak, 1, threads, trials, passes))
     if plans:
         return min(plans, key=lambda plan: plan.passes)
-    least = need.base_bytes + need.session_bytes(shard, 1)
+    least = BASE_BYTES + need.extra_bytes + need.session_bytes(shard, 1)
     raise DoesNotFit(
         f"memory: {format_bytes(limit_bytes)} allowed, and one shard of {shard} trials needs {format_bytes(least)}",
         hint=f"Allow more with --memory {math.ceil(least / 2**20)}MiB, or make shards smaller with --trials-per-shard.",

@@ -12,7 +12,6 @@ from typing import Any
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment
 from nsd_zarr.conversion.memory import (
-    BASE_BYTES,
     EXPERIMENT_BYTES,
     MemoryPlan,
     Need,
@@ -265,8 +264,8 @@ def _make_memory_plan(
     settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config, has_experiment: bool
 ) -> MemoryPlan:
     through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
-    base = BASE_BYTES + EXPERIMENT_BYTES * has_experiment
-    need = Need(settings.geometry, not through_h5py, max(through_h5py, default=0), base)
+    extra = EXPERIMENT_BYTES * has_experiment
+    need = Need(settings.geometry, not through_h5py, max(through_h5py, default=0), extra)
     limit = config.memory if config.memory is not None else read_available_memory() // 2
     # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
     at_once = 1 if "://" in config.scheduler else left

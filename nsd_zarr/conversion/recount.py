@@ -10,7 +10,6 @@ import numpy as np
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.events import Listener, TrialsDone
 from nsd_zarr.conversion.memory import (
-    BASE_BYTES,
     EXPERIMENT_BYTES,
     Need,
     make_memory_plan,
@@ -59,7 +58,7 @@ def compute_statistics(
     """Statistics of each of *sessions*, from its trials as they are stored. Raises DamageFound."""
     geometry, reader = store.geometry, TrialReader(store)
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(geometry, by_offset=True, chunk_bytes=0, base_bytes=BASE_BYTES + EXPERIMENT_BYTES)
+    need = Need(geometry, by_offset=True, chunk_bytes=0, extra_bytes=EXPERIMENT_BYTES)
     step = make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
     block = np.empty((step, geometry.voxels), geometry.dtype)
 
