@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from nsd_zarr.tasks import map_all
 TILE_BYTES = 768 * 1024
 """Bytes of rows read and transposed at a time. Measured on 750-trial rows: tiles of 256 to 2,048 rows (0.4 to 3 MB)
 run within 10 % of each other at 3.5 to 3.9 GB/s of one core, 128 rows at 2.6, 8,192 and more at a third."""
+MOST_GAP_BYTES = 64 * 1024
+"""Rows farther apart are read by calls of their own. In files as MATLAB leaves them a node of the index (2 kB) lies
+behind each 57 rows or so."""
+MOST_GAPS = 500
+"""In one call: POSIX systems take 1,024 buffers and more."""
 ROWS_PER_TASK = 16_384
 """Rows between two looks at the stop signal: about 10 ms."""
 
@@ -68,30 +73,53 @@ def _read_tiles(
 
     The arrays are views of a buffer that the next step reuses.
     """
-    row_bytes = index.row_bytes
-    buffer = np.empty(max(TILE_BYTES, row_bytes), np.uint8)
-    while first < last:
-        limit = index.offsets[first] + buffer.size - row_bytes
-        stop = first + int(np.searchsorted(index.offsets[first:last], limit, side="right"))
-        places = index.offsets[first:stop] - index.offsets[first]
-        _read_exactly(descriptor, buffer[: int(places[-1]) + row_bytes], int(index.offsets[first]))
-        for start, end in _runs(places, index.voxels[first:stop], row_bytes):
-            place, count = int(places[start]), end - start
-            rows = buffer[place : place + count * row_bytes].view(dtype).reshape(count, -1)
-            voxel = int(index.voxels[first + start])
-            yield rows, slice(voxel, voxel + count)
-        first = stop
+    row_bytes, offsets, voxels = index.row_bytes, index.offsets[first:last], index.voxels[first:last]
+    tile = np.empty((max(1, TILE_BYTES // row_bytes), row_bytes), np.uint8)
+    waste = np.empty(MOST_GAP_BYTES, np.uint8)
+    gaps = np.diff(offsets) - row_bytes
+    apart = np.flatnonzero((gaps < 0) | (gaps > MOST_GAP_BYTES)) + 1
+    breaks = np.flatnonzero(np.diff(voxels) != 1) + 1
+    for start, stop in _cut(len(offsets), apart, np.flatnonzero(gaps) + 1, len(tile)):
+        rows = tile[: stop - start]
+        _read_rows(descriptor, rows, gaps[start : stop - 1], waste, int(offsets[start]))
+        inside = breaks[np.searchsorted(breaks, start, "right") : np.searchsorted(breaks, stop)]
+        for begin, end in pairwise([start, *inside.tolist(), stop]):
+            voxel = int(voxels[begin])
+            yield rows[begin - start : end - start].view(dtype), slice(voxel, voxel + end - begin)
 
 
-def _runs(places: np.ndarray, voxels: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Stretches in which both bytes and voxels follow each other: 98 % of rows in files as MATLAB leaves them."""
-    breaks = np.flatnonzero((np.diff(places) != row_bytes) | (np.diff(voxels) != 1)) + 1
-    borders = [0, *breaks.tolist(), len(places)]
-    return pairwise(borders)
+def _cut(rows: int, apart: np.ndarray, behind_gaps: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """First row and end of what is read at a time: at most *most* rows, and no more gaps than one call takes.
+
+    *apart*: rows that lie too far behind the one before. *behind_gaps*: rows that lie not right behind it.
+    """
+    for begin, end in pairwise([0, *apart.tolist(), rows]):
+        while begin < end:
+            stop = min(begin + most, end)
+            later = behind_gaps[np.searchsorted(behind_gaps, begin, "right") :][MOST_GAPS : MOST_GAPS + 1]
+            stop = min(stop, int(later[0])) if later.size else stop
+            yield begin, stop
+            begin = stop
 
 
-def _read_exactly(descriptor: int, buffer: np.ndarray, offset: int) -> None:
-    view = buffer.data
+def _read_rows(descriptor: int, rows: np.ndarray, gaps: np.ndarray, waste: np.ndarray, offset: int) -> None:
+    """Fill *rows*, of which the first lies at *offset* and the others *gaps* bytes behind each other, in one call.
+
+    What lies in the gaps (nodes of the file's index) goes to *waste*: so the rows come together without being copied.
+    """
+    behind = np.flatnonzero(gaps)
+    runs = [rows[begin:end].reshape(-1).data for begin, end in pairwise([0, *(behind + 1).tolist(), len(rows)])]
+    between = [waste[:gap].data for gap in gaps[behind].tolist()]
+    views = [*chain.from_iterable(zip(runs, between, strict=False)), runs[-1]]
+    wanted = rows.size + int(gaps.sum())
+    if read_again(partial(os.preadv, descriptor, views, offset), f"reading at byte {offset}") == wanted:
+        return
+    for run, gap in zip_longest(runs, between, fillvalue=memoryview(b"")):
+        _read_exactly(descriptor, run, offset)
+        offset += len(run) + len(gap)
+
+
+def _read_exactly(descriptor: int, view: memoryview, offset: int) -> None:
     while view:
         count = read_again(partial(os.preadv, descriptor, [view], offset), f"reading at byte {offset}")
         if count == 0:

@@ -295,7 +295,7 @@ def test_input_output_error_of_the_system_is_tried_four_times(caplog):
     descriptor = os.open("/proc/self/mem", os.O_RDONLY)
     try:
         with pytest.raises(OSError, match="Input/output error"):
-            _read_exactly(descriptor, np.empty(7, np.uint8), 0)
+            _read_exactly(descriptor, np.empty(7, np.uint8).data, 0)
     finally:
         os.close(descriptor)
     assert len(caplog.records) == 3
