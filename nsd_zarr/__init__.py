@@ -11,16 +11,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
     from nsd_zarr.read.dataset import open_dataset
 
-__all__ = ["ConversionReport", "NsdZarrError", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
+__all__ = [
+    "ConversionReport",
+    "ImagesReport",
+    "NsdZarrError",
+    "VerifyReport",
+    "__version__",
+    "convert",
+    "convert_images",
+    "open_dataset",
+    "verify",
+]
 
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
     "ConversionReport": "nsd_zarr.conversion.run",
+    "convert_images": "nsd_zarr.conversion.images",
+    "ImagesReport": "nsd_zarr.conversion.images",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
     "open_dataset": "nsd_zarr.read.dataset",
