@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.attach import AttachReport, attach
     from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from nsd_zarr.read.dataset import open_dataset
 
 __all__ = [
+    "AttachReport",
     "ConversionReport",
     "ImagesReport",
     "NsdZarrError",
     "VerifyReport",
     "__version__",
+    "attach",
     "convert",
     "convert_images",
     "open_dataset",
@@ -32,6 +35,8 @@ __all__ = [
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
     "ConversionReport": "nsd_zarr.conversion.run",
+    "attach": "nsd_zarr.conversion.attach",
+    "AttachReport": "nsd_zarr.conversion.attach",
     "convert_images": "nsd_zarr.conversion.images",
     "ImagesReport": "nsd_zarr.conversion.images",
     "verify": "nsd_zarr.conversion.verify",

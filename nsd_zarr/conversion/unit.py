@@ -19,6 +19,7 @@ from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.source.gather import OnRows
 from nsd_zarr.source.images import AnySource, BlockReader, Shelf, open_source
 from nsd_zarr.source.reader import SessionReader
 from nsd_zarr.source.session import check_unchanged
@@ -120,7 +121,7 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
         if isinstance(unit.settings, Settings):
             sums = SessionSums(unit.source.voxels, unit.source.dtype)
             shards = _write_session(unit, reader, executor, committer, surroundings, sums)
-            statistics = sums.make_statistics()
+            statistics = sums.make_statistics(unit.source.trials)
             rail_count = statistics.rail_count
             files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
         else:
@@ -174,8 +175,10 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
-    for trials, block in _read_passes(unit, reader, executor, surroundings):
-        if sums is not None:
+    by_rows = sums is not None and sums.is_exact and reader.can_hand_rows
+    on_rows = sums.add_rows if sums is not None and by_rows else None
+    for trials, block in _read_passes(unit, reader, executor, surroundings, on_rows):
+        if sums is not None and not by_rows:
             sums.add(block, executor, surroundings.check_stop)
         # The last shard of a store of images may be short.
         parts = np.split(block, range(geometry.trials_per_shard, len(block), geometry.trials_per_shard))
@@ -207,7 +210,11 @@ def compare_session(
 
 
 def _read_passes(
-    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+    unit: Unit,
+    reader: SessionReader | BlockReader,
+    executor: Executor,
+    surroundings: Surroundings,
+    on_rows: OnRows | None = None,
 ) -> Iterator[tuple[range, np.ndarray]]:
     """The session's trials, as many at a time as were planned, each lot in a block that the next one reuses."""
     total, step = unit.source.trials, unit.trials_per_pass
@@ -215,7 +222,7 @@ def _read_passes(
         for first in range(0, total, step):
             trials = range(first, min(first + step, total))
             part = block[: len(trials)]
-            reader.read_into(trials, part, executor, surroundings.check_stop)
+            reader.read_into(trials, part, executor, surroundings.check_stop, on_rows)
             yield trials, part
 
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
+from nsd_zarr.source.gather import OnRows
 from nsd_zarr.source.reader import SessionReader, open_session, read_by_h5py
 from nsd_zarr.source.session import SessionInfo, check_not_cut, open_dataset
 from nsd_zarr.source.stimuli import ImageBlock
@@ -42,7 +43,7 @@ class Shelf:
 class BlockReader:
     """An open stimulus file, for one block. Made by open_images; one thread at a time."""
 
-    by_offset = False
+    by_offset = can_hand_rows = False
 
     def __init__(self, block: ImageBlock, data: h5py.Dataset, shelf: Shelf) -> None:
         self.block = block
@@ -50,12 +51,18 @@ class BlockReader:
         self._shelf = shelf
 
     def read_into(
-        self, trials: range, out: np.ndarray, executor: Executor, check_stop: Callable[[], None] = lambda: None
+        self,
+        trials: range,
+        out: np.ndarray,
+        executor: Executor,
+        check_stop: Callable[[], None] = lambda: None,
+        on_rows: OnRows | None = None,
     ) -> None:
         """Read consecutive images *trials* (0-based, in the block) into *out*, uint8 (len(trials), values).
 
         Each chunk is read once, whole: what other blocks need of it goes to the shelf. Beside *out* it takes one chunk
-        of images, where the block needs only some of it. Raises SourceError.
+        of images, where the block needs only some of it. *executor* and *on_rows* are SessionReader's alone. Raises
+        SourceError.
         """
         ids = np.asarray(self.block.ids[trials.start : trials.stop])
         try:
