@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nsd_zarr.conversion.attach import AttachReport, attach
     from nsd_zarr.conversion.images import ImagesReport, convert_images
+    from nsd_zarr.conversion.repair import RepairReport, repair
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
@@ -23,12 +24,14 @@ __all__ = [
     "ConversionReport",
     "ImagesReport",
     "NsdZarrError",
+    "RepairReport",
     "VerifyReport",
     "__version__",
     "attach",
     "convert",
     "convert_images",
     "open_dataset",
+    "repair",
     "verify",
 ]
 
@@ -41,6 +44,8 @@ _HOMES = {
     "ImagesReport": "nsd_zarr.conversion.images",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
+    "repair": "nsd_zarr.conversion.repair",
+    "RepairReport": "nsd_zarr.conversion.repair",
     "open_dataset": "nsd_zarr.read.dataset",
     "NsdZarrError": "nsd_zarr.errors",
 }

@@ -17,6 +17,9 @@ TrialInStore = NewType("TrialInStore", int)
 TRIALS_PER_SESSION = 750
 """Trials in a session of the core experiment. Source: data manual, "Experiments". Used where synthetic
 data are made; a conversion takes the count from the files."""
+MOST_TRIALS = 2**24
+"""Trials that a session or a store may have. The dataset has 30,000 a subject; what a stranger's file claims beyond
+every measure would be counted through for hours, and held in memory trial by trial."""
 RUNS_PER_SESSION = 12
 """Runs in a session: odd runs show 63 stimuli, even runs 62. Source: data manual, "Experiments"."""
 COUNTS_PER_PERCENT = 300
@@ -189,6 +192,11 @@ class Geometry:
         """Numbers of the shards that belong to *session*."""
         first = self.first_trial(session) // self.trials_per_shard
         return range(first, min(first + self.shards_per_session, self.shards))
+
+    def session_trials(self, session: SessionNumber) -> range:
+        """Trials of the store that belong to *session*."""
+        first = self.first_trial(session)
+        return range(first, min(first + self.trials_per_session, self.trials))
 
     def shard_trials(self, shard: int) -> range:
         """Trials of the store that lie in shard *shard*."""

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,3 +64,23 @@ def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(run, tm
     assert [report["trial_bytes"] for report in reports] == [210, 210]
     assert all(row["trials_per_second"] > 0 for report in reports for row in report["rows"])
     assert (tmp_path / "out/r.png").exists() == bool(importlib.util.find_spec("matplotlib"))
+
+
+def test_damage_store_names_and_repairs_all_that_it_damages(run, capsys, tmp_path):
+    run("damage_store", "--flips", 25, "--others", 25, "--seed", 3, "--json", tmp_path / "damage.json")
+    told = capsys.readouterr().out
+    assert "50 damages, seed 3: 0 failures" in told
+    rows = json.loads((tmp_path / "damage.json").read_text())
+    assert {row["kind"] for row in rows} >= {"root document", "array metadata", "shard, chunks", "small arrays"}
+    assert sum(row["silent"] for row in rows) == 0
+
+
+@pytest.mark.slow
+def test_kill_conversions_ends_each_store_as_the_undisturbed_one(tmp_path):
+    # A process of its own: it forks before anything has threads.
+    words = ["--kills", "8", "--schedulers", "synchronous,threads", "--folder", str(tmp_path)]
+    command = [sys.executable, str(PIPELINES / "kill_conversions.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "| **all** | **4** | **4** |" in done.stdout
+    assert "| stores that differ | 0 | 0 |" in done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.images import images
-from nsd_zarr.cli.options import common as _common
-from nsd_zarr.cli.options import print_report as _print
+from nsd_zarr.cli.options import choosing, common, converting, naming_experiment, print_report
 from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.cli.words import escape_controls
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
 
@@ -60,75 +59,7 @@ def run(arguments: list[str]) -> int:
 def _complain(text: str, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
-    click.echo(f"nsd-zarr: {text}", err=True)
-
-
-def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which betas are meant, and what a run may take."""
-    for option in reversed(
-        [
-            click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
-            click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
-            click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
-            click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
-            click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]"),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that name the experiment's files by hand."""
-    path = click.Path()
-    for option in reversed(
-        [
-            click.option(
-                "--trial-table", type=path, help="responses.tsv. [default: found beside betas in an NSD root]"
-            ),
-            click.option("--expdesign", type=path, help="nsd_expdesign.mat. [default: the same]"),
-            click.option("--stim-info", type=path, help="nsd_stim_info_merged.csv. [default: the same]"),
-            click.option("--brainmask", type=path, help="brainmask.nii.gz. [default: the same]"),
-            click.option("--ncsnr", type=path, help="ncsnr.nii.gz. [default: the same]"),
-            click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
-            # None when it is not given, so that the configuration file counts.
-            click.option(
-                "--roi",
-                type=path,
-                multiple=True,
-                callback=lambda context, option, value: value or None,
-                help="A region volume, beside those found; may come several times.",
-            ),
-            click.option("--no-experiment", is_flag=True, default=None, help="Attach none of it."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Arguments and options of plan and convert."""
-    for option in reversed(
-        [
-            click.argument("source", nargs=-1, required=True),
-            click.argument("store"),
-            click.option(
-                "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
-            ),
-            click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
-            click.option("--dataset", help="Dataset in each session file. [default: betas]"),
-            click.option(
-                "--trials-per-shard", type=int, help="Must divide a session's trials. [default: up to 128 MiB]"
-            ),
-            click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
-            click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
-            click.option("--scheduler", help="Dask scheduler, such as tcp://host:8786; threads; synchronous."),
-            click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
-        ]
-    ):
-        command = option(command)
-    return _choosing(_common(_naming_experiment(command)))
+    click.echo(escape_controls(f"nsd-zarr: {text}"), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,7 +73,7 @@ def commands() -> None:
 
 @commands.command()
 @click.argument("directory", type=click.Path(path_type=Path), default="nsd-demo")
-@_common
+@common
 def demo(directory: Path, quiet: bool) -> None:
     """Show the whole story in DIRECTORY on synthetic data, in under a minute."""
     from nsd_zarr.cli.demo import run_demo
@@ -159,7 +90,7 @@ def demo(directory: Path, quiet: bool) -> None:
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
 @click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
 @click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
-@_common
+@common
 def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""
     from nsd_zarr.cli.demo import show_steps
@@ -176,7 +107,7 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
 
 
 @commands.command()
-@_converting
+@converting
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
     from nsd_zarr.cli.show import tell_plan
@@ -186,35 +117,35 @@ def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **opti
 
     check_free(Path(store).absolute())
     made = make_plan(source, store, make_config(options.pop("config_file"), **options))
-    _print(made.as_dict(), tell_plan(made), as_json, quiet)
+    print_report(made.as_dict(), tell_plan(made), as_json, quiet)
 
 
 @commands.command()
-@_converting
+@converting
 def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import tell_conversion
 
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
-    _print(report.as_dict(), tell_conversion(report), as_json, quiet)
+    print_report(report.as_dict(), tell_conversion(report), as_json, quiet)
 
 
 @commands.command()
 @click.argument("store")
 @click.argument("source", nargs=-1)
 @click.option("--config", "config_file", type=click.Path(), help="YAML file: option names with underscores.")
-@_naming_experiment
+@naming_experiment
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_choosing
-@_common
+@choosing
+@common
 def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
     from nsd_zarr.cli.show import tell_attachment
 
     with show_progress("computing statistics of", quiet) as on_event:
         report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
-    _print(report.as_dict(), tell_attachment(report), as_json, quiet)
+    print_report(report.as_dict(), tell_attachment(report), as_json, quiet)
 
 
 @commands.command()
@@ -222,8 +153,8 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 @click.option("--source", multiple=True, help="Compare every value with these session files, through h5py.")
 @click.option("--quick", is_flag=True, help="Presence, sizes and indexes only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_choosing
-@_common
+@choosing
+@common
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
     from nsd_zarr.cli.show import tell_verification
@@ -231,21 +162,44 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 
     with show_progress("verifying", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
-    _print(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
+    print_report(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
+    return 0 if report.is_whole else 1
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--source", multiple=True, required=True, help="The session files that STORE was made of.")
+@click.option("--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
+@click.option("--dataset", help="Dataset in each session file, where the root document is lost. [default: betas]")
+@click.option("--codec", help="As convert had it, where root document, run and metadata of betas are all lost.")
+@click.option("--clevel", type=int, help="The same.")
+@click.option("--trials-per-shard", type=int, help="The same.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@naming_experiment
+@choosing
+@common
+def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
+    """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
+    from nsd_zarr.cli.show import tell_repair
+    from nsd_zarr.store.root import read_kind
+
+    with show_progress("repairing", quiet, read_kind(Path(store)) or TRIALS) as on_event:
+        report = nsd_zarr.repair(store, source, on_event=on_event, **options)
+    print_report(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
 
 
 @commands.command()
 @click.argument("store")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_common
+@common
 def info(store: str, quiet: bool, as_json: bool) -> None:
     """Say what is in STORE and what made it."""
     from nsd_zarr.cli.show import describe_store, tell_store
     from nsd_zarr.store.root import open_store
 
     opened = open_store(Path(store), allow_unfinished=True, kind=None)
-    _print(describe_store(opened), tell_store(opened), as_json, quiet)
+    print_report(describe_store(opened), tell_store(opened), as_json, quiet)
 
 
 @commands.command()
@@ -257,7 +211,7 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
 @click.option("--cold", is_flag=True, help="Also with the files dropped from the page cache.")
 @click.option("--workers", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_common
+@common
 def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Measure random trials of STORE by every reader installed, beside what the hardware allows."""
     from nsd_zarr.bench.run import bench as measure
@@ -268,7 +222,7 @@ def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
             click.echo(step, err=True)
 
     report = measure(store, on_step=tell, **options)
-    _print(report.as_dict(), make_table(report), as_json, quiet)
+    print_report(report.as_dict(), make_table(report), as_json, quiet)
 
 
 commands.add_command(images)

@@ -1,4 +1,4 @@
-"""What every command takes, and how it gives what it found."""
+"""Options that several commands of `nsd-zarr` share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
+from nsd_zarr.cli.words import escape_controls
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,4 +31,72 @@ def print_report(values: dict[str, Any], text: str, as_json: bool, quiet: bool) 
     if as_json:
         click.echo(json.dumps(values, indent=1))
     elif not quiet:
-        click.echo(text)
+        click.echo(escape_controls(text))
+
+
+def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which betas are meant, and what a run may take."""
+    for option in reversed(
+        [
+            click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
+            click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
+            click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
+            click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
+            click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]"),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name the experiment's files by hand."""
+    path = click.Path()
+    for option in reversed(
+        [
+            click.option(
+                "--trial-table", type=path, help="responses.tsv. [default: found beside betas in an NSD root]"
+            ),
+            click.option("--expdesign", type=path, help="nsd_expdesign.mat. [default: the same]"),
+            click.option("--stim-info", type=path, help="nsd_stim_info_merged.csv. [default: the same]"),
+            click.option("--brainmask", type=path, help="brainmask.nii.gz. [default: the same]"),
+            click.option("--ncsnr", type=path, help="ncsnr.nii.gz. [default: the same]"),
+            click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
+            # None when it is not given, so that the configuration file counts.
+            click.option(
+                "--roi",
+                type=path,
+                multiple=True,
+                callback=lambda context, option, value: value or None,
+                help="A region volume, beside those found; may come several times.",
+            ),
+            click.option("--no-experiment", is_flag=True, default=None, help="Attach none of it."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def converting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Arguments and options of plan and convert."""
+    for option in reversed(
+        [
+            click.argument("source", nargs=-1, required=True),
+            click.argument("store"),
+            click.option(
+                "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
+            ),
+            click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
+            click.option("--dataset", help="Dataset in each session file. [default: betas]"),
+            click.option(
+                "--trials-per-shard", type=int, help="Must divide a session's trials. [default: up to 128 MiB]"
+            ),
+            click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
+            click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
+            click.option("--scheduler", help="Dask scheduler, such as tcp://host:8786; threads; synchronous."),
+            click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        ]
+    ):
+        command = option(command)
+    return choosing(common(naming_experiment(command)))

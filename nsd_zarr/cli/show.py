@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from nsd_zarr.cli.words import escape_line
 from nsd_zarr.conversion.attach import AttachReport
+from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.images import ImagesReport
 from nsd_zarr.conversion.plan import Plan
+from nsd_zarr.conversion.repair import RepairReport
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.verify import VerifyReport
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
@@ -17,6 +21,9 @@ from nsd_zarr.store.root import Store
 
 MOST_DAMAGES = 20
 """Damages told one by one; --json has them all."""
+
+MOST_STRANGERS = 5
+"""Files that are not of a store, told by name."""
 
 
 def tell_plan(plan: Plan) -> str:
@@ -94,12 +101,34 @@ def tell_verification(report: VerifyReport) -> str:
     what = f"{report.files} files" + (f", {report.trials} {report.item}s" if report.trials else "")
     how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
     how["source"] = "all checksums and value digests right, every value equal to its source"
+    lines = [f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)]
+    lines += [f"Repair it: {report.repair_command}"]
     if report.is_whole:
-        return f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."
-    told = [f"  {damage}" for damage in report.damages[:MOST_DAMAGES]]
-    more = len(report.damages) - len(told)
-    told += [f"  and {more} more (--json has them all)"] if more else []
-    return "\n".join([f"{report.store} is damaged, {len(report.damages)} found:", *told])
+        lines = [f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."]
+    if report.strangers:
+        named = ", ".join(report.strangers[:MOST_STRANGERS]) + (", ..." if report.strangers[MOST_STRANGERS:] else "")
+        lines += [
+            f"Note: {format_count(len(report.strangers), 'file')} not of this store, which no reader looks at: {named}"
+        ]
+    return "\n".join(lines)
+
+
+def _tell_damages(damages: Sequence[Damage]) -> list[str]:
+    told = [f"  {damage}" for damage in damages[:MOST_DAMAGES]]
+    more = len(damages) - len(told)
+    return [*told, f"  and {more} more (--json has them all)"] if more else told
+
+
+def tell_repair(report: RepairReport) -> str:
+    """What a repair did."""
+    removed = f"; {format_count(report.removed, 'leftover')} of a killed run removed" if report.removed else ""
+    if not report.rewritten and report.is_whole:
+        return f"{report.store} is whole: nothing to repair{removed} ({report.seconds:.1f} s)."
+    made = f"{format_count(len(report.rewritten), 'file')} made again{removed} ({report.seconds:.1f} s)"
+    if report.is_whole:
+        return f"{report.store} is whole again: {made}."
+    left = f"{report.store}: {made}; {len(report.left)} found damaged in sessions that were not asked for:"
+    return "\n".join([left, *_tell_damages(report.left)])
 
 
 def describe_store(store: Store) -> dict[str, Any]:
@@ -136,8 +165,8 @@ def tell_store(store: Store) -> str:
         _tell_contents(store),
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
         f"{format_bytes(values['decoded_bytes'])} decoded",
-        f"settings   {', '.join(f'{name} {value}' for name, value in values['settings'].items())}",
-        f"made by    {', '.join(f'{name} {value}' for name, value in values['libraries'].items())}",
+        f"settings   {_tell_pairs(values['settings'])}",
+        f"made by    {_tell_pairs(values['libraries'])}",
         "arrays",
     ]
     lines += [
@@ -148,7 +177,7 @@ def tell_store(store: Store) -> str:
     for source in values["sources"]:
         session = f"session {source['session']:02d}  " if "session" in source else ""
         lines.append(f"  {session}{source['name']}  {source['size']} bytes  values {source['digest']}")
-    return "\n".join(lines)
+    return "\n".join(map(escape_line, lines))
 
 
 def _tell_contents(store: Store) -> str:
@@ -156,3 +185,7 @@ def _tell_contents(store: Store) -> str:
     if geometry.kind == IMAGES:
         return f"images     {geometry.trials} of {geometry.volume_shape}, {geometry.trials_per_shard} a shard"
     return f"sessions   {format_sessions(geometry.sessions)}, {geometry.trials} trials"
+
+
+def _tell_pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.layout import SessionNumber, make_dims
 from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import (
     METADATA_NAME,
     RAIL_COUNT,
@@ -24,7 +24,8 @@ from nsd_zarr.store.format import (
     make_small_metadata,
     make_volume_metadata,
 )
-from nsd_zarr.store.volume import WrittenFile, write_file, write_volume
+from nsd_zarr.store.shard import ShardRecord
+from nsd_zarr.store.volume import WrittenFile, encode_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +63,57 @@ class VolumeArray:
 NewArray = SmallArray | VolumeArray
 
 
+Put = Callable[[str, bytes], object]
+"""Takes a whole file of the store: its path inside it, its bytes."""
+
+
 @dataclass(slots=True)
 class Contents:
     """What the root document will say is in the store."""
 
+    put: Put
+    """Takes each file as it is entered, but for those that are on disk already."""
     members: dict[str, Json] = field(default_factory=dict)
     """zarr.json of every array by name."""
     manifest: dict[str, list[Any]] = field(default_factory=dict)
-    """Size and digest of every other file."""
+    """Size and digest of every other file; of shards also that of their end."""
 
     def add_files(self, files: Iterable[WrittenFile]) -> None:
         """Enter files that are on disk."""
         self.manifest |= {file.key: [file.size, file.digest] for file in files}
 
-    def write_metadata(self, store: Path, name: str, metadata: Json) -> None:
-        """Write the zarr.json of an array, and enter it."""
-        self.members[name] = metadata
-        self.add_files([write_file(store, f"{name}/{METADATA_NAME}", encode_json(metadata))])
+    def add_shards(self, shards: Iterable[ShardRecord]) -> None:
+        """Enter shards, which are on disk."""
+        self.manifest |= {shard.key: [shard.size, shard.digest, shard.tail] for shard in shards}
 
-    def write_arrays(self, store: Path, arrays: Iterable[NewArray], codec: BloscCodec) -> None:
-        """Write *arrays*, and enter them. Holds one volume at a time."""
+    def add_metadata(self, name: str, metadata: Json) -> None:
+        """Enter the zarr.json of an array."""
+        self.members[name] = metadata
+        self._add(f"{name}/{METADATA_NAME}", encode_json(metadata))
+
+    def add_arrays(self, arrays: Iterable[NewArray], codec: BloscCodec) -> None:
+        """Enter *arrays*. Holds one volume at a time."""
         # Off the main thread, where Blosc gives the same bytes each time.
         with ThreadPoolExecutor(1, "nsd-zarr write") as executor:
             for array in arrays:
-                executor.submit(self._write_array, store, array, codec).result()
+                executor.submit(self._add_array, array, codec).result()
 
-    def _write_array(self, store: Path, array: NewArray, codec: BloscCodec) -> None:
+    def _add_array(self, array: NewArray, codec: BloscCodec) -> None:
         if isinstance(array, SmallArray):
-            key = make_chunk_key(array.name, tuple(0 for _ in array.values.shape))
-            self.write_metadata(store, array.name, make_small_metadata(array.values, array.dims, array.attributes))
-            self.add_files([write_file(store, key, encode_small(array.values))])
+            self.add_metadata(array.name, make_small_metadata(array.values, array.dims, array.attributes))
+            self._add(make_chunk_key(array.name, tuple(0 for _ in array.values.shape)), encode_small(array.values))
             return
-        metadata = make_volume_metadata(array.shape, array.dtype, array.dims, codec, array.attributes)
-        self.write_metadata(store, array.name, metadata)
+        self.add_metadata(
+            array.name, make_volume_metadata(array.shape, array.dtype, array.dims, codec, array.attributes)
+        )
         for position, values in enumerate(array.volumes):
-            place = (position, *(0 for _ in array.shape[1:]))
-            self.add_files([write_volume(store, make_chunk_key(array.name, place), values, codec)])
+            self._add(
+                make_chunk_key(array.name, (position, *(0 for _ in array.shape[1:]))), encode_volume(values, codec)
+            )
+
+    def _add(self, key: str, data: bytes) -> None:
+        self.put(key, data)
+        self.manifest[key] = [len(data), make_digest(data)]
 
 
 def make_statistics_arrays(

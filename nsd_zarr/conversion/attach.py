@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.arrays import Contents, make_statistics_arrays
-from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
+from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment, make_experiment_arrays
-from nsd_zarr.conversion.finish import remove_strays, write_root
+from nsd_zarr.conversion.finish import make_root, remove_strays
 from nsd_zarr.conversion.lock import check_free, hold_lock
-from nsd_zarr.conversion.memory import (
-    BASE_BYTES,
-    EXPERIMENT_BYTES,
-    Need,
-    make_memory_plan,
-    read_available_memory,
-)
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
+from nsd_zarr.conversion.recount import compute_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
-from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.conversion.unit import write_statistics
 from nsd_zarr.errors import SourceError
+from nsd_zarr.layout import Geometry
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
-from nsd_zarr.store.durable import remove_partials
+from nsd_zarr.store.durable import remove_partials, write_durably
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
-from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, open_store
-from nsd_zarr.tasks import map_all
+from nsd_zarr.store.volume import write_file
 
 LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAIL_COUNT)
 """Arrays that do not come from an experiment."""
@@ -84,7 +75,7 @@ def attach(
     started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
     check_free(path)
     opened = open_store(path)
-    experiment = _find_and_inspect(opened, source, options_in_force)
+    experiment = find_and_inspect(opened.geometry, source, options_in_force)
     with hold_lock(path):
         opened = open_store(path)
         has_statistics = SESSION_MEAN in opened.members
@@ -93,11 +84,12 @@ def attach(
     return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
 
 
-def _find_and_inspect(store: Store, source: SourceWords, config: Config) -> Experiment | None:
+def find_and_inspect(geometry: Geometry, source: SourceWords, config: Config) -> Experiment | None:
+    """The experiment of SOURCE and *config*, read and checked; None when none is wanted. Raises SourceError."""
     if config.no_experiment:
         make_given_files(config)  # refuses both at once
         return None
-    files = _find(store, [source] if isinstance(source, (str, os.PathLike)) else list(source), config)
+    files = _find(geometry, [source] if isinstance(source, (str, os.PathLike)) else list(source), config)
     if files.is_empty:
         raise SourceError(
             "nothing of an experiment was found"
@@ -106,11 +98,11 @@ def _find_and_inspect(store: Store, source: SourceWords, config: Config) -> Expe
             path=files.root,
             found=(),
         )
-    return inspect_experiment(files, store.geometry)
+    return inspect_experiment(files, geometry)
 
 
-def _find(store: Store, words: list[str | os.PathLike[str]], config: Config) -> ExperimentFiles:
-    given, geometry = make_given_files(config), store.geometry
+def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Config) -> ExperimentFiles:
+    given = make_given_files(config)
     volumes = len(geometry.volume_shape) == 3
     if not words:
         return find_experiment(None, geometry.sessions, given, volumes=volumes)
@@ -127,6 +119,7 @@ def _find(store: Store, words: list[str | os.PathLike[str]], config: Config) -> 
 
 def _attach(store: Store, experiment: Experiment | None, config: Config, listen: Listener) -> None:
     settings = read_settings(store.attributes["settings"])
+    assert isinstance(settings, Settings)  # The store is one of betas.
     attributes = {
         name: value for name, value in store.attributes.items() if name not in ("checksum", "experiment", "subject")
     }
@@ -134,26 +127,26 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
     remove_partials(store.path)
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
     # is about to change, so that it is whole whichever of the two is there.
-    write_root(store.path, attributes, contents)
+    write_durably(store.path / METADATA_NAME, make_root(attributes, contents))
     if SESSION_MEAN not in store.members:
         _add_statistics(store, settings, contents, config, listen)
     coordinates = () if experiment is None else experiment.coordinates
-    contents.write_metadata(store.path, BETAS, _list_coordinates(store, coordinates))
+    contents.add_metadata(BETAS, _list_coordinates(store, coordinates))
     if experiment is not None:
-        contents.write_arrays(store.path, make_experiment_arrays(experiment, store.geometry), settings.blosc)
+        contents.add_arrays(make_experiment_arrays(experiment, store.geometry), settings.blosc)
         attributes |= experiment.make_attributes()
-    write_root(store.path, attributes, contents)
+    write_durably(store.path / METADATA_NAME, make_root(attributes, contents))
     remove_strays(store.path, contents.members)
 
 
 def _keep_lasting(store: Store) -> Contents:
     """What is in the store and does not come from an experiment, but for the metadata of betas as a file."""
-    contents = Contents()
+    contents = Contents(partial(write_file, store.path))
     contents.members = {name: store.members[name] for name in LASTING if name in store.members}
     contents.members[BETAS] = _list_coordinates(store, ())
     for key, record in store.manifest.items():
         if key.split("/")[0] in contents.members and key != f"{BETAS}/{METADATA_NAME}":
-            contents.manifest[key] = [record.size, record.digest]
+            contents.manifest[key] = [record.size, record.digest, *([record.tail] if record.tail else [])]
     return contents
 
 
@@ -171,32 +164,9 @@ def _add_statistics(store: Store, settings: Settings, contents: Contents, config
     listen(RunStarted(len(geometry.sessions), geometry.trials, geometry.trial_bytes, 0))
     with ThreadPoolExecutor(config.effective_workers, "nsd-zarr attach") as executor:
         for session, statistics in zip(
-            geometry.sessions, _compute_statistics(store, config, executor, listen), strict=True
+            geometry.sessions, compute_statistics(store, geometry.sessions, config, executor, listen), strict=True
         ):
             contents.add_files(write_statistics(store.path, settings, session, statistics, executor))
             counts.append(statistics.rail_count)
     arrays = make_statistics_arrays(geometry.sessions, geometry.volume_shape, counts)
-    contents.write_arrays(store.path, arrays, settings.blosc)
-
-
-def _compute_statistics(
-    store: Store, config: Config, executor: Executor, listen: Listener
-) -> Iterator[SessionStatistics]:
-    """Statistics of each session, from its trials as they are stored."""
-    geometry, reader = store.geometry, TrialReader(store)
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(geometry, by_offset=True, chunk_bytes=0, base_bytes=BASE_BYTES + EXPERIMENT_BYTES)
-    step = make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
-    block = np.empty((step, geometry.voxels), geometry.dtype)
-
-    def read(trial: int, out: np.ndarray) -> None:
-        reader.read_into(trial, out)
-        listen(TrialsDone(1))
-
-    for session in geometry.sessions:
-        sums, first = SessionSums(geometry.voxels, geometry.dtype), geometry.first_trial(session)
-        for start in range(0, geometry.trials_per_session, step):
-            trials = range(first + start, first + min(start + step, geometry.trials_per_session))
-            map_all(executor, read, trials, block[: len(trials)])
-            sums.add(block[: len(trials)], executor)
-        yield sums.make_statistics(geometry.trials_per_session)
+    contents.add_arrays(arrays, settings.blosc)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone
+from nsd_zarr.conversion.lock import RunEnded
 from nsd_zarr.conversion.memory import MemoryPlan
-from nsd_zarr.conversion.unit import Unit, run_unit
-from nsd_zarr.errors import ConfigError, DoesNotFit
+from nsd_zarr.conversion.unit import Stopped, Surroundings, Unit, run_unit
+from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
 
 if TYPE_CHECKING:
@@ -37,13 +40,26 @@ def run_on_cluster(
             f"no Dask scheduler answers at {address}: {error}",
             hint="Start one with dask scheduler, and workers with dask worker; or leave out --scheduler.",
         ) from error
-    with client:
+    with _without_tracebacks(), client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
         _check_workers(workers, address, memory)
         at_once = max(1, min(len(workers), memory.limit_bytes // memory.peak_bytes))
         # No more than were planned for: each takes memory.
         threads = min(memory.threads_per_session, *(worker["nthreads"] for worker in workers))
         return _run([replace(unit, threads=threads) for unit in units], client, at_once, listen)
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keep the client's log from telling in pages what our own error tells in a paragraph; --debug has both."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_workers(workers: Sequence[dict[str, Any]], address: str, memory: MemoryPlan) -> None:
@@ -63,19 +79,70 @@ def _check_workers(workers: Sequence[dict[str, Any]], address: str, memory: Memo
 def _run(units: Sequence[Unit], client: Client, at_once: int, listen: Listener) -> tuple[SessionDone, ...]:
     from distributed import as_completed
 
-    trials = {unit.source.session: unit.source.trials for unit in units}
-    waiting, done = list(units), []
+    run_ended, done = RunEnded.of_present_run(units[0].store), []
 
     def submit(unit: Unit) -> Any:
-        return client.submit(run_unit, unit, pure=False, key=f"nsd-zarr-{unit.source.session:02d}-{uuid4().hex}")
+        key = f"nsd-zarr-{unit.source.session:02d}-{uuid4().hex}"
+        return client.submit(run_for_client, unit, run_ended, pure=False, key=key)
 
-    running = as_completed([submit(waiting.pop(0)) for _ in range(min(at_once, len(waiting)))], loop=client.loop)
+    waiting = list(units[at_once:])
+    of_future = {submit(unit): unit for unit in units[:at_once]}
+    running = as_completed(of_future, loop=client.loop)
     for future in running:
-        result: SessionDone = future.result()
+        unit = of_future.pop(future)
+        result = _get_result(future, unit)
         future.release()
         done.append(result)
-        listen(TrialsDone(trials[result.session]))
+        listen(TrialsDone(unit.source.trials))
         listen(result)
         if waiting:
-            running.add(submit(waiting.pop(0)))
+            unit = waiting.pop(0)
+            future = submit(unit)
+            of_future[future] = unit
+            running.add(future)
     return tuple(done)
+
+
+def run_for_client(unit: Unit, run_ended: RunEnded) -> SessionDone | NsdZarrError:
+    """Run a unit for the client that submitted it, as long as its run lasts. What it refuses is handed back.
+
+    Not raised, or each worker would log a traceback for what the client tells in one paragraph.
+    """
+    try:
+        return run_unit(unit, Surroundings(stop=run_ended))
+    except NsdZarrError as error:
+        return error
+    except Stopped:
+        return StoreError(
+            "stopped: the lock of the run is gone",
+            hint="Run the same command again: it goes on where it was.",
+            path=unit.store,
+            session=unit.source.session,
+        )
+
+
+def _get_result(future: Any, unit: Unit) -> SessionDone:
+    """What became of a unit. Raises its error; DoesNotFit when workers died of it, ConfigError without a scheduler."""
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+
+    try:
+        result: SessionDone | NsdZarrError = future.result()
+    except KilledWorker as error:
+        raise DoesNotFit(
+            f"{error.allowed_failures + 1} workers of the cluster died while they converted the session, most often "
+            "killed because they took more memory than they may",
+            hint="Start larger workers, or read sessions in more passes with --memory; then run the same command "
+            "again: it goes on where it was. The workers' logs tell more.",
+            path=unit.source.path,
+            session=unit.source.session,
+        ) from error
+    except (FutureCancelledError, OSError) as error:
+        raise ConfigError(
+            "the Dask scheduler went away in the middle of the run",
+            hint="Start it again, or leave out --scheduler; then run the same command again: it goes on where it was.",
+            session=unit.source.session,
+        ) from error
+    if isinstance(result, NsdZarrError):
+        raise result
+    return result

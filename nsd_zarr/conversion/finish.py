@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.store.digest import join_digests
-from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.durable import make_folder, make_place, write_durably
 from nsd_zarr.store.format import (
     BETAS,
     CONVENTIONS,
@@ -27,7 +28,7 @@ from nsd_zarr.store.format import (
     make_root_metadata,
 )
 from nsd_zarr.store.root import COMPLETE, INCOMPLETE
-from nsd_zarr.store.volume import WrittenFile
+from nsd_zarr.store.volume import write_file
 
 _TITLES = {TRIALS: "single-trial betas", IMAGES: "stimulus images"}
 
@@ -37,8 +38,7 @@ def create_skeleton(store: Path, settings: AnySettings) -> None:
     array, metadata = settings.geometry.kind.array, settings.make_metadata()
     make_folder(store)
     write_durably(store / METADATA_NAME, make_root_metadata(make_attributes(settings, INCOMPLETE), {array: metadata}))
-    make_folder(store / array)
-    write_durably(store / array / METADATA_NAME, encode_json(metadata))
+    write_durably(make_place(store, f"{array}/{METADATA_NAME}"), encode_json(metadata))
 
 
 def finish_store(
@@ -49,28 +49,36 @@ def finish_store(
     Depends on settings, records and experiment alone, so that it may be done again after any interruption. Raises
     SourceError when a file of the experiment changed since it was inspected.
     """
-    geometry, contents = settings.geometry, Contents()
-    coordinates = () if experiment is None else experiment.coordinates
-    contents.write_metadata(store, BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
-    for record in records:
-        contents.add_files(WrittenFile(shard.key, shard.size, shard.digest) for shard in record.shards)
-        contents.add_files(record.statistics)
-    contents.write_arrays(store, _make_coordinates(settings, records), settings.blosc)
-    rails = (record.rail_count for record in records)
-    statistics = make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails)
-    contents.write_arrays(store, statistics, settings.blosc)
-    attributes = make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
-    if experiment is not None:
-        contents.write_arrays(store, make_experiment_arrays(experiment, geometry), settings.blosc)
-        attributes |= experiment.make_attributes()
-    write_root(store, attributes, contents)
+    contents = Contents(partial(write_file, store))
+    root = lay_out(contents, settings, records, experiment)
+    write_durably(store / METADATA_NAME, root)
     remove_strays(store, contents.members)
 
 
-def write_root(store: Path, attributes: Json, contents: Contents) -> None:
-    """Write the root document: *attributes*, the manifest, the metadata of all arrays. On disk when this returns."""
+def lay_out(
+    contents: Contents, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None
+) -> bytes:
+    """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned."""
+    geometry = settings.geometry
+    coordinates = () if experiment is None else experiment.coordinates
+    contents.add_metadata(BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
+    for record in records:
+        contents.add_shards(record.shards)
+        contents.add_files(record.statistics)
+    contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
+    rails = (record.rail_count for record in records)
+    contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
+    attributes = make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)}
+    if experiment is not None:
+        contents.add_arrays(make_experiment_arrays(experiment, geometry), settings.blosc)
+        attributes |= experiment.make_attributes()
+    return make_root(attributes, contents)
+
+
+def make_root(attributes: Json, contents: Contents) -> bytes:
+    """The root document: *attributes*, the manifest, the metadata of all arrays."""
     attributes = attributes | {"manifest": dict(sorted(contents.manifest.items()))}
-    write_durably(store / METADATA_NAME, make_root_metadata(attributes, dict(sorted(contents.members.items()))))
+    return make_root_metadata(attributes, dict(sorted(contents.members.items())))
 
 
 def remove_strays(store: Path, members: Container[str]) -> None:
@@ -95,10 +103,11 @@ def make_attributes(settings: AnySettings, status: str) -> Json:
     }
 
 
-def _make_sources(records: Iterable[SessionRecord]) -> list[Json]:
+def make_sources(settings: AnySettings, records: Iterable[SessionRecord]) -> list[Json]:
+    """Root attribute `sources`: of each session, or block of images, the file and the digest of what it held."""
     return [
         {
-            "session": int(record.session),
+            settings.geometry.kind.part: int(record.session),
             "name": record.source.name,
             "size": record.source.size,
             "digest": join_digests(record.trial_digests),

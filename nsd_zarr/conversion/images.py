@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,17 @@ from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.arrays import Contents, SmallArray
 from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment import ExperimentReport
-from nsd_zarr.conversion.finish import make_attributes, remove_strays, write_root
+from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, remove_strays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
-from nsd_zarr.conversion.memory import make_image_memory_plan, read_available_memory
-from nsd_zarr.conversion.plan import Plan, SourceWords
+from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan, read_available_memory
+from nsd_zarr.conversion.plan import Plan, SourceWords, as_words
 from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.conversion.space import make_image_space_plan
 from nsd_zarr.conversion.target import TargetState, find_progress
-from nsd_zarr.errors import ConfigError, DamageFound, NsdZarrError, SourceError
-from nsd_zarr.layout import IMAGES, choose_images_per_shard
-from nsd_zarr.source.images import AnySource
+from nsd_zarr.errors import ConfigError, DamageFound, SourceError
+from nsd_zarr.layout import IMAGES, Geometry, SessionNumber, choose_images_per_shard
 from nsd_zarr.source.stimuli import (
     DATASET,
     ImageBlock,
@@ -43,10 +42,12 @@ from nsd_zarr.source.stimuli import (
 )
 from nsd_zarr.source.trial_table import parse_trial_table
 from nsd_zarr.source.volume import read_whole
-from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.format import NSD_ID, make_shard_key
-from nsd_zarr.store.root import COMPLETE, Store, open_store, read_small_array
-from nsd_zarr.store.volume import WrittenFile
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.durable import write_durably
+from nsd_zarr.store.format import METADATA_NAME, NSD_ID, make_shard_key
+from nsd_zarr.store.root import COMPLETE, Store, open_store
+from nsd_zarr.store.small import read_array
+from nsd_zarr.store.volume import write_file
 
 ALL = "all"
 """Settings' selection of a store of all images."""
@@ -104,14 +105,13 @@ def convert_images(
     table = None if trial_table is None else Path(trial_table)
     config = make_config(None, subject=subject, trial_table=table, dataset=dataset, **options)
     check_free(path)
-    with without_session():
-        plan = make_image_plan(Path(source), path, config, images_per_shard)
-        done = 0
-        if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
-            with hold_lock(path):
-                # Once more: another run may have come between the plan and the lock.
-                plan = make_image_plan(Path(source), path, config, images_per_shard)
-                done = len(carry_out(plan, on_event, finish_images))
+    plan = make_image_plan(Path(source), path, config, images_per_shard)
+    done = 0
+    if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
+        with hold_lock(path):
+            # Once more: another run may have come between the plan and the lock.
+            plan = make_image_plan(Path(source), path, config, images_per_shard)
+            done = len(carry_out(plan, on_event, finish_images))
     geometry, manifest = plan.settings.geometry, open_store(path, kind=IMAGES).manifest
     return ImagesReport(
         store=path,
@@ -123,16 +123,6 @@ def convert_images(
         bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),
         seconds=time.perf_counter() - started,
     )
-
-
-@contextmanager
-def without_session() -> Iterator[None]:
-    """Take the session out of errors: here it is the number of a block, which says nothing to anyone."""
-    try:
-        yield
-    except NsdZarrError as error:
-        error.session = None
-        raise
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------
@@ -156,9 +146,7 @@ def make_image_plan(source: Path, store: Path, config: Config, images_per_shard:
         settings=settings,
         sources=tuple(shared.get(block.session, block) for block in blocks),
         progress=progress,
-        memory=make_image_memory_plan(
-            settings.geometry, file.chunk_images, max(1, len(pending)), config.effective_workers, find_limit(config)
-        ),
+        memory=plan_block_memory(settings.geometry, file, max(1, len(pending)), config),
         space=make_image_space_plan(store, settings, left),
         scheduler="threads",
         fresh=config.fresh,
@@ -167,9 +155,10 @@ def make_image_plan(source: Path, store: Path, config: Config, images_per_shard:
     )
 
 
-def find_limit(config: Config) -> int:
-    """Bytes that a run may take."""
-    return int(config.memory) if config.memory is not None else read_available_memory() // 2
+def plan_block_memory(geometry: Geometry, file: StimulusInfo, blocks: int, config: Config) -> MemoryPlan:
+    """How *blocks* blocks are read side by side. Raises DoesNotFit."""
+    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    return make_image_memory_plan(geometry, file.chunk_images, blocks, config.effective_workers, limit)
 
 
 def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:
@@ -208,11 +197,18 @@ def _make_settings(
 # -- a finished store -------------------------------------------------------------------------------------------
 
 
-def find_blocks(store: Store, source: SourceWords) -> list[AnySource]:
-    """The blocks of a store of images, in the stimulus file that *source* means. Raises SourceError, DamageFound."""
-    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+def find_blocks(
+    store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
+) -> Sequence[ImageBlock]:
+    """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
+    file = _inspect_source(store, source)
+    blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)
+    return [block for block in blocks if block.session in numbers]
+
+
+def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
+    words, shape = as_words(source), store.geometry.volume_shape
     file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes["settings"]["dataset"])
-    shape = store.geometry.volume_shape
     if file.shape[1:] != shape or len(words) > 1:
         raise SourceError(
             f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
@@ -222,17 +218,24 @@ def find_blocks(store: Store, source: SourceWords) -> list[AnySource]:
             expected=shape,
             found=file.shape[1:],
         )
-    ids = read_small_array(store, NSD_ID).tolist()
-    return list(share_chunks(make_blocks(file, ids, store.geometry.trials_per_shard)))
+    return file
 
 
-def find_ids(store: Store, images: tuple[int, int]) -> tuple[int, int] | None:
-    """0-based 73k ids of the first and the last of consecutive images; None where the store has lost them."""
+def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]:
+    """0-based 73k ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
+
+    Raises SourceError, ConfigError, and DamageFound where nothing tells them.
+    """
     try:
-        ids = read_small_array(store, NSD_ID)
+        return tuple(read_array(store, NSD_ID).tolist())
     except DamageFound:
-        return None
-    return int(ids[images[0]]), int(ids[images[1]])
+        selection = store.attributes["settings"]["selection"]
+        if selection == ALL:
+            return range(store.geometry.trials)
+        wanted = find_wanted(_inspect_source(store, source), config)
+        if make_digest(np.array(wanted, "<i4")) != selection:
+            raise
+        return wanted
 
 
 # -- the end -----------------------------------------------------------------------------------------------------
@@ -243,19 +246,28 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
 
     Depends on plan and records alone, so that it may be done again after any interruption.
     """
-    settings, contents = plan.settings, Contents()
-    contents.write_metadata(plan.store, IMAGES.array, settings.make_metadata())
-    digests = [digest for record in records for digest in record.trial_digests]
+    assert isinstance(plan.settings, ImageSettings)
+    contents = Contents(partial(write_file, plan.store))
     ids = [number for block in plan.sources if isinstance(block, ImageBlock) for number in block.ids]
+    root = lay_out_images(contents, plan.settings, records, ids)
+    write_durably(plan.store / METADATA_NAME, root)
+    remove_strays(plan.store, contents.members)
+
+
+def lay_out_images(
+    contents: Contents, settings: ImageSettings, records: Sequence[SessionRecord], ids: Sequence[int]
+) -> bytes:
+    """Every file of a finished store of images: all but shards are given to *contents*, the root is returned."""
+    contents.add_metadata(IMAGES.array, settings.make_metadata())
     for record in records:
-        contents.add_files(WrittenFile(shard.key, shard.size, shard.digest) for shard in record.shards)
+        contents.add_shards(record.shards)
+    digests = [digest for record in records for digest in record.trial_digests]
     about = "0-based 73k id (73KID - 1), the row of the stimulus file"
     hashed = "xxh3-128 of the image's values (C order), hexadecimal"
     arrays = [
         SmallArray(NSD_ID, np.array(ids, np.int32), (IMAGES.item,), {"long_name": about}),
         SmallArray(IMAGES.digests, np.array(digests, np.str_), (IMAGES.item,), {"long_name": hashed}),
     ]
-    contents.write_arrays(plan.store, arrays, settings.blosc)
-    source = {"name": records[0].source.name, "size": records[0].source.size, "digest": join_digests(digests)}
-    write_root(plan.store, make_attributes(settings, COMPLETE) | {"sources": [source]}, contents)
-    remove_strays(plan.store, contents.members)
+    contents.add_arrays(arrays, settings.blosc)
+    sources = make_sources(settings, records)
+    return make_root(make_attributes(settings, COMPLETE) | {"sources": sources}, contents)

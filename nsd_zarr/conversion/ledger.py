@@ -89,7 +89,7 @@ class Ledger:
         try:
             values = json.loads(self._session_path(session).read_bytes())
             # What it says of digests becomes part of the store: a flipped bit must not.
-            if values.pop("checksum") != make_digest(encode_json(values)):
+            if values.pop("checksum") != make_digest(encode_json(values)) or values["session"] != session:
                 return None
             shards = (
                 ShardRecord(**shard | {"trial_digests": tuple(shard["trial_digests"])}) for shard in values["shards"]

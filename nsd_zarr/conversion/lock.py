@@ -25,6 +25,8 @@ PATIENCE_SECONDS = 3 * BEAT_SECONDS
 """How long another host's lock is watched before it is taken for dead. No clocks are compared."""
 LOOK_SECONDS = 0.2
 """How long a lock is tried for: others who only look hold it for a moment, and a new holder is named a moment later."""
+LOOK_AGAIN_SECONDS = 1.0
+"""How often those who work for a run in other processes look whether it still holds its lock."""
 _LOCK_NAME = "lock"
 
 
@@ -69,6 +71,42 @@ def check_free(store: Path) -> None:
         os.close(descriptor)
 
 
+class RunEnded:
+    """Whether the run that holds the lock of a store has let go of it: a stop signal that reaches other hosts.
+
+    For those who work for a run in other processes. Looks at the lock file, and no more often than every LOOK_AGAIN
+    seconds, so that it may be asked before each trial. A run that was killed ends when the next one takes the lock.
+    """
+
+    def __init__(self, path: Path, holder: dict[str, Any]) -> None:
+        self.path = path
+        self.holder = holder
+        self._next_look = 0.0
+        self._ended = False
+
+    @classmethod
+    def of_present_run(cls, store: Path) -> RunEnded:
+        """Of the run that holds the lock of *store* now."""
+        path = make_run_folder(store) / _LOCK_NAME
+        return cls(path, _parse_holder(path.read_bytes()))
+
+    def is_set(self) -> bool:
+        """Whether it has."""
+        if not self._ended and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_AGAIN_SECONDS
+            self._ended = self._look()
+        return self._ended
+
+    def _look(self) -> bool:
+        try:
+            now = _parse_holder(self.path.read_bytes())
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # A file system that stutters is no order to stop.
+        return now | {"beat": ""} != self.holder | {"beat": ""}
+
+
 def _try_lock(descriptor: int, kind: int) -> bool:
     deadline = time.monotonic() + LOOK_SECONDS
     while True:
@@ -97,8 +135,12 @@ def _write_holder(descriptor: int, holder: dict[str, Any], beat: int) -> None:
 
 
 def _read_holder(descriptor: int) -> dict[str, Any]:
+    return _parse_holder(os.pread(descriptor, 4096, 0))
+
+
+def _parse_holder(data: bytes) -> dict[str, Any]:
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(data)
         return dict(holder) if isinstance(holder, dict) else {}
     except ValueError:
         return {}

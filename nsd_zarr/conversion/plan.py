@@ -122,7 +122,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     sources = tuple(inspect_session(file, config.dataset) for file in files)
     check_uniform(sources)
     check_countable(sources)
-    settings = _make_settings(sources, config)
+    settings = make_settings(sources, config)
     progress = find_progress(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
     given = find_files_of_experiment(files, config, settings.geometry)
@@ -180,9 +180,14 @@ def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[
     return experiment, experiment.make_report()
 
 
+def as_words(source: SourceWords) -> list[str | os.PathLike[str]]:
+    """SOURCE as a list, whichever way it was given."""
+    return [source] if isinstance(source, (str, os.PathLike)) else list(source)
+
+
 def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
-    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    words = as_words(source)
     files = find_session_files(words, Choice(config.subject, config.space, config.betas))
     if config.sessions is not None:
         return select_sessions(files, config.sessions)
@@ -234,7 +239,8 @@ def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo],
         )
 
 
-def _make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+    """What affects values or bytes, for *sources* of one shape and dtype. Raises ConfigError."""
     first = sources[0]
     trials_per_shard = config.trials_per_shard or choose_trials_per_shard(first.trials, first.trial_bytes)
     if first.trials % trials_per_shard:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from nsd_zarr.config import Config, make_config
@@ -25,7 +26,8 @@ from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.store.durable import explain_write_error, remove_partials
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
-from nsd_zarr.store.root import open_store, read_small_array
+from nsd_zarr.store.root import open_store
+from nsd_zarr.store.small import read_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tup
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
+        # Of workers that died while others went on.
+        remove_partials(plan.store)
         finish(plan, read_records(plan, ledger))
     return done
 
@@ -190,13 +194,15 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
         return ()
     if "://" in plan.scheduler:
         return run_on_cluster(units, plan.scheduler, plan.memory, listen)
-    return _run_here(units, plan, Surroundings(listen))
+    return _run_here(units, plan, listen)
 
 
-def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> tuple[SessionDone, ...]:
+def _run_here(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
     from dask.base import compute
     from dask.delayed import delayed
 
+    stop = Event()
+    surroundings = Surroundings(listen, stop)
     # Named so that Dask, which begins with the last name among equals, takes them in order.
     tasks = [
         delayed(run_unit, pure=False)(unit, surroundings, dask_key_name=f"unit-{len(units) - position:04d}")
@@ -209,7 +215,7 @@ def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> 
         try:
             return tuple(compute(*tasks, scheduler="threads", pool=pool))
         except BaseException:
-            surroundings.stop.set()
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -218,9 +224,8 @@ def _recorded_digests(plan: Plan, ledger: Ledger, session: Any) -> tuple[str, ..
     if plan.progress.state is TargetState.FINISHED:
         kind = plan.settings.geometry.kind
         store = open_store(plan.store, kind=kind)
-        first = store.geometry.first_trial(session)
-        digests = read_small_array(store, kind.digests)[first : first + store.geometry.trials_per_session]
-        return tuple(digests.tolist())
+        trials = store.geometry.session_trials(session)
+        return tuple(read_array(store, kind.digests)[trials.start : trials.stop].tolist())
     record = ledger.read_session(session)
     if record is None:
         raise ResumeRefused("its record is gone", path=ledger.folder, session=session)

@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 from numcodecs import blosc
 
-from nsd_zarr.layout import Geometry, SessionNumber, make_image_geometry
-from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind, SessionNumber, make_image_geometry
+from nsd_zarr.store.codec import IMAGE_SHUFFLE, BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import FORMAT_VERSION, Json, encode_json, make_betas_metadata, make_images_metadata
 
@@ -104,7 +104,7 @@ class ImageSettings(_Settings):
         so, encodes 0.7 GB/s and decodes 1.5 GB/s; without shuffle 1.11; bytes of a pixel apart 1.09. zstd level 3 gives
         1.42. Random textures with the spectrum of photographs, and their noise, do not shrink: 1.00 to 1.07.
         """
-        return BloscCodec(self.codec, self.clevel, 1, "bitshuffle")
+        return BloscCodec(self.codec, self.clevel, 1, IMAGE_SHUFFLE)
 
     def make_metadata(self) -> Json:
         """zarr.json of the array in shards."""
@@ -114,12 +114,12 @@ class ImageSettings(_Settings):
 AnySettings = Settings | ImageSettings
 
 
-def read_settings(attributes: dict[str, Any]) -> Settings:
-    """The settings of a store, from its root attribute `settings`."""
+def read_settings(attributes: dict[str, Any], kind: Kind = TRIALS) -> AnySettings:
+    """The settings of a store of *kind*, from its root attribute `settings`."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
     }
-    return Settings(**values)
+    return ImageSettings(**values) if kind == IMAGES else Settings(**values)
 
 
 def make_library_versions() -> dict[str, str]:

@@ -136,7 +136,7 @@ def _check_untouched(ledger: Ledger, sources: Sequence[AnySource], done: Mapping
                 f"the source changed since the run began: {_tell_change(before, info.identity)}",
                 hint="Put the former file back (copy with its times kept), or start again with --fresh.",
                 path=info.path,
-                session=info.session,
+                session=info.session_told,
                 expected=before,
                 found=info.identity,
             )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event as StopSignal
-from threading import Semaphore
+from threading import Event, Semaphore
+from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from nsd_zarr.source.reader import SessionReader
 from nsd_zarr.source.session import check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
-from nsd_zarr.store.shard import ShardRecord, write_shard
+from nsd_zarr.store.shard import PendingShard, ShardRecord, write_shard
 from nsd_zarr.store.volume import WrittenFile, write_volume
 from nsd_zarr.tasks import map_all
 
@@ -49,6 +49,22 @@ class Unit:
     """Threads that read and compress."""
     expected_digests: tuple[str, ...] = ()
     """Compare these with the source's trials instead of writing; empty: convert."""
+    shards: tuple[ShardRecord, ...] = ()
+    """Of a finished store: compare or write just these, as they were recorded; empty: all, and record them."""
+
+    @property
+    def wanted(self) -> list[int]:
+        """Numbers of the shards that are compared or written, ascending."""
+        geometry, keys = self.settings.geometry, {shard.key for shard in self.shards}
+        numbers = geometry.session_shards(self.source.session)
+        return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
+
+
+class StopSignal(Protocol):
+    """What tells a unit to stop: a threading.Event, or something that looks further."""
+
+    def is_set(self) -> bool:
+        """Whether it was told to. Asked before each trial."""
 
 
 class Stopped(Exception):
@@ -61,7 +77,7 @@ class Surroundings:
 
     listen: Listener = ignore_event
     """Told of progress, from any thread."""
-    stop: StopSignal = field(default_factory=StopSignal)
+    stop: StopSignal = field(default_factory=Event)
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
@@ -86,17 +102,18 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
     try:
         stored, how = _run(unit, surroundings)
     except SourceError as error:
-        _note_fault(unit, error)
+        if not unit.shards:
+            _note_fault(unit, error)
         raise
     except NsdZarrError as error:
-        error.session = error.session or unit.source.session
+        error.session = error.session or unit.source.session_told
         raise
     except MemoryError as error:
         raise DoesNotFit(
-            f"memory ran out: {error}",
-            hint="Take less at a time with --memory, then run the same command again: it goes on.",
+            f"memory ran out ({error or type(error).__name__})",
+            hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
             path=unit.source.path,
-            session=unit.source.session,
+            session=unit.source.session_told,
         ) from error
     done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
     surroundings.listen(done)
@@ -116,6 +133,10 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
         if unit.expected_digests:
             compare_session(unit, reader, executor, surroundings)
             return 0, how
+        if unit.shards:
+            shards = _write_session(unit, reader, executor, committer, surroundings)
+            check_unchanged(unit.source)
+            return sum(shard.size for shard in shards), how
         files: tuple[WrittenFile, ...] = ()
         rail_count = None
         if isinstance(unit.settings, Settings):
@@ -154,12 +175,11 @@ def _write_session(
     surroundings: Surroundings,
     sums: SessionSums | None = None,
 ) -> tuple[ShardRecord, ...]:
-    """All shards of the session, on disk when this returns: each written once, whole, by one thread.
+    """The wanted shards of the session, on disk when this returns: each written once, whole, by one thread.
 
-    Adds every trial to *sums* while it is in memory, where statistics are made.
+    Adds every trial to *sums*, where there is one, while it is in memory.
     """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
-    first = geometry.session_shards(unit.source.session).start
     commits: list[Future[ShardRecord]] = []
     room = Semaphore(MOST_UNCOMMITTED)
 
@@ -168,6 +188,7 @@ def _write_session(
         try:
             key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
             pending = write_shard(unit.store, key, part, codec, surroundings.count_trial, slots)
+            _check_as_recorded(unit, pending)
             commit = committer.submit(pending.commit)
         except BaseException:
             room.release()
@@ -177,36 +198,63 @@ def _write_session(
 
     by_rows = sums is not None and sums.is_exact and reader.can_hand_rows
     on_rows = sums.add_rows if sums is not None and by_rows else None
-    for trials, block in _read_passes(unit, reader, executor, surroundings, on_rows):
+    for numbers, span in _read_passes(unit, reader, executor, surroundings, on_rows):
         if sums is not None and not by_rows:
-            sums.add(block, executor, surroundings.check_stop)
-        # The last shard of a store of images may be short.
-        parts = np.split(block, range(geometry.trials_per_shard, len(block), geometry.trials_per_shard))
-        start = first + trials.start // geometry.trials_per_shard
-        commits += map_all(executor, write, range(start, start + len(parts)), parts)
+            sums.add(span.reshape(-1, geometry.voxels), executor, surroundings.check_stop)
+        commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
+
+
+def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
+    """Discard a shard whose bytes are not those that were recorded of it. Raises ResumeRefused."""
+    recorded = {shard.key: shard for shard in unit.shards}.get(pending.record.key, pending.record)
+    if recorded != pending.record:
+        pending.file.discard()
+        same_values = recorded.trial_digests == pending.record.trial_digests
+        raise ResumeRefused(
+            f"{recorded.key} cannot be made again: "
+            + ("the same values give other bytes" if same_values else "the source has other values"),
+            hint="Use the library versions that made the store (nsd-zarr info tells them), or convert to another store."
+            if same_values
+            else "Put the former file back, or convert to another store.",
+            path=unit.source.path,
+            session=unit.source.session_told,
+        )
 
 
 def compare_session(
     unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
 ) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
-    for trials, block in _read_passes(unit, reader, executor, surroundings):
+    found = digest_session(unit, reader, executor, surroundings)
+    differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
+    if differing:
+        raise ResumeRefused(
+            f"the source changed since it was converted: {unit.source.tell_trial(differing[0])} and "
+            f"{len(differing) - 1} others of {len(found)} have other values",
+            hint="Put the former file back, or convert to another store.",
+            path=unit.source.path,
+            session=unit.source.session_told,
+        )
 
-        def digest(values: np.ndarray) -> str:
-            surroundings.count_trial()
-            return make_digest(values)
 
-        found = map_all(executor, digest, block)
-        expected = unit.expected_digests[trials.start : trials.stop]
-        differing = [trial for trial, now, then in zip(trials, found, expected, strict=True) if now != then]
-        if differing:
-            raise ResumeRefused(
-                f"the source changed since it was converted: {unit.source.tell_trial(differing[0])} and "
-                f"{len(differing) - 1} others of {len(trials)} have other values",
-                hint="Put the former file back, or convert to another store.",
-                path=unit.source.path,
-            )
+def digest_session(
+    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+) -> dict[int, str]:
+    """Digest of the values of each trial that is wanted, by its place in the session."""
+    geometry = unit.settings.geometry
+    found: dict[int, str] = {}
+    first = geometry.first_trial(unit.source.session)
+
+    def digest(values: np.ndarray) -> str:
+        surroundings.count_trial()
+        return make_digest(values)
+
+    for numbers, span in _read_passes(unit, reader, executor, surroundings):
+        trials = [trial - first for number in numbers for trial in geometry.shard_trials(number)]
+        values = [trial for part in _choose(unit, span, numbers) for trial in part]
+        found |= dict(zip(trials, map_all(executor, digest, values), strict=True))
+    return found
 
 
 def _read_passes(
@@ -215,15 +263,32 @@ def _read_passes(
     executor: Executor,
     surroundings: Surroundings,
     on_rows: OnRows | None = None,
-) -> Iterator[tuple[range, np.ndarray]]:
-    """The session's trials, as many at a time as were planned, each lot in a block that the next one reuses."""
-    total, step = unit.source.trials, unit.trials_per_pass
-    with surroundings.blocks.borrow((min(step, total), unit.source.voxels), unit.source.dtype) as block:
-        for first in range(0, total, step):
-            trials = range(first, min(first + step, total))
-            part = block[: len(trials)]
-            reader.read_into(trials, part, executor, surroundings.check_stop, on_rows)
-            yield trials, part
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Numbers of wanted shards, and the trials from the first to the last: as many at a time as were planned.
+
+    Of shape (shard, trial, voxel), in a block that the next ones use again.
+    """
+    geometry, wanted = unit.settings.geometry, unit.wanted
+    first = geometry.session_shards(unit.source.session).start
+    most = unit.trials_per_pass // geometry.trials_per_shard
+    shape = (most, geometry.trials_per_shard, geometry.voxels)
+    with surroundings.blocks.borrow(shape, unit.source.dtype) as block:
+        while wanted:
+            numbers = [number for number in wanted if number < wanted[0] + most]
+            span = block[: numbers[-1] - numbers[0] + 1]
+            start = (numbers[0] - first) * geometry.trials_per_shard
+            # The last shard of a store of images may be short.
+            trials = range(start, min(start + len(span) * geometry.trials_per_shard, unit.source.trials))
+            rows = span.reshape(-1, geometry.voxels)[: len(trials)]
+            reader.read_into(trials, rows, executor, surroundings.check_stop, on_rows)
+            yield numbers, span
+            wanted = wanted[len(numbers) :]
+
+
+def _choose(unit: Unit, span: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
+    """Of the shards in *span* those of *numbers*, of which it begins with the first."""
+    geometry = unit.settings.geometry
+    return [span[number - numbers[0], : len(geometry.shard_trials(number))] for number in numbers]
 
 
 def _note_fault(unit: Unit, error: SourceError) -> None:

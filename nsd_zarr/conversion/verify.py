@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.compare import compare_source
+from nsd_zarr.conversion.damage import Damage, make_shard_damage
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
-from nsd_zarr.conversion.images import find_blocks, find_ids
-from nsd_zarr.conversion.memory import Need, make_memory_plan, read_available_memory
-from nsd_zarr.conversion.plan import SourceWords, find_files
+from nsd_zarr.conversion.images import find_blocks, plan_block_memory
+from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
+from nsd_zarr.conversion.proof import check_shard
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.layout import IMAGES, TRIALS, SessionNumber
-from nsd_zarr.source.find import select_sessions
-from nsd_zarr.source.images import AnySource, open_source
-from nsd_zarr.source.session import SessionInfo, inspect_session
-from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.layout import IMAGES, TRIALS, Geometry, SessionNumber
+from nsd_zarr.source.find import format_sessions, select_sessions
+from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.session import inspect_session
+from nsd_zarr.source.stimuli import ImageBlock
+from nsd_zarr.store.digest import digest_file, join_digests, make_digest
+from nsd_zarr.store.files import open_file
+from nsd_zarr.store.format import BETAS, FORMATS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
-from nsd_zarr.store.root import Store, open_store, read_small_array
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One thing that is not as it was written."""
-
-    path: str
-    """File inside the store."""
-    problem: str
-    """What was found."""
-    session: int | None = None
-    """Session that it concerns, from 1; None for files that concern all."""
-    trials: tuple[int, int] | None = None
-    """First and last trial concerned, inclusive, in the store from 0."""
-    images: tuple[int, int] | None = None
-    """First and last image concerned, inclusive, 0-based 73k ids; of a store of images."""
-
-    def __str__(self) -> str:
-        if self.images is not None:
-            return f"images {self.images[0]} to {self.images[1]} (0-based 73k ids), {self.path}: {self.problem}"
-        session = "" if self.session is None else f"session {self.session:02d}, "
-        trials = "" if self.trials is None else f"trials {self.trials[0]} to {self.trials[1]}, "
-        return f"{session}{trials}{self.path}: {self.problem}"
+from nsd_zarr.store.root import Store, is_store, open_store
+from nsd_zarr.store.small import count_chunks, read_array
+from nsd_zarr.tasks import map_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +49,10 @@ class VerifyReport:
     """Trials whose values were checked."""
     damages: tuple[Damage, ...]
     """Everything found; empty when the store is whole."""
+    strangers: tuple[str, ...]
+    """Files in the store's folder that are not of the store, leftovers of killed writers among them."""
+    source: tuple[str, ...]
+    """The sources that were named; empty where none were."""
     seconds: float
     """Wall time."""
     item: str = TRIALS.item
@@ -75,9 +63,23 @@ class VerifyReport:
         """Whether nothing was found."""
         return not self.damages
 
+    @property
+    def repair_command(self) -> str:
+        """The command line that repairs what was found; empty when nothing was."""
+        if self.is_whole:
+            return ""
+        sessions = {damage.session for damage in self.damages}
+        numbers = [session for session in sessions if session is not None]
+        words = ["nsd-zarr", "repair", str(self.store)]
+        words += [word for source in self.source or ("SOURCE",) for word in ("--source", source)]
+        # Others need not be at hand then.
+        words += ["--session", format_sessions(numbers)] if None not in sessions else []
+        return shlex.join(words)
+
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
-        return asdict(self) | {"store": str(self.store), "whole": self.is_whole}
+        plain = {"store": str(self.store), "whole": self.is_whole, "repair": self.repair_command}
+        return asdict(self) | plain
 
 
 def verify(
@@ -90,45 +92,113 @@ def verify(
 ) -> VerifyReport:
     """Prove a store. Reads only.
 
-    *quick*: every file present, of its size, and the index of every shard right. Otherwise every trial is decoded and
-    its values compared with the digest that was taken from the source while converting. With *source* (as for
-    convert), every value is also compared with the session files, read through h5py alone. *options*: workers, memory,
-    subject, space, betas, as for convert.
+    *quick*: every file present, of its size, and the index of every shard right. Otherwise every byte is compared with
+    the manifest, and every trial is decoded and its values compared with the digest that was taken from the source
+    while converting. With *source* (as for convert), every value is also compared with the session files: these read
+    through h5py, the store through zarr-python, so by no code of ours. *options*: workers, memory, subject, space,
+    betas, as for convert.
 
-    Returns a report; damage is in it, and not raised. Raises StoreError when there is no finished store, SourceError
-    when a session file is missing or unfit.
+    Returns a report; damage is in it, and not raised. Files that are not of the store are told apart from damage: no
+    reader looks at one, since every file to which the root document leads is in the manifest, which is checked.
+    Raises StoreError when there is no finished store, SourceError when a session file is missing or unfit.
     """
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
+    words = () if source is None else tuple(os.fspath(word) for word in as_words(source))
     try:
-        opened = open_store(path, kind=None)
+        opened = open_to_check(path)
     except DamageFound as error:
-        damage = Damage("zarr.json", error.problem)
-        return VerifyReport(path, strength, 0, 0, (damage,), time.perf_counter() - started)
-    sources = [] if source is None else _find_sources(opened, source, config)
-    damages, values, checked = list(_check_files(opened)), [], 0
-    if strength != "quick":
-        checked = opened.geometry.trials
-        rounds = 1 + len(sources) // max(1, len(opened.geometry.sessions))
-        sessions = len(opened.geometry.sessions)
-        on_event(RunStarted(sessions, checked * rounds, opened.geometry.trial_bytes, 0))
-        with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
-            values += _check_trials(opened, executor, on_event)
-            for info in sources:
-                values += _compare_source(opened, info, config, executor, on_event)
-    seconds = time.perf_counter() - started
-    # What is damaged as a whole is not told again for each of its trials.
-    whole = {damage.path for damage in damages}
-    damages += [damage for damage in dict.fromkeys(values) if damage.path not in whole]
+        damage = Damage(METADATA_NAME, error.problem)
+        return VerifyReport(path, strength, 0, 0, (damage,), (), words, time.perf_counter() - started)
+    sources = [] if source is None else find_sources(opened, source, config)
+    damages = check_store(opened, strength, sources, config, on_event)
     return VerifyReport(
-        path, strength, len(opened.manifest) + 1, checked, tuple(damages), seconds, opened.geometry.kind.item
+        store=path,
+        strength=strength,
+        files=len(opened.manifest) + 1,
+        trials=0 if strength == "quick" else opened.geometry.trials,
+        damages=damages,
+        strangers=tuple(find_strangers(opened)),
+        source=words,
+        seconds=time.perf_counter() - started,
+        item=opened.geometry.kind.item,
     )
 
 
-def _find_sources(store: Store, source: SourceWords, config: Config) -> list[AnySource]:
+def open_to_check(path: Path) -> Store:
+    """Open a finished store. Raises as open_store, but DamageFound where the root document of a store of ours is gone.
+
+    A store of ours shows by the arrays that no other has.
+    """
+    try:
+        return open_store(path, kind=None)
+    except StoreError as error:
+        if not _has_lost_root(path):
+            raise
+        raise DamageFound(
+            f"the root document is lost or damaged: {error.problem}", path=path / METADATA_NAME
+        ) from error
+
+
+def _has_lost_root(path: Path) -> bool:
+    """Whether a store of ours is at *path*, without a root document that tells it."""
+    try:
+        names = (f"{kind.digests}/{name}" for kind in FORMATS for name in (METADATA_NAME, "c/0"))
+        if not any((path / name).exists() for name in names):
+            return False
+        os.close(open_file(path, METADATA_NAME))
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    except ValueError:
+        return True
+    return not is_store(path, kind=None)
+
+
+def check_store(
+    store: Store, strength: str, sources: Sequence[AnySource], config: Config, listen: Listener
+) -> tuple[Damage, ...]:
+    """Everything that is wrong with the files and values of an opened store."""
+    damages = list(_check_files(store, strength == "quick"))
+    if strength == "quick":
+        return tuple(damages)
+    sessions = len(store.geometry.sessions)
+    rounds = 1 + len(sources) // max(1, sessions)
+    listen(RunStarted(sessions, store.geometry.trials * rounds, store.geometry.trial_bytes, 0))
+    with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
+        _add(damages, _check_shards(store, executor, listen))
+        for info in sources:
+            at_once = plan_memory(store.geometry, [info], config, by_offset=False).trials_per_pass
+            _add(damages, compare_source(store, info, at_once, executor, listen))
+    return tuple(damages)
+
+
+def _add(damages: list[Damage], more: Iterable[Damage]) -> None:
+    """Add what is not told yet, of the same trial or of its whole file."""
+    known = {(damage.path, trials) for damage in damages for trials in (damage.trials, None)}
+    whole = {damage.path for damage in damages if damage.offset is None}
+    damages += [each for each in more if each.path not in whole and (each.path, each.trials) not in known]
+
+
+def _check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
+    try:
+        digests = read_array(store, store.geometry.kind.digests).tolist()
+    except DamageFound:
+        digests = None
+    buffers = BufferPool()
+
+    def check(shard: int) -> list[Damage]:
+        return check_shard(store, shard, digests, buffers, lambda: listen(TrialsDone(1)))
+
+    return [damage for found in map_all(executor, check, range(store.geometry.shards)) for damage in found]
+
+
+def find_sources(
+    store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
+) -> Sequence[AnySource]:
+    """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
+    sessions = store.geometry.sessions if sessions is None else tuple(sessions)
     if store.geometry.kind == IMAGES:
-        return find_blocks(store, source)
-    sessions = store.geometry.sessions
+        return find_blocks(store, source, config, sessions)
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
     infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
@@ -140,137 +210,89 @@ def _find_sources(store: Store, source: SourceWords, config: Config) -> list[Any
                 path=info.path,
                 session=info.session,
             )
-    return list(infos)
+    return infos
 
 
 # -- files -------------------------------------------------------------------------------------------------------
 
 
-def _check_files(store: Store) -> Iterator[Damage]:
-    """Presence and size of every file, digest of small ones, index of every shard."""
+def _check_files(store: Store, quick: bool) -> Iterator[Damage]:
+    """Presence and size of every file, digest of small ones; when *quick*, index of every shard, else left to proof."""
     shards = {make_shard_key(store.geometry, number): number for number in range(store.geometry.shards)}
-    for key in sorted(set(shards) - set(store.manifest)):
-        yield _damage_shard(store, shards[key], "the manifest does not know it")
+    # Left out of the manifest while an experiment is attached, which changes it: it is right before and after.
+    known = {*store.manifest, f"{BETAS}/{METADATA_NAME}"}
+    for key in sorted({*shards, *_list_documents(store)} - known):
+        yield Damage(key, "the manifest does not know it")
     reader = TrialReader(store)
     for key, record in store.manifest.items():
-        problem = _find_file_problem(store.path / key, record.size, None if key in shards else record.digest)
-        if not problem and key in shards:
+        problem = find_file_problem(store.path, key, record.size, None if key in shards else record.digest)
+        if quick and not problem and key in shards:
             problem = reader.find_index_problem(shards[key])
         if problem and key in shards:
-            yield _damage_shard(store, shards[key], problem)
+            yield make_shard_damage(store, shards[key], problem)
         elif problem:
             yield Damage(key, problem)
+    for name, member in store.members.items():
+        told = store.manifest.get(f"{name}/{METADATA_NAME}")
+        if told is not None and told.digest != make_digest(encode_json(member)):
+            yield Damage(f"{name}/{METADATA_NAME}", "differs from its copy in the root document")
     yield from _check_digests(store)
 
 
-def _find_file_problem(path: Path, size: int, digest: str | None) -> str:
+def _list_documents(store: Store) -> Iterator[str]:
+    """Every file but shards to which the root document leads."""
+    for name, member in store.members.items():
+        yield f"{name}/{METADATA_NAME}"
+        if name != store.geometry.kind.array:
+            zeros = tuple(0 for _ in member["shape"][1:])
+            for row in range(count_chunks(store, name)):
+                yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
+
+
+def find_strangers(store: Store) -> Iterator[str]:
+    """Files in the store's folder that are not of the store, by their path inside it. Follows no links."""
+    for folder, _, names in sorted(os.walk(store.path)):
+        keys = (Path(folder, name).relative_to(store.path).as_posix() for name in sorted(names))
+        yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
+
+
+def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
+    """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
     try:
-        found = path.stat().st_size
-        if found != size:
-            return f"{found} bytes, expected {size}"
-        if digest is not None and make_digest(path.read_bytes()) != digest:
-            return "its content changed: its digest is not the manifest's"
+        with open(open_file(store, key), "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                return f"{found} bytes, expected {size}"
+            if digest is not None and digest_file(file) != digest:
+                return "its content changed: its digest is not the manifest's"
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
     return ""
 
 
 def _check_digests(store: Store) -> Iterator[Damage]:
     """Whether the trials' digests add up to the sessions' in the root document."""
     try:
-        digests = read_small_array(store, store.geometry.kind.digests).tolist()
+        digests = read_array(store, store.geometry.kind.digests).tolist()
     except (DamageFound, KeyError):
         return  # Told as a file already.
-    sources = store.attributes["sources"]
-    # Each is one session, or the stimulus file with all images.
-    count = store.geometry.trials // max(1, len(sources))
-    for position, source in enumerate(sources):
-        if join_digests(digests[position * count : (position + 1) * count]) != source["digest"]:
-            about = "does not add up to the digest of its source"
-            yield Damage(store.geometry.kind.digests, about, source.get("session"))
+    kind = store.geometry.kind
+    for source in store.attributes["sources"]:
+        session = source[kind.part]
+        trials = store.geometry.session_trials(session)
+        if join_digests(digests[trials.start : trials.stop]) != source["digest"]:
+            problem = f"does not add up to the digest of its {kind.part}"
+            yield Damage(f"{kind.digests}/c/0", problem, session if kind == TRIALS else None)
 
 
-def _damage_shard(store: Store, shard: int, problem: str) -> Damage:
-    trials = store.geometry.shard_trials(shard)
-    return _make_damage(store, make_shard_key(store.geometry, shard), problem, (trials.start, trials.stop - 1))
-
-
-def _make_damage(store: Store, key: str, problem: str, trials: tuple[int, int]) -> Damage:
-    """Damage of some trials, with the session to which they belong; or of images, with their ids."""
-    if store.geometry.kind == IMAGES:
-        return Damage(key, problem, trials=trials, images=find_ids(store, trials))
-    session, _ = store.geometry.locate_trial(trials[0])
-    return Damage(key, problem, int(session), trials)
-
-
-# -- values ------------------------------------------------------------------------------------------------------
-
-
-def _check_trials(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
-    """Decode every trial, checksums included, and compare its values with the digest taken from the source."""
-    reader = TrialReader(store)
-    try:
-        digests = read_small_array(store, store.geometry.kind.digests).tolist()
-    except DamageFound:
-        digests = [None] * store.geometry.trials
-
-    def check(shard: int) -> list[Damage]:
-        values, found = np.empty(reader.volume_shape, reader.dtype), []
-        for trial in store.geometry.shard_trials(shard):
-            listen(TrialsDone(1))
-            try:
-                reader.read_into(trial, values)
-            except (DamageFound, StoreError) as error:
-                # A disk that cannot read it back has lost it, as far as a proof goes.
-                found.append(_damage_trial(store, trial, error.problem))
-                continue
-            if digests[trial] is not None and make_digest(values) != digests[trial]:
-                found.append(_damage_trial(store, trial, "its values are not those that were read from the source"))
-        return found
-
-    return [damage for part in executor.map(check, range(store.geometry.shards)) for damage in part]
-
-
-def _damage_trial(store: Store, trial: int, problem: str) -> Damage:
-    key = make_shard_key(store.geometry, trial // store.geometry.trials_per_shard)
-    return _make_damage(store, key, problem, (trial, trial))
-
-
-def _compare_source(
-    store: Store, info: AnySource, config: Config, executor: Executor, listen: Listener
-) -> list[Damage]:
-    """Compare every value of one session with its file, read through h5py alone."""
-    step, reader = _plan_step(store, info, config), TrialReader(store)
-    block = np.empty((step, info.voxels), info.dtype)
-    damages: list[Damage] = []
-    with open_source(info, trust_offsets=False) as session:
-        for start in range(0, info.trials, step):
-            trials = range(start, min(start + step, info.trials))
-            session.read_into(trials, block[: len(trials)], executor)
-
-            def compare(trial: int, expected: np.ndarray, session: SessionNumber = info.session) -> Damage | None:
-                listen(TrialsDone(1))
-                number = store.geometry.first_trial(session) + trial
-                found = np.empty_like(expected)
-                try:
-                    reader.read_into(number, found)
-                except (DamageFound, StoreError):
-                    return None  # Told by _check_trials.
-                # As bytes, so that NaN equals itself and -0.0 does not equal 0.0.
-                if found.tobytes() == expected.tobytes():
-                    return None
-                return _damage_trial(store, number, f"its values differ from {info.path.name}")
-
-            damages += [damage for damage in executor.map(compare, trials, block) if damage is not None]
-    return damages
-
-
-def _plan_step(store: Store, info: AnySource, config: Config) -> int:
-    """Trials of a session held at a time."""
-    if not isinstance(info, SessionInfo):
-        return info.trials
+def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
+    """How sessions are read again, one at a time. Raises DoesNotFit."""
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    need = Need(store.geometry, by_offset=False, chunk_bytes=info.chunk_bytes)
-    return make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
+    if isinstance(infos[0], ImageBlock):
+        return plan_block_memory(geometry, infos[0].file, 1, config)
+    need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
+    return make_memory_plan(need, 1, config.effective_workers, limit)

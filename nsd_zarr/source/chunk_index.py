@@ -13,9 +13,12 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import h5py
 import numpy as np
+
+from nsd_zarr.source.retry import read_again
 
 _LAYOUT_MESSAGE = 0x0008
 _CONTINUATION_MESSAGE = 0x0010
@@ -192,7 +195,7 @@ def _decode_rows(leaves: np.ndarray, shape: tuple[int, ...], row_bytes: int) -> 
 def _read(descriptor: int, length: int, offset: int, *, short: bool = False) -> bytes:
     if length < 0 or not 0 <= offset < _MOST_ADDRESS:
         raise NotRecognised("an address outside the file")
-    data = os.pread(descriptor, length, offset)
+    data = read_again(partial(os.pread, descriptor, length, offset), f"reading the chunk index at byte {offset}")
     if len(data) < length and not short:
         raise NotRecognised("a structure runs past the end of the file")
     return data

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from nsd_zarr.source.chunk_index import ChunkIndex
+from nsd_zarr.source.retry import read_again
 from nsd_zarr.tasks import map_all
 
 TILE_BYTES = 768 * 1024
@@ -52,9 +54,9 @@ def gather_trials(
         check_stop()
         for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
             wanted = rows[:, trials.start : trials.stop]
-            out[:, voxels] = wanted.T
             if on_rows is not None:
                 on_rows(wanted, voxels)
+            out[:, voxels] = wanted.T
 
     map_all(executor, gather, borders[:-1], borders[1:])
 
@@ -91,7 +93,7 @@ def _runs(places: np.ndarray, voxels: np.ndarray, row_bytes: int) -> Iterator[tu
 def _read_exactly(descriptor: int, buffer: np.ndarray, offset: int) -> None:
     view = buffer.data
     while view:
-        count = os.preadv(descriptor, [view], offset)
+        count = read_again(partial(os.preadv, descriptor, [view], offset), f"reading at byte {offset}")
         if count == 0:
             raise ShortRead(f"the file ends at byte {offset}, inside a row that its index names")
         view, offset = view[count:], offset + count

@@ -17,6 +17,26 @@ MOST_LINKS = 16
 _PLAIN_HINT = "Copy it beside the session file and link it there, or write the session as one plain dataset."
 
 
+PREFIXES = {
+    "a link": "HDF5_EXT_PREFIX",
+    "external storage": "HDF5_EXTFILE_PREFIX",
+    "virtual parts": "HDF5_VDS_PREFIX",
+}
+"""Environment variables that have HDF5 look for parts elsewhere, whatever it was told. Source: HDF5 reference manual,
+H5Pset_elink_prefix, H5Pset_efile_prefix, H5Pset_virtual_prefix."""
+
+
+def _check_prefix(what: str, path: Path, session: int | None) -> None:
+    """Refuse parts that HDF5 would look for in another folder than the one that is checked. Raises SourceError."""
+    if os.environ.get(PREFIXES[what]):
+        raise SourceError(
+            f"the file has {what}, and {PREFIXES[what]} would have HDF5 read it from elsewhere",
+            hint=f"Unset {PREFIXES[what]}, then run again.",
+            path=path,
+            session=session,
+        )
+
+
 def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops: int = 0) -> None:
     """Refuse a dataset that is reached through a link to a file outside the session file's own folder.
 
@@ -36,6 +56,7 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
         link = group.get(step, getlink=True)
         rest = "/".join(steps[depth + 1 :])
         if isinstance(link, h5py.ExternalLink):
+            _check_prefix("a link", path, session)
             part = _resolve(link.filename, path, session, f"/{'/'.join(steps[: depth + 1])} is a link to")
             with _open_part(part, path, session) as other:
                 return check_link(other, f"{link.path}/{rest}", part, session, hops + 1)
@@ -59,6 +80,8 @@ def find_parts(data: h5py.Dataset, path: Path, session: int | None, hops: int = 
     if Path(data.file.filename).resolve() != path.resolve():
         parts.append(_resolve(data.file.filename, path, session, "the dataset lies in"))
     left = math.prod(data.shape) * data.dtype.itemsize
+    if data.external:
+        _check_prefix("external storage", path, session)
     for name, offset, size in data.external or ():
         part = _resolve(name, path, session, "external storage in")
         # Of the last part, whose size may be unlimited, only what the dataset needs.
@@ -73,6 +96,7 @@ def find_parts(data: h5py.Dataset, path: Path, session: int | None, hops: int = 
             )
         parts.append(part)
     if data.is_virtual:
+        _check_prefix("virtual parts", path, session)
         parts += _virtual_parts(data, path, session, hops + 1)
     return tuple(dict.fromkeys(parts))
 

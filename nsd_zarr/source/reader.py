@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise, product
 
 import h5py
@@ -15,6 +16,7 @@ import numpy as np
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.gather import OnRows, gather_trials
+from nsd_zarr.source.retry import read_again
 from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
 
 SAMPLE_ROWS = 32
@@ -122,7 +124,9 @@ def read_by_h5py(
     for (start, stop), *rest in product(*parts):
         check_stop()
         box = tuple(slice(*border) for border in rest)
-        data.read_direct(target, (slice(start, stop), *box), (slice(start - trials.start, stop - trials.start), *box))
+        wanted = (slice(start, stop), *box)
+        landing = (slice(start - trials.start, stop - trials.start), *box)
+        read_again(partial(data.read_direct, target, wanted, landing), f"reading trials {start} to {stop - 1}")
 
 
 def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
@@ -156,7 +160,8 @@ def _check_sample(data: h5py.Dataset, descriptor: int, index: ChunkIndex) -> Non
     stored = len(index.offsets)
     for number in np.unique(np.linspace(0, stored - 1, min(SAMPLE_ROWS, stored), dtype=np.int64)).tolist():
         voxel = np.unravel_index(index.voxels[number], data.shape[1:])
-        raw = os.pread(descriptor, index.row_bytes, int(index.offsets[number]))
+        place = int(index.offsets[number])
+        raw = read_again(partial(os.pread, descriptor, index.row_bytes, place), f"reading at byte {place}")
         if raw != data[(slice(None), *voxel)].tobytes():
             raise NotRecognised("rows differ from what the library reads")
     absent = np.ones(math.prod(data.shape[1:]), bool)

@@ -67,6 +67,11 @@ class ImageBlock:
     """Ids of other blocks of the same run that lie in a chunk together with some of these."""
 
     @property
+    def session_told(self) -> None:
+        """The session that errors name: none. The number of a block says nothing to anyone."""
+        return None
+
+    @property
     def path(self) -> Path:
         """The stimulus file."""
         return self.file.path
@@ -100,6 +105,16 @@ class ImageBlock:
     def dtype(self) -> str:
         """As NumPy names it."""
         return "uint8"
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of what the HDF5 chunks of one image hold together."""
+        return self.file.chunk_images * self.file.image_bytes
+
+    @property
+    def offset_refusal(self) -> str:
+        """Why it is not read by byte offset."""
+        return "stimulus images"
 
     @property
     def how(self) -> str:

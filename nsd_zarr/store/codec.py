@@ -13,7 +13,20 @@ from nsd_zarr.store.digest import CRC_BYTES, make_crc
 HEADER_BYTES = 16
 """Length of a Blosc header: version, versionlz, flags, typesize, nbytes, blocksize, cbytes.
 Source: c-blosc, README_CHUNK_FORMAT."""
+MOST_FRAME_BYTES = 2**31 - 1 - HEADER_BYTES
+"""Decoded bytes that fit one frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
+MOST_BLOCK_BYTES = 16 * 2**20
+"""A frame with larger blocks is refused: Blosc takes three blocks of memory and does not look whether it got them. It
+chooses at most 1 MiB itself."""
+IMAGE_SHUFFLE = "bitshuffle"
+"""Shuffle of images; see ImageSettings.blosc."""
 SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+_BLOSCLZ, _LZ4, _ZLIB, _ZSTD = 0, 1, 3, 4
+"""Compressors as the three highest bits of a frame's flags name them."""
+_LONG_MATCH_BYTES = 8_421_504
+"""So many bytes of 255 in a row, and c-blosc's blosclz overflows a 32-bit length and writes out of its memory. Source:
+c-blosc issue 405; tests/hostile/test_frames.py crashes a process with one."""
+_STRIDE = 4096
 
 
 class ChunkError(ValueError):
@@ -47,6 +60,11 @@ class BloscCodec:
         return frame, make_crc(frame)
 
 
+def overhead_bytes() -> int:
+    """What a chunk of incompressible values takes beside them: Blosc stores these as they are, behind its header."""
+    return HEADER_BYTES + CRC_BYTES
+
+
 def decode_chunk(chunk: np.ndarray, out: np.ndarray) -> None:
     """Check and decompress one chunk (uint8: Blosc frame, crc32c) into *out*, whose size it must have exactly.
 
@@ -58,13 +76,34 @@ def decode_chunk(chunk: np.ndarray, out: np.ndarray) -> None:
         raise ChunkError(f"{chunk.size} bytes are too few for a chunk")
     if make_crc(frame) != chunk[-CRC_BYTES:].tobytes():
         raise ChunkError("its crc32c does not match")
-    decoded, _, stored = struct.unpack_from("<III", frame.data, 4)
-    if (decoded, stored, frame[3]) != (out.nbytes, frame.size, out.itemsize):
-        raise ChunkError(
-            f"its Blosc header tells {decoded} decoded and {stored} stored bytes of {frame[3]}-byte values, "
-            f"expected {out.nbytes}, {frame.size} and {out.itemsize}"
-        )
+    _check_header(frame, out)
     try:
         blosc.decompress(frame, out)
     except RuntimeError as error:
         raise ChunkError(f"Blosc cannot decompress it ({error})") from error
+
+
+def _check_header(frame: np.ndarray, out: np.ndarray) -> None:
+    """Refuse what Blosc itself takes for granted; a stranger's frame has a right checksum too. Raises ChunkError.
+
+    Blosc checks versions, block starts and the lengths of streams (c-blosc 1.21.7, fuzzed under a memory checker).
+    Left to us: sizes, which it takes from the header; blocks of a part of a value, of which it leaves bytes unwritten;
+    memory; and one of its compressors.
+    """
+    _, _, flags, typesize, decoded, block, stored = struct.unpack_from("<BBBBIII", frame.data)
+    if (decoded, stored, typesize) != (out.nbytes, frame.size, out.itemsize):
+        raise ChunkError(
+            f"its Blosc header tells {decoded} decoded and {stored} stored bytes of {typesize}-byte values, "
+            f"expected {out.nbytes}, {frame.size} and {out.itemsize}"
+        )
+    if block % typesize or not 0 < block <= min(decoded, MOST_BLOCK_BYTES):
+        raise ChunkError(f"its Blosc header tells blocks of {block} bytes")
+    if flags >> 5 not in (_BLOSCLZ, _LZ4, _ZLIB, _ZSTD):
+        raise ChunkError(f"its Blosc header tells compressor {flags >> 5}, which is none of ours")
+    if flags >> 5 == _BLOSCLZ and frame.size > _LONG_MATCH_BYTES and _has_long_match(frame):
+        raise ChunkError("it holds a length that overflows in blosclz")
+
+
+def _has_long_match(frame: np.ndarray) -> bool:
+    """Whether a run of LONG_MATCH_BYTES may be in *frame*: it shows in so many samples, compressed values never do."""
+    return bool(np.count_nonzero(frame[::_STRIDE] == 255) >= _LONG_MATCH_BYTES // _STRIDE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -11,11 +11,20 @@ import xxhash
 
 CRC_BYTES = 4
 """Length of a crc32c as the Zarr codec of that name appends it, little-endian."""
+_BLOCK_BYTES = 2**20
 
 
 def make_digest(data: Any) -> str:
     """xxh3-128 of *data* (any C-contiguous buffer) as 32 hexadecimal digits."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_file(file: BinaryIO) -> str:
+    """xxh3-128 of the rest of an open *file*, a block at a time: whatever its size, little memory."""
+    digest = xxhash.xxh3_128()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def join_digests(digests: Iterable[str]) -> str:

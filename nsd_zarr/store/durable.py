@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
+from nsd_zarr.store.files import leads_out
 
 PARTIAL_SUFFIX = ".partial"
 """End of the name of a file that is being written. No reader looks at one."""
@@ -114,6 +115,23 @@ def make_folder(path: Path) -> None:
         raise explain_write_error(error, path) from error
 
 
+def make_place(store: Path, key: str) -> Path:
+    """Path of file *key* of a store, whose folder is there when this returns: to be written to.
+
+    A link that is in the way in somebody's store is not followed out of it: nothing is written elsewhere. Raises
+    StoreError or DoesNotFit.
+    """
+    path = store / key
+    if path.parent != store and leads_out(store, os.path.dirname(key)):
+        raise StoreError(
+            f"cannot write {key}: a link in the store leads out of its folder",
+            hint="Remove the link, then run the same command again.",
+            path=path,
+        )
+    make_folder(path.parent)
+    return path
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in *folder* to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -123,9 +141,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def find_partials(folder: Path) -> list[Path]:
+    """What killed writers left below *folder*."""
+    return list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+
+
 def remove_partials(folder: Path) -> int:
     """Remove what killed writers left below *folder*; returns how many files. Only for who holds the store's lock."""
-    leftovers = list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+    leftovers = find_partials(folder)
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)

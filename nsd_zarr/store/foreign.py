@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, StoreError
-from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, Geometry, SessionNumber, make_dims
-from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MOST_TRIALS, Geometry, SessionNumber, make_dims
+from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
 from nsd_zarr.store.slices import open_group
@@ -68,10 +70,12 @@ def _is_written_by_us(path: Path) -> bool:
     then says nothing. No single changed bit makes one form of the other and leaves it JSON.
     """
     try:
-        with open(path / METADATA_NAME, "rb") as file:
+        with open(open_file(path, METADATA_NAME), "rb") as file:
             return file.read(4) == b'{\n "'
     except OSError:
         return False
+    except ValueError:  # a pipe, or a link that leads out: for open_store to refuse
+        return True
 
 
 def _open_remote(url: str, allow_unfinished: bool) -> Store:
@@ -104,6 +108,7 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
         raise _NotOurs(str(error)) from error
     if not isinstance(betas, zarr.Array) or betas.ndim not in (2, 4) or str(betas.dtype.name) not in DTYPE_BYTES:
         raise _NotOurs("betas is no array of numbers with 4 dimensions (volumes) or 2 (surfaces)")
+    _check_sizes(betas, path)
     attributes = dict(group.attrs)
     if attributes.get("format") == FORMAT:
         check_version(attributes, path)
@@ -121,6 +126,19 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
     )
     check_complete(store, allow_unfinished)
     return store
+
+
+def _check_sizes(betas: Any, path: Path) -> None:
+    """Refuse shapes that no session has, before memory is taken for a trial or a chunk."""
+    for shape in ((1, *betas.shape[1:]), betas.chunks):
+        size = math.prod(shape) * betas.dtype.itemsize
+        if not 0 < size <= MOST_FRAME_BYTES or not 0 < betas.shape[0] <= MOST_TRIALS:
+            raise StoreError(
+                f"betas of shape {betas.shape} in chunks of {betas.chunks}, expected trials and chunks of at most "
+                f"{MOST_FRAME_BYTES} bytes, and at most {MOST_TRIALS} trials",
+                hint="Open it with xarray.open_zarr.",
+                path=path,
+            )
 
 
 def _check_scale(attributes: Json, dtype: np.dtype[Any], path: Path) -> None:

@@ -34,8 +34,9 @@ IMAGE_DIMS = ("image", "row", "column", "channel")
 """Dimension names of `images`."""
 NSD_ID = "nsd_id"
 """Array of 0-based 73k ids: of each trial's image, or of each image."""
-ABSENT = 2**64 - 1
-"""Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
+
+TEXT_LENGTH = 32
+"""Characters that a text in a store has at most: the only ones are digests."""
 
 Json = dict[str, Any]
 
@@ -172,70 +173,37 @@ def decode_small(data: bytes, metadata: Json) -> np.ndarray:
         volume = np.empty(shape, np.dtype(metadata["data_type"]).newbyteorder("<"))
         decode_chunk(np.frombuffer(data, np.uint8), volume)
         return volume.astype(volume.dtype.newbyteorder("="), copy=False)
+    return decode_plain(data, shape, metadata["data_type"])
+
+
+def decode_plain(data: bytes, shape: tuple[int, ...], data_type: str) -> np.ndarray:
+    """Values of an uncompressed chunk. Raises ValueError when it is damaged."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if make_crc(body) != crc:
         raise ValueError("its crc32c does not match")
-    if metadata["data_type"] == "string":
-        return np.array(_decode_texts(body), dtype=np.str_).reshape(shape)
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    if data_type == "string":
+        return np.array(_decode_texts(body, math.prod(shape)), dtype=np.str_).reshape(shape)
+    dtype = np.dtype(data_type).newbyteorder("<")
     if len(body) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"it holds {len(body)} bytes, expected {math.prod(shape) * dtype.itemsize}")
     return np.frombuffer(body, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
 
 
-def _decode_texts(body: bytes) -> list[str]:
+def _decode_texts(body: bytes, count: int) -> list[str]:
+    found = int.from_bytes(body[:4], "little")
+    if found != count:
+        raise ValueError(f"it holds {found} texts, expected {count}")
     texts, position = [], 4
-    for _ in range(int.from_bytes(body[:4], "little")):
+    for _ in range(count):
         length = int.from_bytes(body[position : position + 4], "little")
         texts.append(body[position + 4 : position + 4 + length].decode())
         position += 4 + length
+        if position > len(body) or len(texts[-1]) > TEXT_LENGTH:
+            # Each is stored as wide as the widest: one of a megabyte among many would fill the memory.
+            raise ValueError("its texts are longer than they may be")
     if position != len(body):
         raise ValueError("its text lengths do not add up")
     return texts
-
-
-# -- shard index -------------------------------------------------------------------------------------------------
-
-
-def shard_index_bytes(trials: int) -> int:
-    """Length of the index at the end of a shard of *trials* trials: offset and length of each, crc32c."""
-    return 16 * trials + CRC_BYTES
-
-
-def encode_shard_index(lengths: list[int], slots: int | None = None) -> bytes:
-    """Index of a shard whose chunks of *lengths* bytes follow each other from byte 0.
-
-    *slots*: chunks that a shard of the array has room for, when these are fewer; the rest is absent.
-    """
-    entries = np.full((len(lengths) if slots is None else slots, 2), ABSENT, "<u8")
-    entries[: len(lengths), 1] = lengths
-    entries[: len(lengths), 0] = np.cumsum([0, *lengths[:-1]])
-    body = entries.tobytes()
-    return body + make_crc(body)
-
-
-def decode_shard_index(data: bytes, trials: int, shard_bytes: int, slots: int | None = None) -> np.ndarray:
-    """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
-
-    *slots*: chunks that a shard has room for, where this one reaches beyond the array. Raises ValueError on a wrong
-    checksum, an absent chunk (every chunk of ours is written, so absent means lost), one beyond the array, or an entry
-    outside the part of the file before the index.
-    """
-    slots = trials if slots is None else slots
-    body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if len(data) != shard_index_bytes(slots) or make_crc(body) != crc:
-        raise ValueError("the crc32c of its index does not match")
-    entries = np.frombuffer(body, "<u8").reshape(slots, 2)
-    if (entries[trials:] != ABSENT).any():
-        raise ValueError("an entry of its index is of a chunk beyond the array")
-    entries = entries[:trials]
-    if (entries == ABSENT).any():
-        raise ValueError(f"chunk {int((entries == ABSENT).any(1).argmax())} was never written")
-    limit = np.uint64(shard_bytes - len(data))
-    # Compared as subtraction from the limit, so that no hostile sum wraps around.
-    if (entries[:, 0] > limit).any() or (entries[:, 1] > limit - entries[:, 0]).any():
-        raise ValueError("an entry of its index points outside the file")
-    return entries.astype(np.int64)
 
 
 # -- the root document -------------------------------------------------------------------------------------------

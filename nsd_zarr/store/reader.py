@@ -18,7 +18,10 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.store.codec import ChunkError, decode_chunk
-from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.digest import CRC_BYTES
+from nsd_zarr.store.files import open_file
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 MOST_OPEN_SHARDS = 64
@@ -117,14 +120,19 @@ class TrialReader:
 
     def _open_shard(self, shard: int) -> _ShardFile:
         key = make_shard_key(self.store.geometry, shard)
-        file = _ShardFile(os.open(self.store.path / key, os.O_RDONLY | os.O_CLOEXEC))
+        file = _ShardFile(open_file(self.store.path, key))
         slots, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
         record = self.store.manifest.get(key)
         if record is not None and size != record.size:
             raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
         length, trials = shard_index_bytes(slots), len(self.store.geometry.shard_trials(shard))
-        index = os.pread(file.descriptor, length, max(0, size - length))
-        file.entries = decode_shard_index(index, trials, size, slots)
+        if size < CRC_BYTES + length:
+            raise ChunkError(f"the shard has {size} bytes, too few for its index")
+        tail = os.pread(file.descriptor, CRC_BYTES + length, size - length - CRC_BYTES)
+        last_crc, index = tail[:CRC_BYTES], tail[CRC_BYTES:]
+        file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
+        if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
+            raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
         while len(self._files) >= MOST_OPEN_SHARDS:
             # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
             self._files.pop(next(iter(list(self._files)), -1), None)

@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind, SessionNumber, make_image_geometry
-from nsd_zarr.store.digest import make_digest
+from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind
+from nsd_zarr.store.check import (
+    MOST_ROOT_BYTES,
+    check_attributes,
+    check_manifest,
+    check_members,
+    make_geometry,
+)
 from nsd_zarr.store.durable import PARTIAL_SUFFIX
+from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import (
     FORMAT_VERSION,
     FORMATS,
     METADATA_NAME,
     decode_root_metadata,
-    decode_small,
-    make_chunk_key,
     read_members,
     read_root_attributes,
 )
@@ -40,6 +43,8 @@ class FileRecord:
     """Bytes."""
     digest: str
     """xxh3-128, hexadecimal."""
+    tail: str = ""
+    """Of a shard: digest of its end, see format.make_shard_tail; empty for other files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:
 def read_kind(path: Path) -> Kind | None:
     """What the store at *path* holds, as its root says; None when it is none of ours. Never raises."""
     try:
-        found = read_root_attributes((path / METADATA_NAME).read_bytes()).get("format")
+        found = read_root_attributes(read_file(path, METADATA_NAME, MOST_ROOT_BYTES)).get("format")
     except (OSError, ValueError):
         return None
     return next((kind for kind, name in FORMATS.items() if name == found), None)
@@ -119,7 +124,11 @@ def open_store(path: Path, *, allow_unfinished: bool = False, kind: Kind | None 
     """
     if not is_store(path, kind):
         raise _explain_absence(path, kind)
-    store = make_store(path, (path / METADATA_NAME).read_bytes())
+    try:
+        data = read_file(path, METADATA_NAME, MOST_ROOT_BYTES)
+    except ValueError as error:
+        raise _explain_damage(error, path) from error
+    store = make_store(path, data)
     check_complete(store, allow_unfinished)
     return store
 
@@ -129,18 +138,12 @@ def make_store(path: Path, data: bytes) -> Store:
     try:
         attributes = decode_root_metadata(data)
         check_version(attributes, path)
-        members = read_members(data)
-        manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
-        store = Store(path, attributes, members, manifest, _make_geometry(attributes, members))
+        store = _make_store(path, attributes, read_members(data))
         _ = store.is_complete  # A status must be there.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
             raise
-        raise DamageFound(
-            f"the root document is damaged: {error}",
-            hint="Restore it from a backup, or convert again.",
-            path=path / METADATA_NAME,
-        ) from error
+        raise _explain_damage(error, path) from error
     return store
 
 
@@ -153,6 +156,16 @@ def check_complete(store: Store, allow_unfinished: bool) -> None:
             "was.",
             path=store.path,
         )
+
+
+def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[str, Any]]) -> Store:
+    """A store, of what its root document says once that was found possible. Raises ValueError and its like."""
+    manifest = attributes.pop("manifest", {})
+    check_attributes(attributes)
+    geometry = make_geometry(attributes, members)
+    check_members(members, geometry)
+    check_manifest(manifest, members, geometry)
+    return Store(path, attributes, members, {key: FileRecord(*record) for key, record in manifest.items()}, geometry)
 
 
 def check_version(attributes: dict[str, Any], path: Path) -> None:
@@ -168,44 +181,11 @@ def check_version(attributes: dict[str, Any], path: Path) -> None:
         )
 
 
-def read_small_array(store: Store, name: str) -> np.ndarray:
-    """All values of an array beside betas. Raises DamageFound, naming the file, when they are lost or damaged."""
-    shape, chunk = store.members[name]["shape"], store.members[name]["chunk_grid"]["configuration"]["chunk_shape"]
-    # Chunks are whole along every axis but the first.
-    parts = [_read_chunk(store, name, row) for row in range(shape[0] // chunk[0] if shape else 1)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _read_chunk(store: Store, name: str, row: int) -> np.ndarray:
-    metadata = store.members[name]
-    key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:])))
-    try:
-        data = (store.path / key).read_bytes()
-        expected = store.manifest.get(key)
-        if expected is not None and make_digest(data) != expected.digest:
-            raise ValueError("its digest is not the manifest's")
-        return decode_small(data, metadata)
-    except (OSError, ValueError) as error:
-        raise DamageFound(
-            f"array {name} is lost or damaged: {error}",
-            hint=f"See what else is: nsd-zarr verify {store.path}.",
-            path=store.path / key,
-        ) from error
-
-
-def _make_geometry(attributes: dict[str, Any], members: dict[str, Any]) -> Geometry:
-    settings = attributes["settings"]
-    if attributes.get("format") == FORMATS[IMAGES]:
-        return make_image_geometry(tuple(members[IMAGES.array]["shape"]), settings["images_per_shard"])
-    betas = members[TRIALS.array]
-    shape = betas["shape"]
-    sessions = tuple(SessionNumber(number) for number in settings["sessions"])
-    return Geometry(
-        sessions=sessions,
-        trials_per_session=shape[0] // len(sessions),
-        trials_per_shard=settings["trials_per_shard"],
-        volume_shape=tuple(shape[1:]),
-        dtype=betas["data_type"],
+def _explain_damage(error: Exception, path: Path) -> DamageFound:
+    return DamageFound(
+        f"the root document is damaged: {error}",
+        hint="Make it again: nsd-zarr repair STORE --source SOURCE; or restore it from a backup.",
+        path=path / METADATA_NAME,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import xxhash
 
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import DurableFile, make_folder, write_partially
-from nsd_zarr.store.format import encode_shard_index
+from nsd_zarr.store.durable import DurableFile, make_place, write_partially
+from nsd_zarr.store.index import encode_shard_index, make_shard_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class ShardRecord:
     """xxh3-128 of the file, hexadecimal."""
     trial_digests: tuple[str, ...]
     """xxh3-128 of each trial's values before they were compressed, hexadecimal."""
+    tail: str = field(compare=False)
+    """Digest of its end; see format.make_shard_tail. Follows from the file's digest, by which records are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,7 @@ def write_shard(
     raise to stop. *slots*: chunks that a shard has room for, where these are fewer. Run it off the main thread (see
     BloscCodec.encode). Raises StoreError or DoesNotFit.
     """
-    path = store / key
-    make_folder(path.parent)
+    path = make_place(store, key)
     file_digest = xxhash.xxh3_128()
     lengths: list[int] = []
     trial_digests: list[str] = []
@@ -75,5 +76,11 @@ def write_shard(
         index = encode_shard_index(lengths, slots)
         file.write(index)
         file_digest.update(index)
-    record = ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))
+    record = ShardRecord(
+        key=key,
+        size=sum(lengths) + len(index),
+        digest=file_digest.hexdigest(),
+        trial_digests=tuple(trial_digests),
+        tail=make_shard_tail(part, index),
+    )
     return PendingShard(record, file)

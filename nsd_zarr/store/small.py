@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.store.codec import ChunkError, decode_chunk
+from nsd_zarr.store.check import find_most_bytes
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import Json, decode_small, make_chunk_key
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.slices import read_slice
-
-BLOSC = ["bytes", "blosc", "crc32c"]
-"""Codecs of a compressed chunk, by name; every other small array is plain."""
 
 
 def find_chunk_rows(metadata: Json) -> int:
@@ -40,11 +37,11 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
         return read_slice(store, name, slice(row * rows, (row + 1) * rows))
     key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:]))[: len(metadata["shape"])])
     try:
-        data = (store.path / key).read_bytes()
+        data = read_file(store.path, key, find_most_bytes(metadata))
         expected = store.manifest.get(key)
         if expected is not None and make_digest(data) != expected.digest:
             raise ValueError("its digest is not the manifest's")
-        return _decode(data, metadata)
+        return decode_small(data, metadata)
     except (OSError, ValueError) as error:
         raise DamageFound(
             f"array {name} is lost or damaged: {error}",
@@ -61,21 +58,12 @@ def read_array(store: Store, name: str) -> np.ndarray:
 
 def iterate_chunks(store: Store, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """First row and values of each chunk of array *name*, one at a time. Raises DamageFound."""
-    metadata = store.members[name]
-    rows = find_chunk_rows(metadata)
-    length = metadata["shape"][0] if metadata["shape"] else 1
-    for row in range(max(1, math.ceil(length / rows))):
-        yield row * rows, read_chunk(store, name, row)
+    rows = find_chunk_rows(store.members[name])
+    for chunk in range(count_chunks(store, name)):
+        yield chunk * rows, read_chunk(store, name, chunk)
 
 
-def _decode(data: bytes, metadata: Json) -> np.ndarray:
-    chunk: dict[str, Any] = metadata | {"shape": metadata["chunk_grid"]["configuration"]["chunk_shape"]}
-    if [codec["name"] for codec in metadata["codecs"]] != BLOSC:
-        return decode_small(data, chunk)
-    dtype = np.dtype(metadata["data_type"])
-    out = np.empty(chunk["shape"], dtype.newbyteorder("<"))
-    try:
-        decode_chunk(np.frombuffer(data, np.uint8), out)
-    except ChunkError as error:
-        raise ValueError(str(error)) from error
-    return out.astype(dtype, copy=False)
+def count_chunks(store: Store, name: str) -> int:
+    """Chunks of array *name*: one, or one a session."""
+    shape = store.members[name]["shape"]
+    return max(1, math.ceil(shape[0] / find_chunk_rows(store.members[name]))) if shape else 1

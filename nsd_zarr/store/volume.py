@@ -9,7 +9,7 @@ import numpy as np
 
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import make_folder, write_durably
+from nsd_zarr.store.durable import make_place, write_durably
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,19 @@ class WrittenFile:
 
 def write_file(store: Path, key: str, data: bytes) -> WrittenFile:
     """Write a whole file of the store, on disk when this returns. Raises StoreError or DoesNotFit."""
-    make_folder((store / key).parent)
-    write_durably(store / key, data)
+    write_durably(make_place(store, key), data)
     return WrittenFile(key, len(data), make_digest(data))
 
 
 def write_volume(store: Path, key: str, values: np.ndarray, codec: BloscCodec) -> WrittenFile:
-    """Compress *values* (any shape) to the one chunk *key*, with the settings of betas and a typesize of its own.
+    """Write *values* as the one chunk *key*. Run it off the main thread. Raises StoreError or DoesNotFit."""
+    return write_file(store, key, encode_volume(values, codec))
 
-    Run it off the main thread (see BloscCodec.encode). Raises StoreError or DoesNotFit.
+
+def encode_volume(values: np.ndarray, codec: BloscCodec) -> bytes:
+    """*values* (any shape) as one chunk, with the settings of betas and a typesize of its own.
+
+    Run it off the main thread (see BloscCodec.encode).
     """
     plain = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return write_file(store, key, b"".join(replace(codec, typesize=plain.itemsize).encode(plain)))
+    return b"".join(replace(codec, typesize=plain.itemsize).encode(plain))

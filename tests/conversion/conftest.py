@@ -197,6 +197,25 @@ def interrupt(make_recorder, tmp_path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def make_disk(tmp_path) -> Iterator[Callable[..., Path]]:
+    """Mount a small file system of its own; unmounted when the test ends. Skips where one may not."""
+    mounted = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+            pytest.skip("a file system of its own needs root and the permission to mount")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 # -- the command line --------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ import pytest
 import zarr
 
 import nsd_zarr
-from nsd_zarr.conversion import attach as module
 from nsd_zarr.conversion.lock import hold_lock
 from nsd_zarr.conversion.memory import BASE_BYTES, EXPERIMENT_BYTES, Need, make_memory_plan
 from nsd_zarr.errors import ConfigError, SourceError, StoreError
@@ -113,7 +112,8 @@ def test_statistics_do_not_depend_on_memory(copy_store, nsd, digest_tree, expect
     need = Need(open_store(store).geometry, by_offset=True, chunk_bytes=0)
     least = need.session_bytes(13, 1) + BASE_BYTES + EXPERIMENT_BYTES
     seen = []
-    monkeypatch.setattr(module, "make_memory_plan", lambda *words: seen.append(make_memory_plan(*words)) or seen[-1])
+    planned = "nsd_zarr.conversion.recount.make_memory_plan"
+    monkeypatch.setattr(planned, lambda *words: seen.append(make_memory_plan(*words)) or seen[-1])
     nsd_zarr.attach(store, nsd, memory=least, workers=1)
     assert seen[0].passes == 2
     assert digest_tree(store) == expected

@@ -14,7 +14,7 @@ import zarr
 
 import nsd_zarr
 from nsd_zarr.conversion.events import SessionDone, TrialsDone
-from nsd_zarr.errors import ConfigError, DoesNotFit, ResumeRefused, SourceError, StoreError
+from nsd_zarr.errors import ConfigError, DamageFound, DoesNotFit, ResumeRefused, SourceError, StoreError
 from nsd_zarr.store.root import open_store
 
 LAYOUTS = ["contiguous", "one image a chunk", "gzip", "odd chunks", "large chunks"]
@@ -108,8 +108,10 @@ def test_store_tells_its_shape_codecs_and_source(stimuli, images_of):
     blosc = sharding["configuration"]["codecs"][1]["configuration"]
     assert (blosc["cname"], blosc["clevel"], blosc["shuffle"], blosc["typesize"]) == ("lz4", 5, "bitshuffle", 1)
     assert store.attributes["status"] == "complete"
-    (source,) = store.attributes["sources"]
-    assert (source["name"], source["size"]) == ("nsd_stimuli.hdf5", stimuli.stat().st_size)
+    assert [source["block"] for source in store.attributes["sources"]] == [*range(1, 11)]
+    assert {(source["name"], source["size"]) for source in store.attributes["sources"]} == {
+        ("nsd_stimuli.hdf5", stimuli.stat().st_size)
+    }
 
 
 def test_store_of_images_is_not_taken_for_betas(stimuli, images_of):
@@ -329,8 +331,8 @@ def test_damaged_image_is_named_by_its_id(stimuli, table, images_of):
     flip(store / "images/c/1/0/0/0", int(entries[2, 0]) + 30)  # 73KID 29: the third image of the second shard
     (damage,) = nsd_zarr.verify(store).damages
     assert (damage.images, damage.trials, damage.session) == ((28, 28), (7, 7), None)
-    assert str(damage).startswith("images 28 to 28 (0-based 73k ids), images/c/1/0/0/0: ")
-    assert "row 7 of images (in shard 1) is lost or damaged: its crc32c does not match" in damage.problem
+    assert str(damage).startswith("image 28 (0-based 73k id), images/c/1/0/0/0, bytes ")
+    assert "its crc32c does not match" in damage.problem
 
 
 @pytest.mark.parametrize("strength", ["quick", "full"])
@@ -359,6 +361,76 @@ def test_swapped_ids_are_found(stimuli, images_of):
     store = images_of(stimuli)
     flip(store / "nsd_id/c/0", 8)
     assert [damage.path for damage in nsd_zarr.verify(store, quick=True).damages] == ["nsd_id/c/0"]
+
+
+# -- repaired ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(stimuli, table, images_of, digest_tree):
+    """A store of a subject's images, its sound tree, and what repairs it."""
+    store = images_of(stimuli, trial_table=table, images_per_shard=5)
+    return store, digest_tree(store)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["images/c/0/0/0/0"],
+        ["images/c/3/0/0/0", "images/c/1/0/0/0"],
+        ["nsd_id/c/0"],
+        ["image_digest/c/0"],
+        ["image_digest/c/0", "images/c/2/0/0/0"],
+        ["images/zarr.json", "nsd_id/zarr.json"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("how", ["missing", "flipped"])
+def test_damage_is_repaired_to_the_same_bytes(how, lost, damaged, stimuli, table, digest_tree):
+    store, sound = damaged
+    for key in lost:
+        (store / key).unlink() if how == "missing" else flip(store / key, 8)
+    assert {damage.path for damage in nsd_zarr.verify(store).damages} == set(lost)
+    report = nsd_zarr.repair(store, stimuli, trial_table=table)
+    assert set(report.rewritten) == set(lost)
+    assert digest_tree(store) == sound
+
+
+def test_damage_of_all_images_is_repaired_from_the_command_line(stimuli, images_of, run_cli, digest_tree):
+    store = images_of(stimuli)
+    sound = digest_tree(store)
+    flip(store / "images/c/9/0/0/0", 3)
+    (store / "nsd_id/c/0").unlink()
+    assert run_cli("verify", store).code == 1
+    assert run_cli("repair", store, "--source", stimuli).code == 0
+    assert digest_tree(store) == sound
+
+
+def test_repair_refuses_a_source_with_other_images(damaged, stimuli, digest_tree):
+    store, _ = damaged
+    (store / "images/c/1/0/0/0").unlink()
+    with h5py.File(stimuli, "r+") as file:
+        file["imgBrick"][28, 0, 0, 0] ^= 1
+    before = digest_tree(store)
+    with pytest.raises(ResumeRefused, match=r"^the source changed since it was converted: image 28 \(0-based 73k id\)"):
+        nsd_zarr.repair(store, stimuli)
+    assert digest_tree(store) == before
+
+
+def test_lost_ids_of_a_part_need_the_trial_table(damaged, stimuli):
+    store, _ = damaged
+    (store / "nsd_id/c/0").unlink()
+    with pytest.raises(DamageFound, match="array nsd_id is lost or damaged"):
+        nsd_zarr.repair(store, stimuli)
+
+
+def test_lost_root_document_of_images_is_told_and_not_repaired(damaged, stimuli):
+    store, _ = damaged
+    (store / "zarr.json").unlink()
+    (damage,) = nsd_zarr.verify(store).damages
+    assert damage.path == "zarr.json"
+    with pytest.raises(StoreError, match="the root document cannot be made again"):
+        nsd_zarr.repair(store, stimuli)
 
 
 def test_every_event_is_of_a_known_kind(stimuli, tmp_path, make_recorder):

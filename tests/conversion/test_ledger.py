@@ -14,7 +14,10 @@ RECORD = SessionRecord(
     7,
     "5e77" * 8,
     IDENTITY,
-    (ShardRecord("betas/c/0/0", 669, "a1" * 16, ("b2" * 16, "c3" * 16)), ShardRecord("betas/c/1/0", 7, "d4" * 16, ())),
+    (
+        ShardRecord("betas/c/0/0", 669, "a1" * 16, ("b2" * 16, "c3" * 16), "e5" * 16),
+        ShardRecord("betas/c/1/0", 7, "d4" * 16, (), "f6" * 16),
+    ),
     (WrittenFile("session_mean/c/0/0", 41, "e5" * 16),),
     3,
 )
@@ -45,6 +48,12 @@ def test_record_with_any_byte_changed_is_no_record(ledger):
     for length in range(len(data) - 3):
         path.write_bytes(data[:length])
         assert ledger.read_session(7) is None
+
+
+def test_record_of_another_session_is_no_record(ledger):
+    ledger.write_session(RECORD)
+    (ledger.folder / "session-07.json").rename(ledger.folder / "session-08.json")
+    assert ledger.read_session(8) is None
 
 
 def test_sources_come_back_and_can_be_brought_up_to_date(ledger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pickle
 import re
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.conversion import lock
-from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.lock import RunEnded, check_free, hold_lock
 from nsd_zarr.errors import StoreError
 
 HOLD = """
@@ -224,3 +225,55 @@ def test_lock_file_that_says_nothing_hinders_nobody(content, store, lock_path):
     lock_path.write_bytes(content)
     with hold_lock(store):
         pass
+
+
+# -- those who work for a run --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Look at the lock each time that one asks."""
+    monkeypatch.setattr(lock, "LOOK_AGAIN_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("often", "quick")
+def test_run_has_ended_for_its_workers_once_it_gives_its_lock_back(store, lock_path):
+    with hold_lock(store):
+        ended = pickle.loads(pickle.dumps(RunEnded.of_present_run(store)))
+        deadline = time.monotonic() + 0.1
+        while time.monotonic() < deadline:  # through several beats
+            assert not ended.is_set()
+    assert ended.is_set()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("end", [_write_foreign_lock, lambda path: path.unlink()], ids=["taken by another", "removed"])
+def test_run_has_ended_for_its_workers_once_its_lock_is_anothers(end, store, lock_path):
+    with hold_lock(store):
+        ended = RunEnded.of_present_run(store)
+        end(lock_path)
+        assert ended.is_set()
+        lock_path.touch()
+
+
+@pytest.mark.usefixtures("often")
+def test_lock_that_cannot_be_read_for_a_moment_ends_nothing(store, monkeypatch):
+    with hold_lock(store):
+        ended = RunEnded.of_present_run(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(lock.Path, "read_bytes", _fail_to_read)
+            assert not ended.is_set()
+        assert not ended.is_set()
+
+
+def _fail_to_read(path):
+    raise OSError(116, "Stale file handle")
+
+
+def test_lock_is_looked_at_once_a_second_however_often_one_asks(store):
+    with hold_lock(store):
+        ended = RunEnded.of_present_run(store)
+        assert not ended.is_set()
+    assert not ended.is_set()
+    ended._next_look = 0
+    assert ended.is_set()

@@ -119,6 +119,21 @@ def test_conversion_begun_in_the_background_of_a_script_is_stopped_by_sigterm(so
     assert (process.returncode, out) == (130, "")
 
 
+def test_what_a_worker_left_that_was_killed_under_the_run_is_removed(
+    source, tmp_path, convert, make_recorder, undisturbed, digest_tree
+):
+    """Its session is written by another: only the run that goes on can tell that nobody will rename the file."""
+    left = tmp_path / "subj01.zarr/betas/c/3/0/0/0.0123.partial"
+
+    def leave():
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"half a shard")
+
+    store = convert(source, trials_per_shard=1, on_event=make_recorder(60, leave))
+    assert not left.exists()
+    assert digest_tree(store) == undisturbed
+
+
 # Exits, as a kill does, before the nth rename of a conversion (its partial file is left); then goes on, in a process
 # forked from one that has everything imported. Prints the digest of each finished store.
 EVERY_RENAME = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -29,15 +28,9 @@ def set_free(monkeypatch):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(make_disk):
     """A file system of 320 KiB with 400 inodes of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=320k,nr_inodes=400", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a file system of its own needs root and the permission to mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return make_disk("size=320k,nr_inodes=400")
 
 
 # -- before anything is written ----------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ import nsd_zarr
 from nsd_zarr.conversion.events import RunStarted
 from nsd_zarr.errors import StoreError
 from nsd_zarr.store.codec import BloscCodec
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import make_root_metadata
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.shard import write_shard
@@ -81,7 +83,9 @@ def test_bit_flipped_in_a_chunk_is_found_with_its_trial(position, store):
     _flip(store / SHARD, start + position if position >= 0 else end + position, bit=3)
     report = nsd_zarr.verify(store)
     assert _places(report) == {(SHARD, 2, (9, 9))}
-    assert "is lost or damaged" in report.damages[0].problem
+    (damage,) = report.damages
+    assert damage.problem.startswith("lost or damaged: its crc32c does not match")
+    assert [damage.offset, damage.length] == lengths[1]
 
 
 def _entries(store):
@@ -154,15 +158,19 @@ def test_swapped_shards_are_found_in_both_places(store):
 
 
 def _encode_again(store, change):
-    """A shard whose trials are changed, with every checksum of its own right."""
+    """A shard whose trials are changed, with every checksum right, in the manifest too."""
     reader = TrialReader(open_store(store))
     values = np.empty((2, 5, 7, 11), "<i2")
     for number in range(2):
         reader.read_into(8 + number, values[number])
     changed = change(values)
-    size = (store / SHARD).stat().st_size
-    write_shard(store, SHARD, changed.reshape(2, -1), BloscCodec("lz4", 5, 2), lambda: None).commit()
-    return (store / SHARD).stat().st_size == size
+    pending = write_shard(store, SHARD, changed.reshape(2, -1), BloscCodec("lz4", 5, 2), lambda: None)
+    record = pending.commit()
+    document = json.loads((store / "zarr.json").read_bytes())
+    attributes = document["attributes"]
+    attributes["manifest"][SHARD] = [record.size, record.digest, record.tail]
+    members = document["consolidated_metadata"]["metadata"]
+    (store / "zarr.json").write_bytes(make_root_metadata(attributes, members))
 
 
 def _change_one_value(values):
@@ -171,11 +179,21 @@ def _change_one_value(values):
 
 
 def test_swapped_trials_with_right_checksums_are_found_by_their_digests(store):
-    assert _encode_again(store, lambda values: values[::-1].copy())
+    _encode_again(store, lambda values: values[::-1].copy())
     assert nsd_zarr.verify(store, quick=True).is_whole
     report = nsd_zarr.verify(store)
     assert _places(report) == {(SHARD, 2, (8, 8)), (SHARD, 2, (9, 9))}
     assert {damage.problem for damage in report.damages} == {"its values are not those that were read from the source"}
+
+
+def test_older_shard_of_the_same_size_is_found_though_its_checksums_are_right(store):
+    whole = (store / "zarr.json").read_bytes()
+    _encode_again(store, lambda values: values[::-1].copy())
+    (store / "zarr.json").write_bytes(whole)
+    report = nsd_zarr.verify(store, quick=True)
+    assert _places(report) == {(SHARD, 2, (8, 9))}
+    assert "not the one that was written here" in report.damages[0].problem
+    assert _places(nsd_zarr.verify(store)) == {(SHARD, 2, (8, 8)), (SHARD, 2, (9, 9))}
 
 
 def test_changed_value_with_right_checksums_is_found(store):
@@ -217,7 +235,7 @@ def test_damage_of_several_kinds_is_told_together(store, run_cli):
     assert outcome.code == 1
     assert "is damaged, 3 found" in outcome.out
     assert "session 02, trials 8 to 9, betas/c/4/0/0/0: missing" in outcome.out
-    assert "session 01, trials 0 to 0, betas/c/0/0/0/0: " in outcome.out
+    assert "session 01, trial 0, betas/c/0/0/0/0, bytes 0 to 3" in outcome.out
     assert "session/c/0: 0 bytes, expected 40" in outcome.out
 
 
@@ -226,7 +244,88 @@ def test_damage_as_json_names_file_session_and_trials(store, run_cli):
     outcome = run_cli("verify", store, "--json", "--quiet")
     told = json.loads(outcome.out)
     assert (outcome.code, outcome.err, told["whole"]) == (1, "", False)
-    assert told["damages"] == [{"path": SHARD, "problem": "missing", "session": 2, "trials": [8, 9]}]
+    place = {"session": 2, "trials": [8, 9], "offset": None, "length": None}
+    assert told["damages"] == [{"path": SHARD, "problem": "missing"} | place]
+    assert told["repair"] == f"nsd-zarr repair {store} --source SOURCE --session 2"
+
+
+def test_damage_is_told_with_the_command_that_repairs_it(store, source, run_cli):
+    import shlex
+
+    for number in (0, 4):
+        _flip(store / f"betas/c/{number}/0/0/0", 30)
+    last = run_cli("verify", store, "--source", source).out.splitlines()[-1]
+    assert last == f"Repair it: nsd-zarr repair {store} --source {source} --session 1-2"
+    assert run_cli(*shlex.split(last.partition("nsd-zarr ")[2])).code == 0
+    assert run_cli("verify", store).code == 0
+
+
+def test_damage_to_files_that_concern_all_is_repaired_with_all_sessions(store):
+    _lose(store / SHARD)
+    _lose(store / "session/c/0")
+    assert nsd_zarr.verify(store).repair_command == f"nsd-zarr repair {store} --source SOURCE"
+
+
+def test_shard_of_other_bytes_with_the_same_values_is_found(store):
+    # As another library would have compressed it: every checksum and every value right.
+    reader, values = TrialReader(open_store(store)), np.empty((2, 385), "<i2")
+    for number in range(2):
+        reader.read_into(8 + number, values[number])
+    write_shard(store, SHARD, values, BloscCodec("lz4", 5, 2, shuffle="noshuffle"), lambda: None).commit()
+    size = (store / SHARD).stat().st_size
+    root = store / "zarr.json"
+    _seal(root, lambda attributes: attributes["manifest"][SHARD].__setitem__(0, size))
+    report = nsd_zarr.verify(store)
+    assert _places(report) == {(SHARD, 2, (8, 9))}
+    assert report.damages[0].problem.endswith("though every value is right")
+
+
+def _seal(path, change):
+    """Change the root document as somebody would who knows how its checksum is made."""
+    document = json.loads(path.read_bytes())
+    attributes = document["attributes"]
+    change(attributes)
+    del attributes["checksum"]
+    path.write_bytes(make_root_metadata(attributes, document["consolidated_metadata"]["metadata"]))
+
+
+def test_manifest_that_lacks_a_file_is_found(store):
+    _seal(store / "zarr.json", lambda attributes: [attributes["manifest"].pop(key) for key in (SHARD, "session/c/0")])
+    damages = nsd_zarr.verify(store, quick=True).damages
+    assert [(damage.path, damage.problem) for damage in damages] == [
+        (SHARD, "the manifest does not know it"),
+        ("session/c/0", "the manifest does not know it"),
+    ]
+
+
+def test_metadata_that_differ_from_their_copy_in_the_root_are_found(store):
+    path = store / "session/zarr.json"
+    path.write_bytes(path.read_bytes().replace(b"scan session", b"soap session"))
+    record = [path.stat().st_size, make_digest(path.read_bytes())]
+    _seal(store / "zarr.json", lambda attributes: attributes["manifest"].update({"session/zarr.json": record}))
+    (damage,) = nsd_zarr.verify(store, quick=True).damages
+    assert (damage.path, damage.problem) == ("session/zarr.json", "differs from its copy in the root document")
+
+
+@pytest.mark.parametrize("damage", [_lose, _empty, lambda path: path.write_bytes(b"[1, 2")])
+def test_root_document_that_is_gone_is_told_as_damage(damage, store, run_cli):
+    damage(store / "zarr.json")
+    outcome = run_cli("verify", store)
+    assert outcome.code == 1
+    assert "zarr.json: the root document is lost or damaged" in outcome.out
+
+
+def test_files_that_are_not_of_the_store_are_noted_and_no_damage(store, run_cli):
+    (store / "betas/c/4/0/0/0.1f.partial").write_bytes(b"left over")
+    (store / "notes.txt").write_text("mine")
+    outcome = run_cli("verify", store, "--quick")
+    assert outcome.code == 0
+    note = "Note: 2 files not of this store, which no reader looks at: notes.txt, betas/c/4/0/0/0.1f.partial"
+    assert outcome.out.splitlines()[-1] == note
+    assert json.loads(run_cli("verify", store, "--json").out)["strangers"] == [
+        "notes.txt",
+        "betas/c/4/0/0/0.1f.partial",
+    ]
 
 
 def test_store_damaged_where_its_checksums_are_right_differs_from_its_source(store, source):

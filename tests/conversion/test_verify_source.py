@@ -66,6 +66,33 @@ def test_source_compared_in_several_steps_equals_too(store, source):
     assert nsd_zarr.verify(store, source, workers=1, memory=caught.value.expected).is_whole
 
 
+def test_comparison_with_sources_reads_neither_by_our_own_code(store, source, monkeypatch):
+    """Each value as h5py and zarr-python have it: a mistake in our reading of both cannot hide itself."""
+    from nsd_zarr.conversion import proof
+    from nsd_zarr.source import reader
+    from nsd_zarr.store.reader import TrialReader
+
+    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    monkeypatch.setattr(proof, "decode_chunk", lambda chunk, out: out.fill(7))
+    monkeypatch.setattr(proof, "make_digest", lambda values: "")
+    monkeypatch.setattr("nsd_zarr.conversion.verify.check_shard", lambda *_: [])
+    monkeypatch.setattr(reader, "gather_trials", lambda *_: pytest.fail("read by offset"))
+    monkeypatch.setattr(TrialReader, "read_into", lambda *_: pytest.fail("read by our reader"))
+    assert _places(nsd_zarr.verify(store, source)) == {("betas/c/8/0/0/0", 3, (17, 17))}
+
+
+def test_chunk_that_zarr_python_cannot_read_is_told(store, source, monkeypatch):
+    path = store / SHARD
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr("nsd_zarr.conversion.verify.check_shard", lambda *_: [])
+    (damage,) = nsd_zarr.verify(store, source).damages
+    assert (damage.path, damage.session, damage.trials) == (SHARD, 2, (8, 8))
+    assert damage.problem.startswith("zarr-python cannot read it: ")
+
+
 # -- no finished store -------------------------------------------------------------------------------------------
 
 
@@ -103,7 +130,7 @@ def test_store_that_may_not_be_read_is_told(store, run_child, without_privileges
     (store / SHARD).chmod(0)
     outcome = run_child("verify", store, prefix=without_privileges)
     assert outcome.code == 1
-    assert "session 02, trials 8 to 9, betas/c/4/0/0/0: [Errno 13] Permission denied" in outcome.out
+    assert "session 02, trials 8 to 9, betas/c/4/0/0/0: cannot be read: Permission denied" in outcome.out
     (store / "zarr.json").chmod(0)
     assert run_child("verify", store, prefix=without_privileges).code == 4
     store.chmod(0)

@@ -106,7 +106,7 @@ DAMAGES = {
     grow: "bytes, expected",
     forget_chunk: "chunk 3 was never written",
     point_outside: "points outside the file",
-    shorten_chunk: "too few for a chunk",
+    shorten_chunk: "do not lie one behind the other",
     claim_other_size: "Blosc header tells",
     become_folder: "",
 }

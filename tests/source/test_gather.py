@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsd_zarr.source import gather
+from nsd_zarr.source import gather, retry
 from nsd_zarr.source.chunk_index import ChunkIndex
 from nsd_zarr.source.gather import ShortRead, gather_trials
 
@@ -136,6 +136,7 @@ def test_after_an_error_no_task_goes_on_writing(tmp_path, executor, monkeypatch,
         pass
 
     monkeypatch.setattr(gather, "ROWS_PER_TASK", 5)
+    monkeypatch.setattr(retry, "PAUSES", ())
     path = tmp_path / "rows.raw"
     index = create_rows(path, list(range(VOXELS)), [0] * VOXELS)
     looks, reading, real = [], [], os.preadv

@@ -1,5 +1,6 @@
 """Stores of other layouts and places: the same values, through zarr-python."""
 
+import os
 import pickle
 import shutil
 import uuid
@@ -202,6 +203,24 @@ def test_array_of_any_origin_counts_as_one_session(tmp_path):
 def test_betas_of_another_kind_are_refused(tmp_path, betas):
     make_group(tmp_path / "x.zarr", betas)
     with pytest.raises(StoreError, match="a Zarr store that nsd-zarr did not make"):
+        open_any_store(tmp_path / "x.zarr")
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((3, 2**30, 4, 8), (1, 1, 1, 1)), ((40, 99), (2**30, 99)), ((2**40, 5), (1, 5)), ((0, 5), (1, 5))],
+    ids=["trial", "chunk", "trials", "none"],
+)
+def test_betas_of_absurd_size_are_refused_before_memory_is_taken(tmp_path, shape, chunks):
+    zarr.open_group(tmp_path / "x.zarr", mode="w").create_array("betas", shape=shape, chunks=chunks, dtype="int16")
+    with pytest.raises(StoreError, match="expected trials and chunks of at most"):
+        open_any_store(tmp_path / "x.zarr")
+
+
+def test_root_document_that_is_a_pipe_is_refused(tmp_path):
+    (tmp_path / "x.zarr").mkdir()
+    os.mkfifo(tmp_path / "x.zarr/zarr.json")
+    with pytest.raises(StoreError, match=r"did not make, or a damaged one|no Zarr v3 store"):
         open_any_store(tmp_path / "x.zarr")
 
 

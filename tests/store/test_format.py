@@ -16,20 +16,17 @@ from nsd_zarr.layout import Geometry
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_crc
 from nsd_zarr.store.format import (
-    ABSENT,
     decode_root_metadata,
-    decode_shard_index,
     decode_small,
     encode_json,
-    encode_shard_index,
     encode_small,
     make_betas_metadata,
     make_chunk_key,
     make_root_metadata,
     make_shard_key,
     make_small_metadata,
-    shard_index_bytes,
 )
+from nsd_zarr.store.index import ABSENT, decode_shard_index, encode_shard_index, shard_index_bytes
 
 # -- metadata ----------------------------------------------------------------------------------------------------
 

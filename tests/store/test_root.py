@@ -11,7 +11,8 @@ import zarr
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.store.format import make_root_metadata
-from nsd_zarr.store.root import is_store, is_vacant, open_store, read_small_array
+from nsd_zarr.store.root import is_store, is_vacant, open_store
+from nsd_zarr.store.small import read_array
 
 
 def _rewrite_root(path, **changes):
@@ -53,7 +54,7 @@ def test_small_arrays_are_what_zarr_reads(volumes):
     store = open_store(volumes.path)
     for name in ("session", "trial_in_session", "session_number", "trial_digest"):
         theirs = zarr.open_array(volumes.path / name, mode="r")[...]
-        assert read_small_array(store, name).tolist() == theirs.tolist()
+        assert read_array(store, name).tolist() == theirs.tolist()
 
 
 @pytest.mark.parametrize("damage", ["lost", "flipped"])
@@ -63,17 +64,17 @@ def test_small_array_that_is_damaged_is_named(damage, copied):
     data[3] ^= 1
     path.unlink() if damage == "lost" else path.write_bytes(data)
     with pytest.raises(DamageFound, match="array session is lost or damaged") as caught:
-        read_small_array(open_store(copied.path), "session")
+        read_array(open_store(copied.path), "session")
     assert caught.value.path == path
 
 
 def test_small_array_of_another_store_is_not_believed(copied, surfaces):
     # Right in itself, and not what the manifest says.
-    other = read_small_array(open_store(surfaces.path), "trial_digest")
-    assert not np.array_equal(other, read_small_array(open_store(copied.path), "trial_digest"))
+    other = read_array(open_store(surfaces.path), "trial_digest")
+    assert not np.array_equal(other, read_array(open_store(copied.path), "trial_digest"))
     (copied.path / "trial_digest/c/0").write_bytes((surfaces.path / "trial_digest/c/0").read_bytes())
     with pytest.raises(DamageFound, match="manifest"):
-        read_small_array(open_store(copied.path), "trial_digest")
+        read_array(open_store(copied.path), "trial_digest")
 
 
 # -- refused -----------------------------------------------------------------------------------------------------

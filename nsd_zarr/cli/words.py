@@ -1,0 +1,16 @@
+"""Words of strangers on a terminal: shown, never obeyed."""
+
+from __future__ import annotations
+
+
+def escape_controls(text: str) -> str:
+    """*text* with each character that is not printable, but for line ends, as its escape.
+
+    Names in a store or a session file are anybody's: a terminal would take some for commands, or turn the line round.
+    """
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
+def escape_line(text: str) -> str:
+    """*text* on one line: line ends as escapes too."""
+    return escape_controls(text).replace("\n", "\\n")

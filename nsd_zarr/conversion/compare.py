@@ -1,0 +1,61 @@
+"""Comparing a store with its sources value for value, by readers that share no code with those that made it.
+
+The session files are read through h5py, never by offset; the store through zarr-python, which is imported for this
+alone. Slow, and independent: a mistake in our own reading of either would show here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.conversion.damage import Damage, make_trial_damage
+from nsd_zarr.conversion.events import Listener, TrialsDone
+from nsd_zarr.source.images import AnySource, open_source
+from nsd_zarr.store.root import Store
+
+SLICE_BYTES = 32 * 2**20
+"""Decoded bytes that zarr-python is asked for at a time: it holds them about three times."""
+
+
+def compare_source(
+    store: Store, info: AnySource, trials_at_once: int, executor: Executor, listen: Listener
+) -> Iterator[Damage]:
+    """Trials of one session whose stored values are not those of its file; *trials_at_once* are held."""
+    block = np.empty((trials_at_once, info.voxels), info.dtype)
+    slice_trials = max(1, SLICE_BYTES // info.trial_bytes)
+    with open_source(info, trust_offsets=False) as session:
+        for start in range(0, info.trials, trials_at_once):
+            trials = range(start, min(start + trials_at_once, info.trials))
+            session.read_into(trials, block[: len(trials)], executor)
+            for first in range(0, len(trials), slice_trials):
+                expected = block[first : min(first + slice_trials, len(trials))]
+                yield from _compare(store, store.geometry.first_trial(info.session) + start + first, expected, info)
+                listen(TrialsDone(len(expected)))
+
+
+def _compare(store: Store, first: int, expected: np.ndarray, info: AnySource) -> Iterator[Damage]:
+    try:
+        found = read_by_zarr(store, first, len(expected))
+    except Exception as error:  # Whatever zarr-python raises, it cannot read them.
+        if len(expected) > 1:
+            for place in range(len(expected)):
+                yield from _compare(store, first + place, expected[place : place + 1], info)
+            return
+        yield make_trial_damage(store, first, f"zarr-python cannot read it: {error}")
+        return
+    for place, values in enumerate(found):
+        # As bytes, so that NaN equals itself and -0.0 does not equal 0.0.
+        if values.tobytes() != expected[place].tobytes():
+            yield make_trial_damage(store, first + place, f"its values differ from {info.path.name}")
+
+
+def read_by_zarr(store: Store, first: int, count: int) -> np.ndarray:
+    """Stored values of *count* trials from trial *first* of the store, through zarr-python."""
+    import zarr
+
+    array: Any = zarr.open_group(store.path, mode="r")[store.geometry.kind.array]
+    return np.asarray(array[first : first + count])

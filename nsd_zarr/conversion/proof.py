@@ -1,0 +1,84 @@
+"""Whether a shard holds, byte for byte and value for value, what was written into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xxhash
+
+from nsd_zarr.buffers import BufferPool
+from nsd_zarr.conversion.damage import Damage, make_shard_damage, make_trial_damage
+from nsd_zarr.store.codec import ChunkError, decode_chunk
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.files import open_file
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
+from nsd_zarr.store.root import Store
+
+
+def check_shard(
+    store: Store, shard: int, digests: Sequence[str] | None, buffers: BufferPool, on_trial: Callable[[], None]
+) -> list[Damage]:
+    """Everything that is wrong with one shard. Reads the file once, front to back.
+
+    Each chunk is decoded, its checksum included; each trial's values, and the file as a whole, are compared with the
+    digests that were taken while converting. *digests*: of every trial of the store; None where they are lost.
+    *on_trial* is called before each trial.
+    """
+    try:
+        descriptor = open_file(store.path, make_shard_key(store.geometry, shard))
+    except OSError as error:
+        return [make_shard_damage(store, shard, f"cannot be read: {error.strerror}")]
+    except ValueError as error:
+        return [make_shard_damage(store, shard, str(error))]
+    try:
+        return _check_open_shard(store, shard, descriptor, digests, buffers, on_trial)
+    except (OSError, ValueError) as error:
+        return [make_shard_damage(store, shard, str(error))]
+    finally:
+        os.close(descriptor)
+
+
+def _check_open_shard(
+    store: Store,
+    shard: int,
+    descriptor: int,
+    digests: Sequence[str] | None,
+    buffers: BufferPool,
+    on_trial: Callable[[], None],
+) -> list[Damage]:
+    geometry, damages, file_digest = store.geometry, [], xxhash.xxh3_128()
+    size, slots = os.fstat(descriptor).st_size, geometry.trials_per_shard
+    index_bytes = shard_index_bytes(slots)
+    index = os.pread(descriptor, index_bytes, max(0, size - index_bytes))
+    places = decode_shard_index(index, len(geometry.shard_trials(shard)), size, geometry.trial_bytes, slots).tolist()
+    with buffers.borrow((geometry.voxels,), geometry.dtype) as values:
+        for trial, (offset, length) in zip(geometry.shard_trials(shard), places, strict=True):
+            on_trial()
+            with buffers.borrow((length,), np.uint8) as chunk:
+                problem = _find_chunk_problem(descriptor, offset, chunk, values)
+                file_digest.update(chunk.data)
+            if not problem and digests is not None and make_digest(values) != digests[trial]:
+                problem = "its values are not those that were read from the source"
+            if problem:
+                damages.append(make_trial_damage(store, trial, problem, (offset, length)))
+    file_digest.update(index)
+    if damages or file_digest.hexdigest() == store.manifest[make_shard_key(geometry, shard)].digest:
+        return damages
+    # Made again by another library, or with chunks in another order; no bit that flipped by itself.
+    return [make_shard_damage(store, shard, "its bytes are not those that were written, though every value is right")]
+
+
+def _find_chunk_problem(descriptor: int, offset: int, chunk: np.ndarray, values: np.ndarray) -> str:
+    try:
+        if os.preadv(descriptor, [chunk.data], offset) != chunk.size:
+            return "lost: the file ends inside its chunk"
+        decode_chunk(chunk, values)
+    except OSError as error:
+        # A disk that cannot read it back has lost it, as far as a proof goes.
+        return f"cannot be read: {error.strerror}"
+    except ChunkError as error:
+        return f"lost or damaged: {error}"
+    return ""

@@ -1,0 +1,269 @@
+"""Making a damaged store whole again: what is lost or wrong is made once more from the sources, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.attach import LASTING, find_and_inspect
+from nsd_zarr.conversion.damage import Damage
+from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
+from nsd_zarr.conversion.experiment import Experiment
+from nsd_zarr.conversion.images import find_ids
+from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
+from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.plan import SourceWords
+from nsd_zarr.conversion.rebuild import find_settings, has_lost_run, rebuild_run
+from nsd_zarr.conversion.recount import STATISTICS, make_statistics_files
+from nsd_zarr.conversion.recover import Remains, explain_loss, make_remains, recover_remains
+from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
+from nsd_zarr.conversion.verify import check_store, find_file_problem, find_sources, open_to_check, plan_memory
+from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
+from nsd_zarr.layout import IMAGES, TRIALS
+from nsd_zarr.source.images import AnySource, open_source
+from nsd_zarr.store.digest import join_digests, make_digest
+from nsd_zarr.store.durable import find_partials, make_place, remove_partials, write_durably
+from nsd_zarr.store.format import METADATA_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair did."""
+
+    store: Path
+    """The store's folder."""
+    damages: tuple[Damage, ...]
+    """Everything that was found."""
+    rewritten: tuple[str, ...]
+    """Files made again, by their path inside the store; empty when there was nothing to do."""
+    removed: int
+    """Leftovers of killed writers that were removed."""
+    left: tuple[Damage, ...]
+    """Damage of sessions that were not asked for."""
+    seconds: float
+    """Wall time."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the store is whole now."""
+        return not self.left
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON, for --json."""
+        return asdict(self) | {"store": str(self.store), "whole": self.is_whole}
+
+
+def repair(
+    store: str | os.PathLike[str],
+    source: SourceWords,
+    sessions: Any = None,
+    *,
+    on_event: Listener = ignore_event,
+    **options: Any,
+) -> RepairReport:
+    """Verify a store, and make what is damaged or missing again from the sources it was made of.
+
+    *sessions*: repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
+    *options*: workers, memory, subject, space, betas, as for convert. Where the root document and the record of the run
+    are both lost, every session is converted once more; dataset, and codec, clevel and trials_per_shard where the
+    metadata of `betas` are lost too, are taken from *options* then.
+
+    Before anything is written, the trials that are needed are compared with the digests taken when the store was made.
+    Each file is written whole under another name and renamed, and only when it is byte for byte what the manifest says;
+    a call that was killed is repeated. A whole store is left as it is. Nothing else in its folder is touched.
+
+    Raises StoreError (no finished store, in use, or nothing left to tell what it held), SourceError, ResumeRefused (the
+    source is another than the one that was converted, or the libraries give other bytes), DoesNotFit.
+    """
+    started, path = time.perf_counter(), Path(os.path.abspath(store))
+    config = make_config(None, sessions=sessions, **options)
+    check_free(path)
+    remains, damages, rewritten = _look(path, source, config, on_event)
+    asked = [damage for damage in damages if damage.session is None or damage.session in _sessions(remains, config)]
+    removed = 0
+    if asked or _find_leftovers(path):
+        with hold_lock(path):
+            mending = _prepare(remains, asked, source, config, on_event)
+            removed = remove_partials(path) + remove_partials(make_run_folder(path))
+            rewritten += tuple(_carry_out(remains, mending, config, on_event))
+    left = tuple(damage for damage in damages if damage not in asked)
+    return RepairReport(path, damages, rewritten, removed, left, time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mending:
+    """What a repair writes: nothing of it is written before all of it is known to be right."""
+
+    units: tuple[Unit, ...]
+    """Shards of sessions."""
+    statistics: set[str]
+    """Files of statistics, by path inside the store: counted once more when the shards are whole."""
+    documents: dict[str, bytes]
+    """Other files by their path inside the store, the root last."""
+
+
+def _look(
+    path: Path, source: SourceWords, config: Config, listen: Listener
+) -> tuple[Remains, tuple[Damage, ...], tuple[str, ...]]:
+    """What the store ought to hold, what is wrong with it, and what had to be written to know."""
+    rebuilt: tuple[str, ...] = ()
+    try:
+        remains = make_remains(open_to_check(path))
+        return remains, check_store(remains.store, "full", [], config, listen), rebuilt
+    except DamageFound as error:
+        if (path / IMAGES.digests).exists():
+            raise explain_loss(path, "that of a store of images is not kept twice", error) from error
+        settings = find_settings(path, source, config)
+        if has_lost_run(path):
+            with hold_lock(path):
+                rebuilt = rebuild_run(path, settings, source, config, listen, error)
+        experiment = find_and_inspect(settings.geometry, source, config) if _has_experiment(path) else None
+        remains = recover_remains(path, settings, experiment, error)
+        damages = check_store(remains.store, "full", [], config, listen)
+        return remains, (Damage(METADATA_NAME, error.problem), *damages), rebuilt
+
+
+def _has_experiment(path: Path) -> bool:
+    """Whether arrays of an experiment are in the store's folder: where its root document cannot tell."""
+    return any((folder / METADATA_NAME).is_file() for folder in path.iterdir() if folder.name not in LASTING)
+
+
+def _sessions(remains: Remains, config: Config) -> Sequence[int]:
+    return remains.store.geometry.sessions if config.sessions is None else config.sessions
+
+
+def _find_leftovers(path: Path) -> list[Path]:
+    return [*find_partials(path), *find_partials(make_run_folder(path))]
+
+
+# -- before anything is written ----------------------------------------------------------------------------------
+
+
+def _prepare(
+    remains: Remains, damages: Iterable[Damage], source: SourceWords, config: Config, listen: Listener
+) -> _Mending:
+    """Everything to be written, compared with what was recorded. Raises ResumeRefused, StoreError, SourceError."""
+    keys = {damage.path for damage in damages}
+    _check_known(remains, keys)
+    wanted = {record.session: _select(record, keys) for record in remains.records}
+    blind = {record.session for record in remains.records if not record.trial_digests}
+    needed = [session for session, shards in wanted.items() if shards or session in blind]
+    infos = find_sources(remains.store, source, config, needed) if needed else []
+    shards = sum(len(wanted[info.session]) for info in infos)
+    geometry = remains.store.geometry
+    listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
+    surroundings = Surroundings(listen)
+    for info in infos:
+        if info.session in blind:
+            remains = remains.with_digests(info.session, _digest_source(remains, info, config, surroundings))
+    units = []
+    for info in infos:
+        record = remains.record_of(info.session)
+        if lost := _select(record, keys):
+            unit = _make_unit(remains, info, config, lost)
+            run_unit(replace(unit, expected_digests=record.trial_digests), surroundings)
+            units.append(unit)
+    statistics = {key for key in keys if key.split("/c/")[0] in STATISTICS}
+    experiment = None
+    if geometry.kind == TRIALS and any("/c/" in key and key.split("/")[0] not in LASTING for key in keys):
+        experiment = find_and_inspect(geometry, source, config)
+    ids: Sequence[int] = ()
+    if geometry.kind == IMAGES:
+        ids = find_ids(remains.store, source, config)
+    return _Mending(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment, ids)))
+
+
+def _check_known(remains: Remains, keys: set[str]) -> None:
+    strange = sorted(keys - set(remains.store.manifest) - {METADATA_NAME})
+    if strange:
+        raise StoreError(
+            f"{strange[0]} cannot be repaired: the root document says of it what does not agree with itself",
+            hint="Convert again, to another path.",
+            path=remains.store.path,
+        )
+
+
+def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
+    return tuple(shard for shard in record.shards if shard.key in keys)
+
+
+def _make_unit(remains: Remains, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
+    memory = plan_memory(remains.store.geometry, [info], config, by_offset=not info.offset_refusal)
+    return Unit(
+        remains.store.path,
+        remains.settings,
+        info,
+        memory.trials_per_pass,
+        memory.threads_per_session,
+        shards=shards,
+    )
+
+
+def _digest_source(remains: Remains, info: AnySource, config: Config, surroundings: Surroundings) -> tuple[str, ...]:
+    """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
+    unit = _make_unit(remains, info, config, ())
+    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_source(info) as reader:
+        found = tuple(digest_session(unit, reader, executor, surroundings).values())
+    if join_digests(found) != remains.session_digest(info.session):
+        raise ResumeRefused(
+            "the source changed since it was converted: the digest of its values is another",
+            hint="Put the former file back, or convert to another store.",
+            path=info.path,
+            session=info.session_told,
+        )
+    return found
+
+
+def _make_documents(
+    remains: Remains, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
+) -> Iterator[tuple[str, bytes]]:
+    made = remains.make_documents(experiment, ids)
+    for key in sorted(keys - {shard.key for record in remains.records for shard in record.shards} - {METADATA_NAME}):
+        _check_bytes(remains, key, made.get(key))
+        yield key, made[key]
+    if METADATA_NAME in keys:
+        yield METADATA_NAME, remains.root
+
+
+def _check_bytes(remains: Remains, key: str, data: bytes | None) -> None:
+    if data is None or make_digest(data) != remains.store.manifest[key].digest:
+        raise ResumeRefused(
+            f"{key} cannot be made again: other bytes came out than were recorded",
+            hint="Give the files that the store was made of, and use the library versions that made it (nsd-zarr info "
+            "tells them), or convert again.",
+            path=remains.store.path,
+        )
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def _carry_out(remains: Remains, mending: _Mending, config: Config, listen: Listener) -> Iterator[str]:
+    """Write, and check what was written; gives its paths."""
+    path, surroundings = remains.store.path, Surroundings(listen)
+    for unit in mending.units:
+        run_unit(unit, surroundings)
+    counted: dict[str, bytes] = {}
+    if mending.statistics:
+        counted = make_statistics_files(remains.store, mending.statistics, remains.settings.blosc, config, listen)
+    for key, data in counted.items():
+        _check_bytes(remains, key, data)
+    documents = counted | mending.documents
+    for key, data in documents.items():
+        write_durably(make_place(path, key), data)
+    sizes = {shard.key: (shard.size, shard.digest) for unit in mending.units for shard in unit.shards}
+    sizes |= {key: (len(data), make_digest(data)) for key, data in documents.items()}
+    for key, (size, digest) in sizes.items():
+        if problem := find_file_problem(path, key, size, digest):
+            raise StoreError(
+                f"{key} was written, and is not what was written: {problem}",
+                hint="See to the disk, then run the same command again.",
+                path=path / key,
+            )
+        yield key

@@ -1,0 +1,332 @@
+"""repair: after any damage the store is, file for file, the one that was made; and what it must not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import nsd_zarr
+from nsd_zarr.conversion import repair as module
+from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
+
+SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
+SMALL = ["session", "trial_in_session", "session_number", "trial_digest"]
+DOCUMENTS = ["betas/zarr.json", *(f"{name}/{file}" for name in SMALL for file in ("zarr.json", "c/0"))]
+
+
+@pytest.fixture
+def store(source, convert):
+    """Three sessions of six trials in nine shards of two."""
+    return convert(source)
+
+
+@pytest.fixture
+def whole(store, digest_tree):
+    """Every file of the store before it was damaged."""
+    return digest_tree(store)
+
+
+def _lose(path):
+    path.unlink()
+
+
+def _lose_folder(path):
+    shutil.rmtree(path.parent)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path, position=5):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = [_lose, _lose_folder, _cut, _empty, _flip]
+
+
+def _forget_run(store, but_lock=False):
+    folder = store.with_name(store.name + ".run")
+    shutil.rmtree(folder)
+    if but_lock:
+        folder.mkdir()
+        (folder / "lock").touch()
+
+
+# -- what is made again ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_run", [True, False], ids=["with its run", "without its run"])
+@pytest.mark.parametrize("key", [SHARD, *DOCUMENTS])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_any_file_that_is_damaged_is_made_again_and_no_other(damage, key, with_run, store, source, whole, digest_tree):
+    if damage is _lose_folder and key == "betas/zarr.json":
+        pytest.skip("loses all betas: told apart")
+    if not with_run:
+        _forget_run(store)
+    times = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+    damage(store / key)
+    lost = {path.relative_to(store).as_posix() for path in times if not path.exists()} | {key}
+    report = nsd_zarr.repair(store, source)
+    assert set(report.rewritten) == lost
+    assert report.is_whole
+    assert digest_tree(store) == whole
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items() if path not in {store / k for k in lost})
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:1] + DAMAGES[2:])
+def test_root_document_that_is_damaged_is_made_again_from_the_run(damage, store, source, whole, digest_tree):
+    damage(store / "zarr.json")
+    assert nsd_zarr.repair(store, source).rewritten == ("zarr.json",)
+    assert digest_tree(store) == whole
+
+
+@pytest.mark.parametrize(
+    "lost", [(), ("betas/c/4/0/0/0",), ("betas/zarr.json", "session_number/c/0", "session/c/0")], ids=str
+)
+def test_root_document_and_run_lost_together_are_made_again_from_the_sources(
+    lost, store, source, whole, digest_tree, run_cli
+):
+    _forget_run(store)
+    for key in ("zarr.json", *lost):
+        _lose(store / key)
+    outcome = run_cli("repair", store, "--source", source, "--trials-per-shard", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    assert {"zarr.json", *lost} <= set(json.loads(outcome.out)["rewritten"])
+    assert digest_tree(store) == whole
+    assert nsd_zarr.repair(store, source).rewritten == ()
+
+
+def test_settings_that_others_had_made_are_refused(store, source, check_refused):
+    for key in ("zarr.json", "betas/zarr.json"):
+        _lose(store / key)
+    paragraph = check_refused(4, "repair", store, "--source", source, "--trials-per-shard", 3)
+    assert "its run was made with other settings or library versions" in paragraph
+
+
+@pytest.mark.parametrize("session", [1, 3])
+def test_record_of_one_session_lost_with_the_root_document_has_that_session_made_again(
+    session, store, source, whole, digest_tree
+):
+    _lose(store.with_name("subj01.zarr.run") / f"session-{session:02d}.json")
+    _flip(store / "zarr.json", 300)
+    report = nsd_zarr.repair(store, source)
+    assert set(report.rewritten) == {"zarr.json", *(f"betas/c/{3 * session - n}/0/0/0" for n in (1, 2, 3))}
+    assert digest_tree(store) == whole
+
+
+@pytest.mark.parametrize("with_run", [True, False], ids=["with its run", "without its run"])
+def test_damage_of_every_kind_at_once_is_made_good(with_run, store, source, whole, digest_tree):
+    if with_run:
+        _flip(store / "zarr.json", 400)
+    else:
+        _forget_run(store)
+    shutil.rmtree(store / "betas/c/3")
+    shutil.rmtree(store / "session")
+    for key in ("betas/c/0/0/0/0", "betas/c/8/0/0/0", "trial_digest/c/0", "trial_digest/zarr.json"):
+        _flip(store / key, 40)
+    report = nsd_zarr.repair(store, source)
+    assert report.is_whole
+    assert digest_tree(store) == whole
+
+
+def test_all_betas_lost_are_made_again(store, source, whole, digest_tree):
+    shutil.rmtree(store / "betas")
+    assert len(nsd_zarr.repair(store, source).rewritten) == 10
+    assert digest_tree(store) == whole
+
+
+@pytest.mark.parametrize(
+    "kind", [{"dtype": "<f4", "nan": True}, {"dtype": ">i2"}, {"volume": (131,)}, {"layout": "gzip"}], ids=str
+)
+def test_store_of_each_kind_is_repaired(kind, make_source, convert, digest_tree):
+    source = make_source(**kind)
+    store = convert(source, codec="zstd", clevel=1)
+    before = digest_tree(store)
+    for number in (1, 4, 5):
+        _lose_folder(next((store / f"betas/c/{number}").rglob("0")))
+    assert nsd_zarr.repair(store, source).is_whole
+    assert digest_tree(store) == before
+
+
+def test_shards_far_apart_are_read_in_as_many_passes_as_memory_allows(store, source, whole, digest_tree):
+    _lose(store / SHARD)
+    with pytest.raises(nsd_zarr.errors.DoesNotFit) as caught:
+        nsd_zarr.repair(store, source, workers=1, memory=1)
+    for number in (0, 2, 3, 5):
+        _lose(store / f"betas/c/{number}/0/0/0")
+    assert nsd_zarr.repair(store, source, workers=1, memory=caught.value.expected).is_whole
+    assert digest_tree(store) == whole
+
+
+def test_session_that_is_asked_for_alone_is_repaired(store, source, whole, digest_tree, run_cli):
+    for number in (0, 4, 8):
+        _lose(store / f"betas/c/{number}/0/0/0")
+    _lose(store / "session/c/0")
+    for session in (1, 3):
+        (source / f"betas_session{session:02d}.hdf5").rename(source / f"{session}.away")
+    outcome = run_cli("repair", store, "--source", source, "--session", 2)
+    assert outcome.code == 1
+    assert "2 files made again" in outcome.out
+    assert "2 found damaged in sessions that were not asked for:\n  session 01, trials 0 to 1" in outcome.out
+    for session in (1, 3):
+        (source / f"{session}.away").rename(source / f"betas_session{session:02d}.hdf5")
+    outcome = run_cli("repair", store, "--source", source, "--session", "1,3", "--json")
+    assert (outcome.code, json.loads(outcome.out)["whole"]) == (0, True)
+    assert digest_tree(store) == whole
+
+
+# -- what is left alone ------------------------------------------------------------------------------------------
+
+
+def test_whole_store_is_said_to_be_whole_and_nothing_is_written(store, source, digest_tree, run_cli):
+    _forget_run(store)
+    before = digest_tree(store.parent)
+    outcome = run_cli("repair", store, "--source", source)
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"{store} is whole: nothing to repair")
+    assert digest_tree(store.parent) == before
+
+
+def test_leftovers_are_removed_and_strangers_stay(store, source, whole, digest_tree, run_cli):
+    (store / "betas/c/4/0/0/0.1f.partial").write_bytes(b"left over")
+    (store.with_name("subj01.zarr.run") / "run.json.2e.partial").write_bytes(b"left over")
+    (store / "notes.txt").write_text("mine")
+    assert "nothing to repair; 2 leftovers of a killed run removed" in run_cli("repair", store, "--source", source).out
+    assert set(digest_tree(store)) == {*whole, "notes.txt"}
+
+
+def test_source_that_is_another_is_refused_and_nothing_is_written(store, source, check_refused):
+    _lose(store / SHARD)
+    _lose(store / "betas/c/8/0/0/0")
+    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    paragraph = check_refused(5, "repair", store, "--source", source)
+    assert paragraph.startswith("session 03: the source changed since it was converted: trial 5 of the session")
+
+
+def test_source_changed_in_trials_that_are_not_needed_repairs(store, source, whole, digest_tree):
+    _lose(store / SHARD)
+    with h5py.File(source / "betas_session02.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    assert nsd_zarr.repair(store, source).is_whole
+    assert digest_tree(store) == whole
+
+
+def test_source_that_is_another_is_refused_where_the_digests_are_lost(store, source, check_refused):
+    _forget_run(store, but_lock=True)
+    _lose(store / "trial_digest/c/0")
+    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    assert "session 03: the source changed" in check_refused(5, "repair", store, "--source", source)
+
+
+def test_source_that_is_not_there_is_refused(store, source, tmp_path):
+    _lose(store / SHARD)
+    (source / "betas_session02.hdf5").unlink()
+    with pytest.raises(SourceError, match="session 02 is missing"):
+        nsd_zarr.repair(store, source)
+
+
+def test_library_that_gives_other_bytes_is_refused(store, source, whole, digest_tree, monkeypatch):
+    from nsd_zarr.store.codec import BloscCodec
+
+    _lose(store / SHARD)
+    encode = BloscCodec.encode
+    monkeypatch.setattr(BloscCodec, "encode", lambda self, values: encode(BloscCodec("zstd", 1, 2), values))
+    with pytest.raises(ResumeRefused, match="the same values give other bytes") as caught:
+        nsd_zarr.repair(store, source)
+    assert caught.value.session == 2
+    assert set(whole) - set(digest_tree(store)) == {SHARD}
+    assert not list(store.rglob("*.partial"))
+
+
+def test_unfinished_store_is_refused(source, interrupt, check_refused):
+    store = interrupt(source)
+    assert "has not finished" in check_refused(4, "repair", store, "--source", source)
+
+
+def test_store_that_is_not_there_is_refused(source, tmp_path, check_refused):
+    assert check_refused(4, "repair", tmp_path / "no.zarr", "--source", source).startswith("no such store")
+
+
+def test_store_of_someone_else_is_refused(source, tmp_path, check_refused):
+    import zarr
+
+    zarr.save_array(tmp_path / "other.zarr", np.arange(7))
+    check_refused(4, "repair", tmp_path / "other.zarr", "--source", source)
+
+
+def test_store_in_the_place_of_one_that_was_moved_is_refused(store, source, tmp_path, check_refused):
+    import zarr
+
+    store.rename(tmp_path / "moved.zarr")
+    zarr.save_array(store, np.arange(7))
+    check_refused(4, "repair", store, "--source", source)
+
+
+def test_root_document_and_digests_without_a_run_are_refused_with_what_is_missing(store, source, check_refused):
+    _forget_run(store, but_lock=True)
+    _lose(store / "zarr.json")
+    _cut(store / "trial_digest/c/0")
+    paragraph = check_refused(4, "repair", store, "--source", source)
+    assert "the record of its run (subj01.zarr.run) lacks a session or is lost, and trial_digest/c/0 too" in paragraph
+
+
+def test_source_that_is_another_is_refused_where_root_and_run_are_lost(store, source, check_refused):
+    _forget_run(store, but_lock=True)
+    _lose(store / "zarr.json")
+    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
+        file["betas"][5, 4, 3, 2] += 1
+    assert "session 03: the source changed" in check_refused(5, "repair", store, "--source", source)
+
+
+def test_store_in_use_is_refused(store, source):
+    from nsd_zarr.conversion.lock import hold_lock
+
+    _lose(store / SHARD)
+    with hold_lock(store), pytest.raises(StoreError, match="is in use by a live run"):
+        nsd_zarr.repair(store, source)
+
+
+def test_repair_killed_before_each_rename_is_repeated(store, source, whole, digest_tree, monkeypatch):
+    def damage():
+        for key in ("betas/c/0/0/0/0", SHARD, "session/c/0", "zarr.json"):
+            _lose(store / key)
+
+    replace = os.replace
+    for number in range(1, 5):
+        damage()
+        calls = []
+
+        def stop(old, new, calls=calls, number=number):
+            calls.append(new)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            replace(old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stop)
+            with pytest.raises(KeyboardInterrupt):
+                nsd_zarr.repair(store, source, workers=1)
+        assert nsd_zarr.repair(store, source).is_whole
+        assert digest_tree(store) == whole
+
+
+def test_disk_that_writes_something_else_is_told(store, source, monkeypatch):
+    _lose(store / "session/c/0")
+    write = module.write_durably
+    monkeypatch.setattr(module, "write_durably", lambda path, data: write(path, data[:-1] + b"x"))
+    with pytest.raises(StoreError, match="session/c/0 was written, and is not what was written"):
+        nsd_zarr.repair(store, source)
