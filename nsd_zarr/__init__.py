@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nsd_zarr.conversion.attach import AttachReport, attach
+    from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.repair import RepairReport, repair
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AttachReport",
     "ConversionReport",
+    "ImagesReport",
     "NsdZarrError",
     "RepairReport",
     "VerifyReport",
     "__version__",
     "attach",
     "convert",
+    "convert_images",
     "open_dataset",
     "repair",
     "verify",
@@ -37,6 +40,8 @@ _HOMES = {
     "ConversionReport": "nsd_zarr.conversion.run",
     "attach": "nsd_zarr.conversion.attach",
     "AttachReport": "nsd_zarr.conversion.attach",
+    "convert_images": "nsd_zarr.conversion.images",
+    "ImagesReport": "nsd_zarr.conversion.images",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
     "repair": "nsd_zarr.conversion.repair",

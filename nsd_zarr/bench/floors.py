@@ -14,7 +14,8 @@ from numcodecs import blosc
 from nsd_zarr.bench.contenders import BATCH, Contender, Deliver
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.store.digest import CRC_BYTES, make_crc
-from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 STAGES = ("pread", "pread + crc", "pread + crc + decode", "pread + crc + decode + cast")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import traceback
@@ -12,11 +11,12 @@ from typing import Any
 import click
 
 import nsd_zarr
-from nsd_zarr.cli.options import choosing, common, converting, naming_experiment
+from nsd_zarr.cli.images import images
+from nsd_zarr.cli.options import choosing, common, converting, naming_experiment, print_report
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.words import escape_controls
 from nsd_zarr.errors import ConfigError, NsdZarrError
-from nsd_zarr.layout import format_count
+from nsd_zarr.layout import TRIALS, format_count
 
 INTERRUPTED = 130
 BUG = 70
@@ -117,7 +117,7 @@ def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **opti
 
     check_free(Path(store).absolute())
     made = make_plan(source, store, make_config(options.pop("config_file"), **options))
-    _print(made.as_dict(), tell_plan(made), as_json, quiet)
+    print_report(made.as_dict(), tell_plan(made), as_json, quiet)
 
 
 @commands.command()
@@ -128,7 +128,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
 
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
-    _print(report.as_dict(), tell_conversion(report), as_json, quiet)
+    print_report(report.as_dict(), tell_conversion(report), as_json, quiet)
 
 
 @commands.command()
@@ -145,7 +145,7 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 
     with show_progress("computing statistics of", quiet) as on_event:
         report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
-    _print(report.as_dict(), tell_attachment(report), as_json, quiet)
+    print_report(report.as_dict(), tell_attachment(report), as_json, quiet)
 
 
 @commands.command()
@@ -158,10 +158,11 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
     from nsd_zarr.cli.show import tell_verification
+    from nsd_zarr.store.root import read_kind
 
-    with show_progress("verifying", quiet) as on_event:
+    with show_progress("verifying", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
-    _print(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
+    print_report(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
 
 
@@ -180,10 +181,11 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
     """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
     from nsd_zarr.cli.show import tell_repair
+    from nsd_zarr.store.root import read_kind
 
-    with show_progress("repairing", quiet) as on_event:
+    with show_progress("repairing", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.repair(store, source, on_event=on_event, **options)
-    _print(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
+    print_report(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
 
 
@@ -196,8 +198,8 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
     from nsd_zarr.cli.show import describe_store, tell_store
     from nsd_zarr.store.root import open_store
 
-    opened = open_store(Path(store), allow_unfinished=True)
-    _print(describe_store(opened), tell_store(opened), as_json, quiet)
+    opened = open_store(Path(store), allow_unfinished=True, kind=None)
+    print_report(describe_store(opened), tell_store(opened), as_json, quiet)
 
 
 @commands.command()
@@ -220,11 +222,7 @@ def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
             click.echo(step, err=True)
 
     report = measure(store, on_step=tell, **options)
-    _print(report.as_dict(), make_table(report), as_json, quiet)
+    print_report(report.as_dict(), make_table(report), as_json, quiet)
 
 
-def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(values, indent=1))
-    elif not quiet:
-        click.echo(escape_controls(text))
+commands.add_command(images)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from nsd_zarr.cli.words import escape_controls
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,6 +24,14 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, **kwargs)
 
     return wrapped
+
+
+def print_report(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
+    """Print *values* as one JSON object, or *text* for people, on stdout."""
+    if as_json:
+        click.echo(json.dumps(values, indent=1))
+    elif not quiet:
+        click.echo(escape_controls(text))
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:

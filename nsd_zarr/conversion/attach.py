@@ -119,6 +119,7 @@ def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Confi
 
 def _attach(store: Store, experiment: Experiment | None, config: Config, listen: Listener) -> None:
     settings = read_settings(store.attributes["settings"])
+    assert isinstance(settings, Settings)  # The store is one of betas.
     attributes = {
         name: value for name, value in store.attributes.items() if name not in ("checksum", "experiment", "subject")
     }

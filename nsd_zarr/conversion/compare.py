@@ -14,9 +14,7 @@ import numpy as np
 
 from nsd_zarr.conversion.damage import Damage, make_trial_damage
 from nsd_zarr.conversion.events import Listener, TrialsDone
-from nsd_zarr.source.reader import open_session
-from nsd_zarr.source.session import SessionInfo
-from nsd_zarr.store.format import BETAS
+from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.root import Store
 
 SLICE_BYTES = 32 * 2**20
@@ -24,12 +22,12 @@ SLICE_BYTES = 32 * 2**20
 
 
 def compare_source(
-    store: Store, info: SessionInfo, trials_at_once: int, executor: Executor, listen: Listener
+    store: Store, info: AnySource, trials_at_once: int, executor: Executor, listen: Listener
 ) -> Iterator[Damage]:
     """Trials of one session whose stored values are not those of its file; *trials_at_once* are held."""
     block = np.empty((trials_at_once, info.voxels), info.dtype)
     slice_trials = max(1, SLICE_BYTES // info.trial_bytes)
-    with open_session(info, trust_offsets=False) as session:
+    with open_source(info, trust_offsets=False) as session:
         for start in range(0, info.trials, trials_at_once):
             trials = range(start, min(start + trials_at_once, info.trials))
             session.read_into(trials, block[: len(trials)], executor)
@@ -39,7 +37,7 @@ def compare_source(
                 listen(TrialsDone(len(expected)))
 
 
-def _compare(store: Store, first: int, expected: np.ndarray, info: SessionInfo) -> Iterator[Damage]:
+def _compare(store: Store, first: int, expected: np.ndarray, info: AnySource) -> Iterator[Damage]:
     try:
         found = read_by_zarr(store, first, len(expected))
     except Exception as error:  # Whatever zarr-python raises, it cannot read them.
@@ -59,5 +57,5 @@ def read_by_zarr(store: Store, first: int, count: int) -> np.ndarray:
     """Stored values of *count* trials from trial *first* of the store, through zarr-python."""
     import zarr
 
-    array: Any = zarr.open_group(store.path, mode="r")[BETAS]
+    array: Any = zarr.open_group(store.path, mode="r")[store.geometry.kind.array]
     return np.asarray(array[first : first + count])

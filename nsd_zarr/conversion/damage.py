@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsd_zarr.layout import SessionNumber
-from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.layout import TRIALS, SessionNumber
+from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import Store
+from nsd_zarr.store.small import read_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,21 @@ class Damage:
     session: SessionNumber | None = None
     """Session that it concerns, from 1; None for files that concern all."""
     trials: tuple[int, int] | None = None
-    """First and last trial concerned, inclusive, in the store from 0."""
+    """First and last trial (or image) concerned, inclusive, in the store from 0."""
     offset: int | None = None
     """First byte concerned, in the file; None where it is the file as a whole."""
     length: int | None = None
     """Bytes concerned."""
+    images: tuple[int, int] | None = None
+    """First and last image concerned, inclusive, 0-based 73k ids; of a store of images that knows them."""
 
     def __str__(self) -> str:
         parts = [] if self.session is None else [f"session {self.session:02d}"]
-        if self.trials is not None:
+        if self.images is not None:
+            first, last = self.images
+            parts.append(f"image {first}" if first == last else f"images {first} to {last}")
+            parts[-1] += " (0-based 73k id)"
+        elif self.trials is not None:
             first, last = self.trials
             parts.append(f"trial {first}" if first == last else f"trials {first} to {last}")
         parts.append(self.path)
@@ -40,14 +48,26 @@ class Damage:
 def make_shard_damage(store: Store, shard: int, problem: str) -> Damage:
     """Damage to a shard as a whole."""
     trials = store.geometry.shard_trials(shard)
-    session, _ = store.geometry.locate_trial(trials.start)
-    return Damage(make_shard_key(store.geometry, shard), problem, session, (trials.start, trials.stop - 1))
+    whole = (trials.start, trials.stop - 1)
+    session, images = _find_place(store, whole)
+    return Damage(make_shard_key(store.geometry, shard), problem, session, whole, images=images)
 
 
 def make_trial_damage(
     store: Store, trial: int, problem: str, place: tuple[int, int] | tuple[None, None] = (None, None)
 ) -> Damage:
     """Damage to one trial, whose chunk lies at *place* (offset, length) of its shard."""
-    session, _ = store.geometry.locate_trial(trial)
+    session, images = _find_place(store, (trial, trial))
     key = make_shard_key(store.geometry, trial // store.geometry.trials_per_shard)
-    return Damage(key, problem, session, (trial, trial), *place)
+    return Damage(key, problem, session, (trial, trial), place[0], place[1], images)
+
+
+def _find_place(store: Store, trials: tuple[int, int]) -> tuple[SessionNumber | None, tuple[int, int] | None]:
+    """The session of some trials; or the 73k ids of the first and last of some images, where the store has them."""
+    if store.geometry.kind == TRIALS:
+        return store.geometry.locate_trial(trials[0])[0], None
+    try:
+        ids = read_array(store, NSD_ID)
+    except DamageFound:
+        return None, None
+    return None, (int(ids[trials[0]]), int(ids[trials[1]]))

@@ -13,7 +13,8 @@ from nsd_zarr.conversion.damage import Damage, make_shard_damage, make_trial_dam
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.files import open_file
-from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 
@@ -49,9 +50,10 @@ def _check_open_shard(
     on_trial: Callable[[], None],
 ) -> list[Damage]:
     geometry, damages, file_digest = store.geometry, [], xxhash.xxh3_128()
-    size, index_bytes = os.fstat(descriptor).st_size, shard_index_bytes(geometry.trials_per_shard)
+    size, slots = os.fstat(descriptor).st_size, geometry.trials_per_shard
+    index_bytes = shard_index_bytes(slots)
     index = os.pread(descriptor, index_bytes, max(0, size - index_bytes))
-    places = decode_shard_index(index, geometry.trials_per_shard, size, geometry.trial_bytes).tolist()
+    places = decode_shard_index(index, len(geometry.shard_trials(shard)), size, geometry.trial_bytes, slots).tolist()
     with buffers.borrow((geometry.voxels,), geometry.dtype) as values:
         for trial, (offset, length) in zip(geometry.shard_trials(shard), places, strict=True):
             on_trial()

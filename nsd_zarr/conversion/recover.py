@@ -11,8 +11,9 @@ from typing import Any
 from nsd_zarr.conversion.arrays import Contents
 from nsd_zarr.conversion.experiment import Experiment
 from nsd_zarr.conversion.finish import lay_out
+from nsd_zarr.conversion.images import lay_out_images
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.settings import AnySettings, Settings, read_settings
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
@@ -38,7 +39,7 @@ class Remains:
 
     store: Store
     """As its root document says, or would say."""
-    settings: Settings
+    settings: AnySettings
     """With which it was made."""
     records: tuple[SessionRecord, ...]
     """Of its sessions, in order; without trial digests where these are lost."""
@@ -51,33 +52,38 @@ class Remains:
 
     def session_digest(self, session: SessionNumber) -> str:
         """Digest of all values of *session*, from the root document."""
-        sources = self.store.attributes["sources"]
-        return next(str(source["digest"]) for source in sources if source["session"] == session)
+        sources, part = self.store.attributes["sources"], self.store.geometry.kind.part
+        return next(str(source["digest"]) for source in sources if source[part] == session)
 
     def with_digests(self, session: SessionNumber, digests: Sequence[str]) -> Remains:
         """The same, with the trial digests of one session."""
         records = [_add_digests(record, digests) if record.session == session else record for record in self.records]
         return replace(self, records=tuple(records))
 
-    def make_documents(self, experiment: Experiment | None) -> dict[str, bytes]:
-        """Every file but shards, statistics and root, by path inside the store, as far as they can be made."""
+    def make_documents(self, experiment: Experiment | None, ids: Sequence[int] = ()) -> dict[str, bytes]:
+        """Every file but shards, statistics and root, by path inside the store, as far as they can be made.
+
+        *ids*: of a store of images, its 0-based 73k ids.
+        """
         documents: dict[str, bytes] = {}
-        lay_out(Contents(documents.__setitem__), self.settings, self.records, experiment)
+        contents = Contents(documents.__setitem__)
+        if isinstance(self.settings, Settings):
+            lay_out(contents, self.settings, self.records, experiment)
+        else:
+            lay_out_images(contents, self.settings, self.records, ids)
         members = {f"{name}/{METADATA_NAME}": encode_json(member) for name, member in self.store.members.items()}
         return documents | members
 
 
 def make_remains(store: Store) -> Remains:
     """Of a store whose root document is right."""
-    stored = store.attributes["settings"].items()
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored}
-    settings = Settings(**values)
+    settings = read_settings(store.attributes["settings"], store.geometry.kind)
     records = tuple(_make_record(store, source) for source in store.attributes["sources"])
     return Remains(store, settings, _find_digests(store, records), b"")
 
 
 def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
-    session = SessionNumber(source["session"])
+    session = SessionNumber(source[store.geometry.kind.part])
     shards = []
     for number in store.geometry.session_shards(session):
         key = make_shard_key(store.geometry, number)
@@ -97,17 +103,17 @@ def _add_digests(record: SessionRecord, digests: Sequence[str]) -> SessionRecord
 
 def _find_digests(store: Store, records: Sequence[SessionRecord]) -> tuple[SessionRecord, ...]:
     """The records with trial digests that add up to their session's: of the store, else of the run beside it."""
-    count = store.geometry.trials_per_session
     try:
-        digests = read_array(store, "trial_digest").tolist()
+        digests = read_array(store, store.geometry.kind.digests).tolist()
     except DamageFound:
         digests = []
     found = []
     for place, record in enumerate(records):
         run = Ledger(store.path).read_session(record.session)
-        candidates = [digests[place * count : (place + 1) * count], [] if run is None else run.trial_digests]
+        trials = store.geometry.session_trials(record.session)
+        candidates = [digests[trials.start : trials.stop], [] if run is None else run.trial_digests]
         expected = store.attributes["sources"][place]["digest"]
-        right = [each for each in candidates if len(each) == count and join_digests(each) == expected]
+        right = [each for each in candidates if len(each) == len(trials) and join_digests(each) == expected]
         found.append(_add_digests(record, right[0]) if right else record)
     return tuple(found)
 

@@ -15,17 +15,18 @@ from nsd_zarr.conversion.attach import LASTING, find_and_inspect
 from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.experiment import Experiment
+from nsd_zarr.conversion.images import find_ids
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.rebuild import find_settings, has_lost_run, rebuild_run
 from nsd_zarr.conversion.recount import STATISTICS, make_statistics_files
-from nsd_zarr.conversion.recover import Remains, make_remains, recover_remains
+from nsd_zarr.conversion.recover import Remains, explain_loss, make_remains, recover_remains
 from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
 from nsd_zarr.conversion.verify import check_store, find_file_problem, find_sources, open_to_check, plan_memory
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
-from nsd_zarr.source.reader import open_session
-from nsd_zarr.source.session import SessionInfo
+from nsd_zarr.layout import IMAGES, TRIALS
+from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.durable import find_partials, make_place, remove_partials, write_durably
 from nsd_zarr.store.format import METADATA_NAME
@@ -116,6 +117,8 @@ def _look(
         remains = make_remains(open_to_check(path))
         return remains, check_store(remains.store, "full", [], config, listen), rebuilt
     except DamageFound as error:
+        if (path / IMAGES.digests).exists():
+            raise explain_loss(path, "that of a store of images is not kept twice", error) from error
         settings = find_settings(path, source, config)
         if has_lost_run(path):
             with hold_lock(path):
@@ -168,9 +171,12 @@ def _prepare(
             units.append(unit)
     statistics = {key for key in keys if key.split("/c/")[0] in STATISTICS}
     experiment = None
-    if any("/c/" in key and key.split("/")[0] not in LASTING for key in keys):
+    if geometry.kind == TRIALS and any("/c/" in key and key.split("/")[0] not in LASTING for key in keys):
         experiment = find_and_inspect(geometry, source, config)
-    return _Mending(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment)))
+    ids: Sequence[int] = ()
+    if geometry.kind == IMAGES:
+        ids = find_ids(remains.store, source, config)
+    return _Mending(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment, ids)))
 
 
 def _check_known(remains: Remains, keys: set[str]) -> None:
@@ -187,7 +193,7 @@ def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
     return tuple(shard for shard in record.shards if shard.key in keys)
 
 
-def _make_unit(remains: Remains, info: SessionInfo, config: Config, shards: tuple[Any, ...]) -> Unit:
+def _make_unit(remains: Remains, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
     memory = plan_memory(remains.store.geometry, [info], config, by_offset=not info.offset_refusal)
     return Unit(
         remains.store.path,
@@ -199,23 +205,25 @@ def _make_unit(remains: Remains, info: SessionInfo, config: Config, shards: tupl
     )
 
 
-def _digest_source(remains: Remains, info: SessionInfo, config: Config, surroundings: Surroundings) -> tuple[str, ...]:
+def _digest_source(remains: Remains, info: AnySource, config: Config, surroundings: Surroundings) -> tuple[str, ...]:
     """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
     unit = _make_unit(remains, info, config, ())
-    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_session(info) as reader:
+    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_source(info) as reader:
         found = tuple(digest_session(unit, reader, executor, surroundings).values())
     if join_digests(found) != remains.session_digest(info.session):
         raise ResumeRefused(
             "the source changed since it was converted: the digest of its values is another",
             hint="Put the former file back, or convert to another store.",
             path=info.path,
-            session=info.session,
+            session=info.session_told,
         )
     return found
 
 
-def _make_documents(remains: Remains, keys: set[str], experiment: Experiment | None) -> Iterator[tuple[str, bytes]]:
-    made = remains.make_documents(experiment)
+def _make_documents(
+    remains: Remains, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
+) -> Iterator[tuple[str, bytes]]:
+    made = remains.make_documents(experiment, ids)
     for key in sorted(keys - {shard.key for record in remains.records for shard in record.shards} - {METADATA_NAME}):
         _check_bytes(remains, key, made.get(key))
         yield key, made[key]

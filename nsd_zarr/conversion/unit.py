@@ -15,13 +15,14 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.reader import SessionReader, open_session
-from nsd_zarr.source.session import SessionInfo, check_unchanged
+from nsd_zarr.source.images import AnySource, BlockReader, Shelf, open_source
+from nsd_zarr.source.reader import SessionReader
+from nsd_zarr.source.session import check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
 from nsd_zarr.store.shard import PendingShard, ShardRecord, write_shard
@@ -38,10 +39,10 @@ class Unit:
 
     store: Path
     """The store's folder; must exist."""
-    settings: Settings
+    settings: AnySettings
     """What affects values or bytes."""
-    source: SessionInfo
-    """The session."""
+    source: AnySource
+    """The session, or the block of images."""
     trials_per_pass: int
     """Trials held at a time; whole shards."""
     threads: int
@@ -80,6 +81,8 @@ class Surroundings:
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
+    shelf: Shelf = field(default_factory=Shelf)
+    """Where images lie that were read with those of another block."""
 
     def check_stop(self) -> None:
         """Raise Stopped when told to stop."""
@@ -103,14 +106,14 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
             _note_fault(unit, error)
         raise
     except NsdZarrError as error:
-        error.session = error.session or unit.source.session
+        error.session = error.session or unit.source.session_told
         raise
     except MemoryError as error:
         raise DoesNotFit(
             f"memory ran out ({error or type(error).__name__})",
             hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
             path=unit.source.path,
-            session=unit.source.session,
+            session=unit.source.session_told,
         ) from error
     done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
     surroundings.listen(done)
@@ -124,7 +127,7 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
     with (
         ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
-        open_session(unit.source) as reader,
+        open_source(unit.source, surroundings.shelf) as reader,
     ):
         how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
@@ -134,13 +137,19 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
             shards = _write_session(unit, reader, executor, committer, surroundings)
             check_unchanged(unit.source)
             return sum(shard.size for shard in shards), how
-        sums = SessionSums(unit.source.voxels, unit.source.dtype)
-        shards = _write_session(unit, reader, executor, committer, surroundings, sums)
-        statistics = sums.make_statistics(unit.source.trials)
-        files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
+        files: tuple[WrittenFile, ...] = ()
+        rail_count = None
+        if isinstance(unit.settings, Settings):
+            sums = SessionSums(unit.source.voxels, unit.source.dtype)
+            shards = _write_session(unit, reader, executor, committer, surroundings, sums)
+            statistics = sums.make_statistics(unit.source.trials)
+            rail_count = statistics.rail_count
+            files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
+        else:
+            shards = _write_session(unit, reader, executor, committer, surroundings)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
-    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, statistics.rail_count)
+    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
 
@@ -160,7 +169,7 @@ def write_statistics(
 
 def _write_session(
     unit: Unit,
-    reader: SessionReader,
+    reader: SessionReader | BlockReader,
     executor: Executor,
     committer: Executor,
     surroundings: Surroundings,
@@ -177,7 +186,8 @@ def _write_session(
     def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
         room.acquire()
         try:
-            pending = write_shard(unit.store, make_shard_key(geometry, number), part, codec, surroundings.count_trial)
+            key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
+            pending = write_shard(unit.store, key, part, codec, surroundings.count_trial, slots)
             _check_as_recorded(unit, pending)
             commit = committer.submit(pending.commit)
         except BaseException:
@@ -191,7 +201,7 @@ def _write_session(
     for numbers, span in _read_passes(unit, reader, executor, surroundings, on_rows):
         if sums is not None and not by_rows:
             sums.add(span.reshape(-1, geometry.voxels), executor, surroundings.check_stop)
-        commits += map_all(executor, write, numbers, _choose(span, numbers))
+        commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
 
 
@@ -208,46 +218,48 @@ def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
             if same_values
             else "Put the former file back, or convert to another store.",
             path=unit.source.path,
-            session=unit.source.session,
+            session=unit.source.session_told,
         )
 
 
-def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> None:
+def compare_session(
+    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
     found = digest_session(unit, reader, executor, surroundings)
     differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
     if differing:
         raise ResumeRefused(
-            f"the source changed since it was converted: trial {differing[0]} of the session and "
+            f"the source changed since it was converted: {unit.source.tell_trial(differing[0])} and "
             f"{len(differing) - 1} others of {len(found)} have other values",
             hint="Put the former file back, or convert to another store.",
             path=unit.source.path,
-            session=unit.source.session,
+            session=unit.source.session_told,
         )
 
 
-def digest_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> dict[int, str]:
+def digest_session(
+    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+) -> dict[int, str]:
     """Digest of the values of each trial that is wanted, by its place in the session."""
-    count = unit.settings.geometry.trials_per_shard
+    geometry = unit.settings.geometry
     found: dict[int, str] = {}
-    first = unit.settings.geometry.session_shards(unit.source.session).start
+    first = geometry.first_trial(unit.source.session)
 
     def digest(values: np.ndarray) -> str:
         surroundings.count_trial()
         return make_digest(values)
 
     for numbers, span in _read_passes(unit, reader, executor, surroundings):
-        trials = [
-            trial for number in numbers for trial in range((number - first) * count, (number - first + 1) * count)
-        ]
-        values = [trial for part in _choose(span, numbers) for trial in part]
+        trials = [trial - first for number in numbers for trial in geometry.shard_trials(number)]
+        values = [trial for part in _choose(unit, span, numbers) for trial in part]
         found |= dict(zip(trials, map_all(executor, digest, values), strict=True))
     return found
 
 
 def _read_passes(
     unit: Unit,
-    reader: SessionReader,
+    reader: SessionReader | BlockReader,
     executor: Executor,
     surroundings: Surroundings,
     on_rows: OnRows | None = None,
@@ -265,15 +277,18 @@ def _read_passes(
             numbers = [number for number in wanted if number < wanted[0] + most]
             span = block[: numbers[-1] - numbers[0] + 1]
             start = (numbers[0] - first) * geometry.trials_per_shard
-            trials = range(start, start + len(span) * geometry.trials_per_shard)
-            reader.read_into(trials, span.reshape(len(trials), -1), executor, surroundings.check_stop, on_rows)
+            # The last shard of a store of images may be short.
+            trials = range(start, min(start + len(span) * geometry.trials_per_shard, unit.source.trials))
+            rows = span.reshape(-1, geometry.voxels)[: len(trials)]
+            reader.read_into(trials, rows, executor, surroundings.check_stop, on_rows)
             yield numbers, span
             wanted = wanted[len(numbers) :]
 
 
-def _choose(span: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
+def _choose(unit: Unit, span: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
     """Of the shards in *span* those of *numbers*, of which it begins with the first."""
-    return [span[number - numbers[0]] for number in numbers]
+    geometry = unit.settings.geometry
+    return [span[number - numbers[0], : len(geometry.shard_trials(number))] for number in numbers]
 
 
 def _note_fault(unit: Unit, error: SourceError) -> None:

@@ -16,16 +16,19 @@ from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.compare import compare_source
 from nsd_zarr.conversion.damage import Damage, make_shard_damage
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
+from nsd_zarr.conversion.images import find_blocks, plan_block_memory
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.conversion.proof import check_shard
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.layout import IMAGES, TRIALS, Geometry, SessionNumber
 from nsd_zarr.source.find import format_sessions, select_sessions
-from nsd_zarr.source.session import SessionInfo, inspect_session
+from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.session import inspect_session
+from nsd_zarr.source.stimuli import ImageBlock
 from nsd_zarr.store.digest import digest_file, join_digests, make_digest
 from nsd_zarr.store.files import open_file
-from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
+from nsd_zarr.store.format import BETAS, FORMATS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store, is_store, open_store
 from nsd_zarr.store.small import count_chunks, read_array
@@ -52,6 +55,8 @@ class VerifyReport:
     """The sources that were named; empty where none were."""
     seconds: float
     """Wall time."""
+    item: str = TRIALS.item
+    """What is counted as a trial: a trial, or an image."""
 
     @property
     def is_whole(self) -> bool:
@@ -116,6 +121,7 @@ def verify(
         strangers=tuple(find_strangers(opened)),
         source=words,
         seconds=time.perf_counter() - started,
+        item=opened.geometry.kind.item,
     )
 
 
@@ -125,7 +131,7 @@ def open_to_check(path: Path) -> Store:
     A store of ours shows by the arrays that no other has.
     """
     try:
-        return open_store(path)
+        return open_store(path, kind=None)
     except StoreError as error:
         if not _has_lost_root(path):
             raise
@@ -137,18 +143,19 @@ def open_to_check(path: Path) -> Store:
 def _has_lost_root(path: Path) -> bool:
     """Whether a store of ours is at *path*, without a root document that tells it."""
     try:
-        if not any((path / "trial_digest" / name).exists() for name in (METADATA_NAME, "c/0")):
+        names = (f"{kind.digests}/{name}" for kind in FORMATS for name in (METADATA_NAME, "c/0"))
+        if not any((path / name).exists() for name in names):
             return False
         os.close(open_file(path, METADATA_NAME))
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     except ValueError:
         return True
-    return not is_store(path)
+    return not is_store(path, kind=None)
 
 
 def check_store(
-    store: Store, strength: str, sources: Sequence[SessionInfo], config: Config, listen: Listener
+    store: Store, strength: str, sources: Sequence[AnySource], config: Config, listen: Listener
 ) -> tuple[Damage, ...]:
     """Everything that is wrong with the files and values of an opened store."""
     damages = list(_check_files(store, strength == "quick"))
@@ -174,7 +181,7 @@ def _add(damages: list[Damage], more: Iterable[Damage]) -> None:
 
 def _check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
     try:
-        digests = read_array(store, "trial_digest").tolist()
+        digests = read_array(store, store.geometry.kind.digests).tolist()
     except DamageFound:
         digests = None
     buffers = BufferPool()
@@ -187,9 +194,11 @@ def _check_shards(store: Store, executor: Executor, listen: Listener) -> list[Da
 
 def find_sources(
     store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
-) -> list[SessionInfo]:
+) -> Sequence[AnySource]:
     """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
     sessions = store.geometry.sessions if sessions is None else tuple(sessions)
+    if store.geometry.kind == IMAGES:
+        return find_blocks(store, source, config, sessions)
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
     infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
@@ -234,7 +243,7 @@ def _list_documents(store: Store) -> Iterator[str]:
     """Every file but shards to which the root document leads."""
     for name, member in store.members.items():
         yield f"{name}/{METADATA_NAME}"
-        if name != BETAS:
+        if name != store.geometry.kind.array:
             zeros = tuple(0 for _ in member["shape"][1:])
             for row in range(count_chunks(store, name)):
                 yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
@@ -268,17 +277,22 @@ def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> s
 def _check_digests(store: Store) -> Iterator[Damage]:
     """Whether the trials' digests add up to the sessions' in the root document."""
     try:
-        digests = read_array(store, "trial_digest").tolist()
+        digests = read_array(store, store.geometry.kind.digests).tolist()
     except (DamageFound, KeyError):
         return  # Told as a file already.
-    count = store.geometry.trials_per_session
-    for position, source in enumerate(store.attributes["sources"]):
-        if join_digests(digests[position * count : (position + 1) * count]) != source["digest"]:
-            yield Damage("trial_digest/c/0", "does not add up to the digest of its session", source["session"])
+    kind = store.geometry.kind
+    for source in store.attributes["sources"]:
+        session = source[kind.part]
+        trials = store.geometry.session_trials(session)
+        if join_digests(digests[trials.start : trials.stop]) != source["digest"]:
+            problem = f"does not add up to the digest of its {kind.part}"
+            yield Damage(f"{kind.digests}/c/0", problem, session if kind == TRIALS else None)
 
 
-def plan_memory(geometry: Geometry, infos: Sequence[SessionInfo], config: Config, *, by_offset: bool) -> MemoryPlan:
+def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
     """How sessions are read again, one at a time. Raises DoesNotFit."""
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    if isinstance(infos[0], ImageBlock):
+        return plan_block_memory(geometry, infos[0].file, 1, config)
     need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
     return make_memory_plan(need, 1, config.effective_workers, limit)

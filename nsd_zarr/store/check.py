@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.layout import DTYPE_BYTES, MOST_TRIALS, Geometry, SessionNumber
-from nsd_zarr.store.codec import MOST_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
+from nsd_zarr.layout import DTYPE_BYTES, IMAGES, MOST_TRIALS, TRIALS, Geometry, SessionNumber, make_image_geometry
+from nsd_zarr.store.codec import IMAGE_SHUFFLE, MOST_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
 from nsd_zarr.store.format import (
     BETAS,
+    FORMATS,
     METADATA_NAME,
     TEXT_LENGTH,
     Json,
     make_betas_metadata,
+    make_images_metadata,
     make_small_metadata,
-    shard_index_bytes,
 )
+from nsd_zarr.store.index import shard_index_bytes
 
 MOST_ROOT_BYTES = 16 * 2**20
 """A larger root document is refused unread: parsed JSON takes up to 25 times its bytes. 30,000 trials in shards of one
@@ -37,10 +39,12 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 def make_geometry(attributes: Json, members: dict[str, Json]) -> Geometry:
-    """How sessions, trials and shards lie, from settings and the metadata of `betas`, which must agree.
+    """How sessions, trials and shards lie, from settings and the metadata of `betas` or `images`, which must agree.
 
     Raises ValueError, KeyError or TypeError where they cannot be what this package wrote.
     """
+    if attributes.get("format") == FORMATS[IMAGES]:
+        return _make_image_geometry(attributes["settings"], members[IMAGES.array])
     settings, betas = attributes["settings"], members[BETAS]
     sessions = settings["sessions"]
     _need(_are_counts(sessions, MOST_SESSION) and sessions == sorted(set(sessions)), "its sessions are not ascending")
@@ -62,10 +66,25 @@ def make_geometry(attributes: Json, members: dict[str, Json]) -> Geometry:
     return geometry
 
 
-def _check_betas(betas: Json, geometry: Geometry, settings: Json) -> None:
+def _make_image_geometry(settings: Json, images: Json) -> Geometry:
+    shape, per_shard = images["shape"], settings["images_per_shard"]
+    _need(_are_counts(shape, 2**31) and len(shape) == 4, f"images have shape {_tell(shape)}")
+    _need(shape[0] <= MOST_TRIALS and _are_counts([per_shard], shape[0]), "its images per shard are none")
+    geometry = make_image_geometry(tuple(shape), per_shard)
+    _need(geometry.trial_bytes <= MOST_FRAME_BYTES, f"one image of shape {_tell(shape[1:])} fits no Blosc frame")
+    expected = make_images_metadata(geometry, _make_codec(settings, 1, IMAGE_SHUFFLE))
+    _need(_is_alike(images, expected), "the metadata of images are not those that its settings make")
+    return geometry
+
+
+def _make_codec(settings: Json, typesize: int, shuffle: str = "shuffle") -> BloscCodec:
     _need(settings["codec"] in CODECS, f"its codec is {_tell(settings['codec'])}")
     _need(settings["clevel"] in range(10), f"its compression level is {_tell(settings['clevel'])}")
-    codec = BloscCodec(settings["codec"], settings["clevel"], DTYPE_BYTES[geometry.dtype])
+    return BloscCodec(settings["codec"], settings["clevel"], typesize, shuffle)
+
+
+def _check_betas(betas: Json, geometry: Geometry, settings: Json) -> None:
+    codec = _make_codec(settings, DTYPE_BYTES[geometry.dtype])
     expected = make_betas_metadata(geometry, codec)
     _need(_is_alike(betas, expected), "the metadata of betas are not those that its settings make")
     scales = (betas["attributes"].get("scale_factor"), expected["attributes"].get("scale_factor"))
@@ -75,11 +94,12 @@ def _check_betas(betas: Json, geometry: Geometry, settings: Json) -> None:
 
 def check_members(members: dict[str, Json], geometry: Geometry) -> None:
     """Refuse arrays with impossible names, or with other metadata than this package writes. Raises ValueError, ..."""
-    sizes = dict(zip(members[BETAS]["dimension_names"], geometry.shape, strict=True))
+    array = geometry.kind.array
+    sizes = dict(zip(members[array]["dimension_names"], geometry.shape, strict=True))
     sizes["session_number"] = len(geometry.sessions)
     for name, metadata in members.items():
         _need(_is_name(name), f"{_tell(name)} is no name of an array")
-        if name != BETAS:
+        if name != array:
             _check_small(name, metadata, sizes)
 
 
@@ -128,9 +148,10 @@ def check_manifest(manifest: dict[str, list[Any]], members: dict[str, Json], geo
 
     Raises ValueError or TypeError.
     """
-    most = {name: find_most_bytes(metadata) for name, metadata in members.items() if name != BETAS}
-    most[BETAS] = (geometry.trial_bytes + overhead_bytes()) * geometry.trials_per_shard
-    most[BETAS] += shard_index_bytes(geometry.trials_per_shard)
+    array = geometry.kind.array
+    most = {name: find_most_bytes(metadata) for name, metadata in members.items() if name != array}
+    most[array] = (geometry.trial_bytes + overhead_bytes()) * geometry.trials_per_shard
+    most[array] += shard_index_bytes(geometry.trials_per_shard)
     for key, record in manifest.items():
         name, _, rest = key.partition("/")
         _need(name in most and _KEY.fullmatch(rest) is not None, f"its manifest names {_tell(key)}")
@@ -149,7 +170,8 @@ def check_attributes(attributes: Json) -> None:
     _need(isinstance(attributes["settings"]["dataset"], str), "its dataset is no name")
     libraries, sources = attributes["libraries"], attributes.get("sources", [])
     _need(isinstance(libraries, dict) and all(isinstance(text, str) for text in libraries.values()), "its libraries")
-    kinds = {"session": int, "name": str, "size": int, "digest": str}
+    kind = IMAGES if attributes.get("format") == FORMATS[IMAGES] else TRIALS
+    kinds = {kind.part: int, "name": str, "size": int, "digest": str}
     for source in sources:
         _need(all(type(source[name]) is kind for name, kind in kinds.items()), f"it tells of source {_tell(source)}")
 

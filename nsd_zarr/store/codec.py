@@ -18,6 +18,8 @@ MOST_FRAME_BYTES = 2**31 - 1 - HEADER_BYTES
 MOST_BLOCK_BYTES = 16 * 2**20
 """A frame with larger blocks is refused: Blosc takes three blocks of memory and does not look whether it got them. It
 chooses at most 1 MiB itself."""
+IMAGE_SHUFFLE = "bitshuffle"
+"""Shuffle of images; see ImageSettings.blosc."""
 SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 _BLOSCLZ, _LZ4, _ZLIB, _ZSTD = 0, 1, 3, 4
 """Compressors as the three highest bits of a frame's flags name them."""

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
-from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec, decode_chunk, overhead_bytes
+from nsd_zarr.layout import COUNTS_PER_PERCENT, IMAGES, TRIALS, Geometry, make_dims
+from nsd_zarr.store.codec import BloscCodec, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 FORMAT = "nsd_zarr"
 """Root attribute `format`: what tells our stores from others."""
+FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
+"""Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1
 """Root attribute `format_version`. A reader refuses a later one."""
 CONVENTIONS = "CF-1.11"
@@ -28,8 +30,10 @@ SESSION_MEAN, SESSION_STD, RAIL_COUNT = "session_mean", "session_std", "rail_cou
 """Arrays of statistics, computed while converting."""
 COORDINATES = ("session", "trial_in_session", "trial_digest")
 """Coordinates along trial of every store."""
-ABSENT = 2**64 - 1
-"""Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
+IMAGE_DIMS = ("image", "row", "column", "channel")
+"""Dimension names of `images`."""
+NSD_ID = "nsd_id"
+"""Array of 0-based 73k ids: of each trial's image, or of each image."""
 
 TEXT_LENGTH = 32
 """Characters that a text in a store has at most: the only ones are digests."""
@@ -74,7 +78,25 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec, coordinates: tupl
 
     Integer betas carry CF `scale_factor` 1/300; no `_FillValue`, because zero is a legal beta.
     """
-    dims = make_dims(len(geometry.shape))
+    document = _sharded_metadata(geometry, codec, make_dims(len(geometry.shape)))
+    attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
+    if np.dtype(geometry.dtype).kind in "iu":
+        attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
+    document["attributes"] = attributes | {"coordinates": " ".join(COORDINATES + coordinates)}
+    return document
+
+
+def make_images_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
+    """zarr.json of `images`: a chunk is one image, a shard whole images; bytes, blosc, crc32c.
+
+    The last shard may reach beyond the array, as Zarr allows: its index says that those chunks are absent.
+    """
+    document = _sharded_metadata(geometry, codec, IMAGE_DIMS)
+    document["attributes"] = {"long_name": "stimulus image, RGB", "coordinates": "nsd_id image_digest"}
+    return document
+
+
+def _sharded_metadata(geometry: Geometry, codec: BloscCodec, dims: tuple[str, ...]) -> Json:
     shard = (geometry.trials_per_shard, *geometry.volume_shape)
     document = _array_metadata(geometry.shape, geometry.dtype, dims, shard)
     sharding = {
@@ -84,10 +106,6 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec, coordinates: tupl
         "index_location": "end",
     }
     document["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
-    attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
-    if np.dtype(geometry.dtype).kind in "iu":
-        attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
-    document["attributes"] = attributes | {"coordinates": " ".join(COORDINATES + coordinates)}
     return document
 
 
@@ -128,8 +146,8 @@ def make_chunk_key(name: str, chunk: tuple[int, ...]) -> str:
 
 
 def make_shard_key(geometry: Geometry, shard: int) -> str:
-    """Path inside the store of shard *shard* of `betas`."""
-    return make_chunk_key(BETAS, (shard, *(0 for _ in geometry.volume_shape)))
+    """Path inside the store of shard *shard* of `betas`, or of `images`."""
+    return make_chunk_key(geometry.kind.array, (shard, *(0 for _ in geometry.volume_shape)))
 
 
 # -- small arrays ------------------------------------------------------------------------------------------------
@@ -186,57 +204,6 @@ def _decode_texts(body: bytes, count: int) -> list[str]:
     if position != len(body):
         raise ValueError("its text lengths do not add up")
     return texts
-
-
-# -- shard index -------------------------------------------------------------------------------------------------
-
-
-def shard_index_bytes(trials: int) -> int:
-    """Length of the index at the end of a shard of *trials* trials: offset and length of each, crc32c."""
-    return 16 * trials + CRC_BYTES
-
-
-def encode_shard_index(lengths: list[int]) -> bytes:
-    """Index of a shard whose chunks of *lengths* bytes follow each other from byte 0."""
-    entries = np.zeros((len(lengths), 2), "<u8")
-    entries[:, 1] = lengths
-    entries[1:, 0] = np.cumsum(lengths)[:-1]
-    body = entries.tobytes()
-    return body + make_crc(body)
-
-
-def decode_shard_index(data: bytes, trials: int, shard_bytes: int, trial_bytes: int = MOST_FRAME_BYTES) -> np.ndarray:
-    """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
-
-    Raises ValueError on a wrong checksum, an absent chunk (every chunk of ours is written, so absent means lost),
-    an entry outside the part of the file before the index, chunks that do not fill it one behind the other, or one
-    that is larger than a trial of *trial_bytes* can be.
-    """
-    body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if len(data) != shard_index_bytes(trials) or make_crc(body) != crc:
-        raise ValueError("the crc32c of its index does not match")
-    entries = np.frombuffer(body, "<u8").reshape(trials, 2)
-    if (entries == ABSENT).any():
-        raise ValueError(f"chunk {int((entries == ABSENT).any(1).argmax())} was never written")
-    limit = np.uint64(shard_bytes - len(data))
-    # Compared as subtraction from the limit, so that no hostile sum wraps around.
-    if (entries[:, 0] > limit).any() or (entries[:, 1] > limit - entries[:, 0]).any():
-        raise ValueError("an entry of its index points outside the file")
-    # Overlapping or swapped entries are no damage that happens, and would show one trial as another.
-    if (entries[:, 0] != np.concatenate([[0], entries[:-1].sum(1)])).any() or entries[-1].sum() != limit:
-        raise ValueError("the chunks of its index do not lie one behind the other")
-    if entries[:, 1].max() > trial_bytes + overhead_bytes():
-        raise ValueError("a chunk of its index is larger than a trial")
-    return entries.astype(np.int64)
-
-
-def make_shard_tail(last_crc: bytes, index: bytes) -> str:
-    """Digest of the end of a shard: the crc32c of its last chunk, and its index with every chunk's length.
-
-    What a reader has read of a shard anyway, before its first trial: by this it knows the file for the one that was
-    written here, and not another shard or an older one of the same size, whose own checksums are right.
-    """
-    return make_digest(last_crc + index)
 
 
 # -- the root document -------------------------------------------------------------------------------------------

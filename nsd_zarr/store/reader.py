@@ -16,10 +16,12 @@ import numpy as np
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
+from nsd_zarr.layout import TRIALS
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES
 from nsd_zarr.store.files import open_file
-from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, make_shard_tail, shard_index_bytes
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 MOST_OPEN_SHARDS = 64
@@ -119,16 +121,16 @@ class TrialReader:
     def _open_shard(self, shard: int) -> _ShardFile:
         key = make_shard_key(self.store.geometry, shard)
         file = _ShardFile(open_file(self.store.path, key))
-        trials, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
+        slots, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
         record = self.store.manifest.get(key)
         if record is not None and size != record.size:
             raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
-        length = shard_index_bytes(trials)
+        length, trials = shard_index_bytes(slots), len(self.store.geometry.shard_trials(shard))
         if size < CRC_BYTES + length:
             raise ChunkError(f"the shard has {size} bytes, too few for its index")
         tail = os.pread(file.descriptor, CRC_BYTES + length, size - length - CRC_BYTES)
         last_crc, index = tail[:CRC_BYTES], tail[CRC_BYTES:]
-        file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes)
+        file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
         if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
             raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
         while len(self._files) >= MOST_OPEN_SHARDS:
@@ -139,9 +141,11 @@ class TrialReader:
 
     def _explain(self, trial: int, shard: int, error: Exception) -> NsdZarrError:
         """What to raise: damage, or that the file system does not let us read (too many files, permissions, I/O)."""
-        session, inside = self.store.geometry.locate_trial(trial)
-        key = make_shard_key(self.store.geometry, shard)
-        where = f"trial {trial} (trial {inside} of its session, in {BETAS} shard {shard})"
+        kind, key = self.store.geometry.kind, make_shard_key(self.store.geometry, shard)
+        session, where = None, f"row {trial} of {kind.array} (in shard {shard})"
+        if kind == TRIALS:
+            session, inside = self.store.geometry.locate_trial(trial)
+            where = f"trial {trial} (trial {inside} of its session, in {kind.array} shard {shard})"
         path = self.store.path / key
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return StoreError(f"{where} cannot be read: {error.strerror or error}", path=path, session=session)

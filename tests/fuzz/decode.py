@@ -29,7 +29,8 @@ from nsd_zarr.cli.show import describe_store, tell_store
 from nsd_zarr.errors import NsdZarrError
 from nsd_zarr.store.codec import BloscCodec, ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import make_root_metadata, make_shard_tail
+from nsd_zarr.store.format import make_root_metadata
+from nsd_zarr.store.index import make_shard_tail
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 from tests.fuzz.child import Try, main

@@ -20,7 +20,8 @@ import nsd_zarr
 from nsd_zarr.cli.main import run
 from nsd_zarr.errors import NsdZarrError
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import make_root_metadata, make_shard_tail
+from nsd_zarr.store.format import make_root_metadata
+from nsd_zarr.store.index import make_shard_tail
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 

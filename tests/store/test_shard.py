@@ -13,7 +13,8 @@ import zarr
 
 from nsd_zarr.layout import Geometry
 from nsd_zarr.store.codec import BloscCodec
-from nsd_zarr.store.format import encode_json, make_betas_metadata, make_shard_key, shard_index_bytes
+from nsd_zarr.store.format import encode_json, make_betas_metadata, make_shard_key
+from nsd_zarr.store.index import shard_index_bytes
 from nsd_zarr.store.shard import write_shard
 
 GEOMETRY, CODEC = Geometry((1, 2), 6, 3, (5, 7, 11), "int16"), BloscCodec("zstd", 3, 2)
