@@ -48,7 +48,14 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification found."""
+    """What a verification found.
+
+    >>> report = nsd_zarr.verify("subj01.zarr")
+    >>> for damage in report.damages:
+    ...     print(damage)
+    >>> report.trials
+    36
+    """
 
     store: Path
     """The store's folder."""
@@ -90,6 +97,11 @@ def verify(
 
     Returns a report; damage is in it, and not raised. Raises StoreError when there is no finished store, SourceError
     when a session file is missing or unfit.
+
+    >>> nsd_zarr.verify("subj01.zarr").is_whole
+    True
+    >>> nsd_zarr.verify("subj01.zarr", "nsd", subject=1).strength
+    'source'
     """
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"

@@ -40,6 +40,13 @@ class TrialDataset(Dataset[Sample]):
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
     Raises StoreError or DamageFound as nsd_zarr.open_dataset; ConfigError for an unknown ROI or word; IndexError for
     trials outside the store.
+
+    >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
+    >>> train[0]["betas"].dtype, train[0]["session"]
+    (torch.float32, 1)
+    >>> batches = torch.utils.data.DataLoader(train, batch_size=32, shuffle=True)
+    >>> next(iter(batches))["nsd_id"].dtype
+    torch.int64
     """
 
     def __init__(
