@@ -17,7 +17,7 @@ FEATURE_ROWS, FEATURE_COLUMNS = 2, 4
 GREY, CONTRAST = 128, 36
 """Brightness of a feature at zero, and its change for one sd of the feature: 3.5 sd fit into uint8; our choice."""
 
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 4 * 2**20
 """Of images that are made at a time; our choice."""
 
 
@@ -40,7 +40,7 @@ def make_images(first: int, stop: int, size: int, seed: int = 0) -> NDArray[np.u
 def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> None:
     """Create nsd_stimuli.hdf5: imgBrick, uint8 of shape (images, size, size, 3), row = 0-based 73k id.
 
-    Replaces an existing file once the new one is whole. Peak memory: BLOCK_BYTES of images, and four times that while
+    Replaces an existing file once the new one is whole. Peak memory: BLOCK_BYTES of images, and seven times that while
     they are made.
     """
     import h5py
