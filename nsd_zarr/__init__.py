@@ -13,16 +13,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.attach import AttachReport, attach
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
     from nsd_zarr.read.dataset import open_dataset
 
-__all__ = ["ConversionReport", "NsdZarrError", "VerifyReport", "__version__", "convert", "open_dataset", "verify"]
+__all__ = [
+    "AttachReport",
+    "ConversionReport",
+    "NsdZarrError",
+    "VerifyReport",
+    "__version__",
+    "attach",
+    "convert",
+    "open_dataset",
+    "verify",
+]
 
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
     "ConversionReport": "nsd_zarr.conversion.run",
+    "attach": "nsd_zarr.conversion.attach",
+    "AttachReport": "nsd_zarr.conversion.attach",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
     "open_dataset": "nsd_zarr.read.dataset",

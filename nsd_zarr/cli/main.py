@@ -91,16 +91,32 @@ def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-EXPERIMENT_OPTIONS = [
-    click.option("--trial-table", type=click.Path(), help="responses.tsv. [default: found in an NSD root]"),
-    click.option("--expdesign", type=click.Path(), help="nsd_expdesign.mat. [default: the same]"),
-    click.option("--stim-info", type=click.Path(), help="nsd_stim_info_merged.csv. [default: the same]"),
-    click.option("--brainmask", type=click.Path(), help="brainmask.nii.gz. [default: the same]"),
-    click.option("--ncsnr", type=click.Path(), help="ncsnr.nii.gz. [default: the same]"),
-    click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
-    click.option("--roi", type=click.Path(), multiple=True, help="A region volume, beside those found; repeatable."),
-]
-"""Options that name the files of an experiment by hand."""
+def _naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name the experiment's files by hand."""
+    path = click.Path()
+    for option in reversed(
+        [
+            click.option(
+                "--trial-table", type=path, help="responses.tsv. [default: found beside betas in an NSD root]"
+            ),
+            click.option("--expdesign", type=path, help="nsd_expdesign.mat. [default: the same]"),
+            click.option("--stim-info", type=path, help="nsd_stim_info_merged.csv. [default: the same]"),
+            click.option("--brainmask", type=path, help="brainmask.nii.gz. [default: the same]"),
+            click.option("--ncsnr", type=path, help="ncsnr.nii.gz. [default: the same]"),
+            click.option("--valid", help="Folder or glob of valid_sessionBB.nii.gz. [default: the same]"),
+            # None when it is not given, so that the configuration file counts.
+            click.option(
+                "--roi",
+                type=path,
+                multiple=True,
+                callback=lambda context, option, value: value or None,
+                help="A region volume, beside those found; may come several times.",
+            ),
+            click.option("--no-experiment", is_flag=True, default=None, help="Attach none of it."),
+        ]
+    ):
+        command = option(command)
+    return command
 
 
 def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,8 +128,6 @@ def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
             ),
-            *EXPERIMENT_OPTIONS,
-            click.option("--no-experiment", is_flag=True, default=None, help="Attach no trial table, masks, regions."),
             click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
             click.option("--dataset", help="Dataset in each session file. [default: betas]"),
             click.option(
@@ -127,7 +141,7 @@ def _converting(command: Callable[..., Any]) -> Callable[..., Any]:
         ]
     ):
         command = option(command)
-    return _choosing(_common(command))
+    return _choosing(_common(_naming_experiment(command)))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -184,7 +198,6 @@ def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **opti
     from nsd_zarr.conversion.plan import make_plan
 
     check_free(Path(store).absolute())
-    options["roi"] = options["roi"] or None
     made = make_plan(source, store, make_config(options.pop("config_file"), **options))
     _print(made.as_dict(), tell_plan(made), as_json, quiet)
 
@@ -195,10 +208,26 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import tell_conversion
 
-    options["roi"] = options["roi"] or None
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
     _print(report.as_dict(), tell_conversion(report), as_json, quiet)
+
+
+@commands.command()
+@click.argument("store")
+@click.argument("source", nargs=-1)
+@click.option("--config", "config_file", type=click.Path(), help="YAML file: option names with underscores.")
+@_naming_experiment
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@_choosing
+@_common
+def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
+    """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
+    from nsd_zarr.cli.show import tell_attachment
+
+    with show_progress("computing statistics of", quiet) as on_event:
+        report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
+    _print(report.as_dict(), tell_attachment(report), as_json, quiet)
 
 
 @commands.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from nsd_zarr.conversion.attach import AttachReport
 from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
@@ -49,6 +50,14 @@ def tell_experiment(report: ExperimentReport) -> list[str]:
     """What of the experiment was found and what was not, one line each; none where there was nothing to look for."""
     words = {"experiment": report.found, "not found": report.missing, "note": report.notes}
     return [f"{word:11} {', '.join(values)}" for word, values in words.items() if values]
+
+
+def tell_attachment(report: AttachReport) -> str:
+    """What was attached to a store."""
+    what = "statistics computed, " if report.computed_statistics else ""
+    done = "experiment attached" if report.experiment.found else "no experiment"
+    lines = [f"{report.store}: {what}{done} in {report.seconds:.1f} s.", *tell_experiment(report.experiment)]
+    return "\n".join(lines)
 
 
 def tell_conversion(report: ConversionReport) -> str:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsd_zarr.conversion.statistics import ACCUMULATOR_BYTES_PER_VOXEL, RESULT_BYTES_PER_VOXEL, tile_bytes
+from nsd_zarr.conversion.statistics import ACCUMULATOR_BYTES_PER_VOXEL, RESULT_BYTES_PER_VOXEL, row_bytes, tile_bytes
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.source.gather import TILE_BYTES
@@ -15,8 +15,8 @@ from nsd_zarr.source.reader import SLAB_BYTES
 
 BASE_BYTES = 160 * 2**20
 """The process with everything imported, and its small change."""
-EXPERIMENT_BYTES = 96 * 2**20
-"""What comes on top where an experiment is read: pandas, SciPy and nibabel, tables as text and as columns."""
+EXPERIMENT_BYTES = 64 * 2**20
+"""What comes on top where an experiment is read: pandas, SciPy and nibabel, tables as text and as columns (45 MB)."""
 INDEX_BYTES_PER_VOXEL = 64
 """Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it."""
 H5PY_SLAB_FACTOR = 3
@@ -61,7 +61,8 @@ class Need:
 
     def session_bytes(self, trials: int, threads: int) -> int:
         """Peak of one session that holds *trials* trials, with *threads* threads."""
-        read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * TILE_BYTES
+        rows = row_bytes(self.geometry.voxels, self.geometry.trials_per_session)
+        read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * (TILE_BYTES + rows)
         if not self.by_offset:
             read += H5PY_SLAB_FACTOR * (SLAB_BYTES + self.chunk_bytes)
         voxels = self.geometry.voxels

@@ -146,6 +146,15 @@ def find_files_of_experiment(
     files: Sequence[SessionFile], config: Config, geometry: Geometry
 ) -> ExperimentFiles | None:
     """The experiment's files that the configuration means; None when it means none. Raises SourceError, ConfigError."""
+    given = make_given_files(config)
+    if config.no_experiment:
+        return None
+    found = find_experiment(files[0].path, geometry.sessions, given, volumes=len(geometry.volume_shape) == 3)
+    return None if found.root is None and found.is_empty else found
+
+
+def make_given_files(config: Config) -> GivenFiles:
+    """The experiment's files that are given by hand. Raises ConfigError when none at all are wanted."""
     given = GivenFiles(
         trial_table=config.trial_table,
         expdesign=config.expdesign,
@@ -155,12 +164,9 @@ def find_files_of_experiment(
         valid=config.valid,
         rois=config.roi,
     )
-    if config.no_experiment:
-        if given != GivenFiles():
-            raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
-        return None
-    found = find_experiment(files, given, volumes=len(geometry.volume_shape) == 3)
-    return None if found.root is None and found.is_empty else found
+    if config.no_experiment and given != GivenFiles():
+        raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
+    return given
 
 
 def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[Experiment | None, ExperimentReport]:

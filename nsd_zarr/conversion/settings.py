@@ -60,6 +60,14 @@ class Settings:
         ]
 
 
+def read_settings(attributes: dict[str, Any]) -> Settings:
+    """The settings of a store, from its root attribute `settings`."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
+    }
+    return Settings(**values)
+
+
 def make_library_versions() -> dict[str, str]:
     """Versions of what reads values and makes bytes, for the root attributes."""
     return {

@@ -19,6 +19,7 @@ from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.source.gather import OnRows
 from nsd_zarr.source.reader import SessionReader, open_session
 from nsd_zarr.source.session import SessionInfo, check_unchanged
 from nsd_zarr.store.digest import make_digest
@@ -114,7 +115,7 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
             return 0, how
         sums = SessionSums(unit.source.voxels, unit.source.dtype)
         shards = _write_session(unit, reader, executor, committer, surroundings, sums)
-        statistics = sums.make_statistics()
+        statistics = sums.make_statistics(unit.source.trials)
         files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
@@ -164,8 +165,10 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
-    for trials, block in _read_passes(unit, reader, executor, surroundings):
-        sums.add(block, executor, surroundings.check_stop)
+    by_rows = sums.is_exact and reader.can_hand_rows
+    for trials, block in _read_passes(unit, reader, executor, surroundings, sums.add_rows if by_rows else None):
+        if not by_rows:
+            sums.add(block, executor, surroundings.check_stop)
         parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
         start = first + trials.start // geometry.trials_per_shard
         commits += map_all(executor, write, range(start, start + len(parts)), parts)
@@ -194,7 +197,11 @@ def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surro
 
 
 def _read_passes(
-    unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings
+    unit: Unit,
+    reader: SessionReader,
+    executor: Executor,
+    surroundings: Surroundings,
+    on_rows: OnRows | None = None,
 ) -> Iterator[tuple[range, np.ndarray]]:
     """The session's trials, as many at a time as were planned, each lot in a block that the next one reuses."""
     total, step = unit.source.trials, unit.trials_per_pass
@@ -202,7 +209,7 @@ def _read_passes(
         for first in range(0, total, step):
             trials = range(first, min(first + step, total))
             part = block[: len(trials)]
-            reader.read_into(trials, part, executor, surroundings.check_stop)
+            reader.read_into(trials, part, executor, surroundings.check_stop, on_rows)
             yield trials, part
 
 

@@ -63,8 +63,9 @@ class NsdAccessor:
 
         Voxels come in C order of the volume, with coordinates `z`, `y`, `x` (indices from 0) and, where the store has
         an affine, `right_mm`, `anterior_mm`, `superior_mm` (RAS+). Reads the ROI volumes; no trial. Raises ConfigError,
-        naming what is near, for a name that is unknown, a label that several ROIs have, or an empty region; StoreError
-        where the store has no ROIs. Source of the coding: data manual, "ROIs": -1 not cortex, 0 without label.
+        naming what is near, for a name that is unknown, a label that several ROIs have (the subject's own win over
+        atlases), or an empty region; StoreError where the store has no ROIs. Source of the coding: data manual, "ROIs":
+        -1 not cortex, 0 without label.
 
         >>> ds.nsd.roi("V1v", "V1d").betas.dims
         ('trial', 'voxel')
@@ -79,7 +80,9 @@ class NsdAccessor:
         else:
             attributes = {str(name): each.attrs for name, each in dataset.data_vars.items()}
             atlas = make_atlas(attributes, lambda name: dataset[name].transpose(*dims).values)
-            chosen = atlas.find_mask(names, [labels] if isinstance(labels, (str, int)) else labels)
+            chosen = atlas.find_mask(
+                names, None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
+            )
         return gather_voxels(dataset, find_voxels(chosen, tuple(dataset.sizes[dim] for dim in dims)))
 
     def zscore(self, by: str = "session", *, trials: Any = None) -> xr.Dataset:

@@ -13,6 +13,7 @@ from xarray.core import indexing
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.read.bulk import read_rows
 from nsd_zarr.read.view import make_view
+from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.reader import StageSeconds
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import find_chunk_rows, read_chunk
@@ -85,10 +86,12 @@ class SmallArray(BackendArray):
         """*voxels*: flat C-order indices in a volume, which take the place of the volume's axes; None for all."""
         metadata = store.members[name]
         shape, volume = tuple(metadata["shape"]), store.geometry.volume_shape
+        # By name, not by length: a surface may have as many vertices as there are trials.
+        is_volume = metadata["dimension_names"][-len(volume) :] == store.members[BETAS]["dimension_names"][1:]
         self.store = store
         self.name = name
         self.voxels = voxels
-        self.volume_axes = 0 if shape[-len(volume) :] != volume else len(volume) if voxels is None else 1
+        self.volume_axes = (len(volume) if voxels is None else 1) if is_volume else 0
         self.shape = shape if voxels is None else (*shape[: -len(volume)], len(voxels))
         # The only text in a store of ours is digests of 32 digits.
         text = object if store.slices_from else "U32"

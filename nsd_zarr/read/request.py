@@ -113,4 +113,4 @@ def _is_names(roi: Any) -> bool:
 
 
 def _listed(words: Any) -> list[Any]:
-    return [words] if isinstance(words, (str, int)) else list(words)
+    return [words] if isinstance(words, (str, int, np.integer)) else list(words)

@@ -20,6 +20,10 @@ PREFIX = "roi_"
 BRAINMASK = "brainmask"
 """The one mask that is no ROI, and may be asked for like one."""
 
+ATLASES = ("Kastner2015", "HCP_MMP1")
+"""ROIs that are an atlas of other people, fitted to the subject. The rest were mapped in the subject's own data (data
+manual, "ROIs"), and win where both know a label: prf-visualrois and Kastner2015 both have V1v to hV4."""
+
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
@@ -39,7 +43,7 @@ class Atlas:
         """Voxels of any of the ROIs or labels *names*, bool, in the shape of a volume.
 
         *labels*: of the one ROI named, by name or number. Raises ConfigError, naming what is near, for a name that is
-        unknown or a label that several ROIs have.
+        unknown or a label that several ROIs have; but one of the subject's own ROIs wins over ATLASES.
         """
         chosen = [self._find(name) for name in names] if labels is None else [self._find_numbers(names, labels)]
         masks = [_make_mask(self.read(_name_array(roi)), numbers) for roi, numbers in chosen]
@@ -52,7 +56,8 @@ class Atlas:
         """ROI and numbers that *name* means; None for all labels of the ROI."""
         if name in self.labels:
             return name, None
-        found = [roi for roi, labels in self.labels.items() if name in labels]
+        having = [roi for roi, labels in self.labels.items() if name in labels]
+        found = [roi for roi in having if roi not in ATLASES] or having
         if len(found) > 1:
             raise ConfigError(
                 f"label {name!r} is one of several ROIs: {', '.join(found)}",

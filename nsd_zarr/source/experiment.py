@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.source.find import SessionFile, format_sessions
+from nsd_zarr.source.find import Choice, format_sessions
 from nsd_zarr.source.roi import RoiFiles
 
 _VALID = re.compile(r"valid_session(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
@@ -100,20 +100,49 @@ class _Places:
         return folder / f"subj{self.subject:02d}" / "label", folder / "fsaverage/label"
 
 
-def find_experiment(files: Sequence[SessionFile], given: GivenFiles, *, volumes: bool = True) -> ExperimentFiles:
-    """The experiment's files for the session *files*, ascending. Touches names only.
+def find_experiment(
+    session_file: Path | None, sessions: Sequence[SessionNumber], given: GivenFiles, *, volumes: bool = True
+) -> ExperimentFiles:
+    """The experiment's files for *sessions*, ascending, of which one lies in *session_file*. Touches names only.
 
-    Looked for at the dataset's own places when the session files lie at theirs
+    Looked for at the dataset's own places when the session file lies at its own
     (ROOT/nsddata_betas/ppdata/subjAA/SPACE/BETAS/); what is *given* wins. *volumes* False (surfaces): none are looked
     for. Raises SourceError when what is given is not there.
     """
-    sessions = [file.session for file in files]
+    return _find(None if session_file is None else _locate(session_file), sessions, given, volumes)
+
+
+def find_experiment_below(
+    words: Sequence[str | os.PathLike[str]],
+    choice: Choice,
+    sessions: Sequence[SessionNumber],
+    given: GivenFiles,
+    *,
+    volumes: bool = True,
+) -> ExperimentFiles | None:
+    """The experiment's files below an NSD root that holds no session files; None where *words* are no such root.
+
+    *choice* must name subject and space; the noise ceiling is found when it names the betas, too. Raises SourceError.
+    """
+    root = Path(words[0]).absolute() if len(words) == 1 else None
+    if root is None or choice.subject is None or choice.space is None or not (root / "nsddata").is_dir():
+        return None
+    folder = root / "nsddata_betas/ppdata" / f"subj{choice.subject:02d}" / choice.space / (choice.betas or "betas")
+    return _find(_Places(root, choice.subject, choice.space, folder), sessions, given, volumes)
+
+
+def _find(
+    places: _Places | None, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
+) -> ExperimentFiles:
     _check_given(given)
-    places = _locate(files[0].path)
     found = ExperimentFiles(
-        trial_table=given.trial_table, expdesign=given.expdesign, stim_info=given.stim_info, brainmask=given.brainmask
+        trial_table=given.trial_table,
+        expdesign=given.expdesign,
+        stim_info=given.stim_info,
+        brainmask=given.brainmask,
+        ncsnr=given.ncsnr,
+        valid=_given_valid(given.valid, sessions),
     )
-    found = replace(found, ncsnr=given.ncsnr, valid=_given_valid(given.valid, sessions))
     if places is not None:
         found = _look_up(found, places, sessions, volumes)
     rois = {roi.name: roi for roi in found.rois} | {roi.name: roi for roi in _given_rois(given.rois, places)}

@@ -23,6 +23,11 @@ ROWS_PER_TASK = 16_384
 """Rows between two looks at the stop signal: about 10 ms."""
 
 
+OnRows = Callable[[np.ndarray, slice], None]
+"""Takes values of shape (voxel, trial) and which voxels they are. Called from several threads, never twice for one
+voxel; the values are gone when it returns."""
+
+
 class ShortRead(OSError):
     """The file ends before a row that its index names."""
 
@@ -34,18 +39,22 @@ def gather_trials(
     out: np.ndarray,
     executor: Executor,
     check_stop: Callable[[], None],
+    on_rows: OnRows | None = None,
 ) -> None:
     """Fill *out*, shape (len(trials), voxels), with consecutive *trials* of every stored row; others stay as they are.
 
-    Raises ShortRead, and what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one
-    tile a thread.
+    *on_rows* is given each tile as it lies in the file, while it is in the processor's cache. Raises ShortRead, and
+    what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one tile a thread.
     """
     borders = [*range(0, len(index.offsets), ROWS_PER_TASK), len(index.offsets)]
 
     def gather(first: int, last: int) -> None:
         check_stop()
         for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
-            out[:, voxels] = rows[:, trials.start : trials.stop].T
+            wanted = rows[:, trials.start : trials.stop]
+            out[:, voxels] = wanted.T
+            if on_rows is not None:
+                on_rows(wanted, voxels)
 
     map_all(executor, gather, borders[:-1], borders[1:])
 

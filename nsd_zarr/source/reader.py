@@ -14,7 +14,7 @@ import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
-from nsd_zarr.source.gather import gather_trials
+from nsd_zarr.source.gather import OnRows, gather_trials
 from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
 
 SAMPLE_ROWS = 32
@@ -42,13 +42,25 @@ class SessionReader:
         """Whether rows are read by byte offset."""
         return self._index is not None
 
+    @property
+    def can_hand_rows(self) -> bool:
+        """Whether read_into can hand on, as rows, all voxels but those that are zero in every trial."""
+        is_whole = self._index is not None and len(self._index.offsets) == self.info.voxels
+        return is_whole or (self._index is not None and not self._data.fillvalue)
+
     def read_into(
-        self, trials: range, out: np.ndarray, executor: Executor, check_stop: Callable[[], None] = lambda: None
+        self,
+        trials: range,
+        out: np.ndarray,
+        executor: Executor,
+        check_stop: Callable[[], None] = lambda: None,
+        on_rows: OnRows | None = None,
     ) -> None:
         """Read consecutive *trials* (0-based, in the session) into *out*, shape (len(trials), voxels), stored dtype.
 
         Every value of *out* is written. *executor* runs the fast path's tasks; *check_stop* is called between
-        pieces of work and may raise. Raises SourceError. Cost: each pass reads the whole file.
+        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored. Raises
+        SourceError. Cost: each pass reads the whole file.
         """
         try:
             if self._index is None:
@@ -57,7 +69,7 @@ class SessionReader:
                 return
             if len(self._index.offsets) < self.info.voxels:
                 out[:] = self._data.fillvalue
-            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop)
+            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows)
         except NsdZarrError:
             raise
         except (OSError, RuntimeError) as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,18 @@ def compute(block, executor, borders=()):
     for part in np.split(block, borders):
         if len(part):
             sums.add(np.ascontiguousarray(part), executor)
-    return sums.make_statistics()
+    return sums.make_statistics(len(block))
+
+
+def compute_by_rows(block, borders=()):
+    """As the file's rows come: some voxels of some trials at a time, in any order."""
+    sums = SessionSums(block.shape[1], block.dtype)
+    for part in np.split(block, borders):
+        for start in reversed(range(0, block.shape[1], 13)):
+            rows = np.ascontiguousarray(part.T)[start : start + 13]
+            if rows.size:
+                sums.add_rows(rows, slice(start, start + len(rows)))
+    return sums.make_statistics(len(block))
 
 
 def exact(block):
@@ -44,18 +57,18 @@ def exact(block):
 
 
 @given(st.data())
-def test_integers_are_exact_and_do_not_depend_on_passes(executor, data):
+def test_integers_are_exact_by_rows_and_by_blocks_and_do_not_depend_on_passes(executor, data):
     shape = data.draw(st.tuples(st.integers(1, 300), st.integers(1, 40)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     low, high = data.draw(st.sampled_from([(-32_768, 32_768), (-300, 300), (0, 2), (0, 1), (32_767, 32_768)]))
     block = rng.integers(low, high, shape, "i2")
     block[:, rng.random(shape[1]) < 0.4] = 0
     borders = sorted(data.draw(st.lists(st.integers(0, shape[0]), max_size=3)))
-    found = compute(block, executor, borders)
     mean, std = exact(block)
-    assert np.array_equal(found.mean, mean)
-    assert np.array_equal(found.std, std)
-    assert found.rail_count == ((block == -32_768) | (block == 32_767)).any(axis=0).sum()
+    for found in (compute(block, executor, borders), compute_by_rows(block, borders)):
+        assert np.array_equal(found.mean, mean)
+        assert np.array_equal(found.std, std)
+        assert found.rail_count == ((block == -32_768) | (block == 32_767)).any(axis=0).sum()
 
 
 @pytest.mark.parametrize("dtype", ["int16", "int8", "uint8", "uint16", "int32", "float32", "float64"])
@@ -86,7 +99,7 @@ def test_rails_are_counted_by_voxel_and_over_passes(executor, small_tiles):
     block = np.full((11, 53), 5, "i2")
     block[3, 50], block[4, 50], block[9, 50], block[10, 20], block[0, 7] = 32_767, -32_768, 32_767, -32_768, 32_766
     for borders in ((), (4,), (10,)):
-        assert compute(block, executor, borders).rail_count == 2
+        assert compute(block, executor, borders).rail_count == compute_by_rows(block, borders).rail_count == 2
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32", "float64"])
@@ -103,6 +116,27 @@ def test_nan_and_infinity_come_out_as_nan_in_their_voxel_alone(executor):
     odd = np.array([False, True, True, True, False, True, False])
     assert np.array_equal(np.isnan(found.std), odd)
     assert np.array_equal(np.isfinite(found.mean), ~odd)
+
+
+@pytest.mark.parametrize("kind", [{}, {"layout": "contiguous"}, {"layout": "gzip"}, {"dtype": ">i2"}], ids=str)
+def test_statistics_in_the_store_do_not_depend_on_how_a_file_is_read(kind, make_source, convert):
+    stores = [convert(make_source(folder=f"{n}", **which), f"{n}.zarr") for n, which in enumerate(({}, kind))]
+    for name in ("session_mean", "session_std", "rail_count"):
+        one, other = ({p.relative_to(s): p.read_bytes() for p in (s / name).rglob("*") if p.is_file()} for s in stores)
+        assert one == other
+
+
+def test_voxels_that_a_file_never_stored_count_with_its_fill_value(tmp_path, convert):
+    (tmp_path / "source").mkdir()
+    for session, fill in ((1, 0), (2, 300)):
+        with h5py.File(tmp_path / f"source/betas_session{session:02d}.hdf5", "w", libver="earliest") as file:
+            data = file.create_dataset("betas", (6, 2, 3, 5), "<i2", chunks=(6, 1, 1, 1), fillvalue=fill)
+            data[:, 1, 2, 3] = [600, 900, 600, 900, 600, 900]
+    group = zarr.open_group(convert(tmp_path / "source"), mode="r")
+    expected = np.stack([np.zeros((2, 3, 5)), np.ones((2, 3, 5))])
+    expected[:, 1, 2, 3] = 2.5
+    assert np.array_equal(group["session_mean"][...], expected)
+    assert np.array_equal(group["session_std"][...], np.where(expected == 2.5, 0.5, 0))
 
 
 def test_stop_is_heard_between_two_tasks(executor, small_tiles):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import nsd_zarr
+from nsd_zarr.simulate import Simulation, simulate_root
 
 tensorstore = pytest.importorskip("tensorstore")
 
@@ -43,3 +44,16 @@ def test_tensorstore_reads_the_statistics(store):
 def test_tensorstore_refuses_the_digests_for_being_text(volumes):
     with pytest.raises(ValueError, match="string data type is not one of the supported data types"):
         open_array(volumes, "trial_digest")
+
+
+def test_tensorstore_reads_every_array_of_an_experiment(tmp_path):
+    simulate_root(tmp_path / "nsd", Simulation(2, (13, 5, 11, 7)))
+    nsd_zarr.convert(tmp_path / "nsd", tmp_path / "subj01.zarr")
+    ours = nsd_zarr.open_dataset(tmp_path / "subj01.zarr", raw=True)
+    assert {"brainmask", "valid", "ncsnr", "roi_streams", "affine", "nsd_id", "shared1000", "rt"} <= set(ours.variables)
+    for name in set(ours.variables) - {"trial_digest"}:
+        path = f"{tmp_path}/subj01.zarr/{name}/"
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}
+        found = tensorstore.open(spec, read=True, open=True).result().read().result()
+        assert found.dtype == ours[name].dtype
+        np.testing.assert_array_equal(found, ours[name].values)

@@ -5,8 +5,10 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import nsd_zarr
 from nsd_zarr.read import accessor
@@ -76,3 +78,37 @@ def test_experiment_opens_the_same_through_open_zarr(experiment):
         assert ours[name].equals(
             theirs[name].assign_coords({axis: ours[axis] for axis in "zyx" if axis in ours[name].dims})
         )
+
+
+@pytest.fixture
+def other_layout(experiment, tmp_path):
+    """The same arrays in a Zarr group of another layout, which zarr-python reads."""
+    group = zarr.create_group(tmp_path / "other.zarr")
+    theirs = zarr.open_group(experiment.path, mode="r")
+    group.attrs.update({"Conventions": "CF-1.11"})
+    for name in set(theirs.array_keys()) - {"trial_digest"}:
+        values = theirs[name][...]
+        chunks = tuple(-(-length // 2) for length in values.shape)
+        dims = theirs[name].metadata.dimension_names
+        made = group.create_array(name, data=values, chunks=chunks, dimension_names=dims)
+        made.attrs.update(dict(theirs[name].attrs))
+    return tmp_path / "other.zarr"
+
+
+def test_store_of_another_layout_is_read_by_meaning_as_well(experiment, other_layout):
+    ours, other = (
+        nsd_zarr.open_dataset(path).nsd.roi("nsdgeneral").nsd.zscore().nsd.average_repeats()
+        for path in (experiment.path, other_layout)
+    )
+    assert np.array_equal(ours.betas.values, other.betas.values)
+    for name in ("ncsnr", "session_mean", "session_std", "valid", "roi_prf-visualrois"):
+        may_be_nan = name == "ncsnr"
+        assert np.array_equal(ours[name].values, other[name].values, equal_nan=may_be_nan)
+        part, other_part = ours[name][..., [3, 1]], other[name][..., [3, 1]]
+        assert np.array_equal(part.values, other_part.values, equal_nan=may_be_nan)
+    leak_free = {"trials": np.arange(42) % 3 > 0}
+    ours, other = (
+        nsd_zarr.open_dataset(path).nsd.zscore(**leak_free).nsd.compute_ncsnr()
+        for path in (experiment.path, other_layout)
+    )
+    assert np.array_equal(ours.values, other.values, equal_nan=True)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import nsd_zarr
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.read.roi import Atlas
 
 SHAPE = (5, 11, 3)
 
@@ -28,6 +29,7 @@ ASKED = {
     "label numbers": ((("prf-visualrois",), {"labels": [1, 2]}), {"prf-visualrois": [1, 2]}),
     "label names": ((("Kastner2015",), {"labels": ["hV4", "IPS1"]}), {"Kastner2015": [1, 3]}),
     "one label": ((("Kastner2015",), {"labels": "IPS0"}), {"Kastner2015": [2]}),
+    "NumPy numbers": ((("Kastner2015",), {"labels": np.array([4, 1])}), {"Kastner2015": [1, 4]}),
     "one number": ((("Kastner2015",), {"labels": 4}), {"Kastner2015": [4]}),
 }
 
@@ -171,7 +173,6 @@ def test_surfaces_and_float_sources_are_selected_by_mask(surfaces, floats):
 REFUSED = {
     "near": (("V1",), {}, r"'V1' is unknown\. There are .*V1v"),
     "nothing near": (("amygdala",), {}, "There are "),
-    "in two ROIs": (("hV4",), {}, r"one of several ROIs: Kastner2015, prf-visualrois\. Say of which"),
     "labels of two": (("nsdgeneral", "Kastner2015"), {"labels": [1]}, "labels of 2 ROIs"),
     "labels of a label": (("V2d",), {"labels": [1]}, "'V2d' is unknown"),
     "unknown label": (("Kastner2015",), {"labels": ["V2d"]}, "'V2d' is unknown"),
@@ -182,6 +183,20 @@ REFUSED = {
     "shape": ((), {"mask": np.ones(SHAPE[::-1], bool)}, "transpose them"),
     "empty": ((), {"mask": np.zeros(SHAPE)}, "no voxel"),
 }
+
+
+def test_label_that_an_atlas_has_too_is_the_subjects_own(experiment):
+    ds = nsd_zarr.open_dataset(experiment.path)
+    own, atlas = (ds.nsd.roi(roi, labels=["hV4"]) for roi in ("prf-visualrois", "Kastner2015"))
+    found = ds.nsd.roi("hV4")
+    assert [found[dim].values.tolist() for dim in "zyx"] == [own[dim].values.tolist() for dim in "zyx"]
+    assert found.sizes["voxel"] != atlas.sizes["voxel"]
+
+
+def test_label_of_two_rois_of_the_subject_is_refused():
+    atlas = Atlas({"floc-faces": {"FFA": 1}, "floc-other": {"FFA": 3}}, lambda name: np.ones(3))
+    with pytest.raises(ConfigError, match=r"one of several ROIs: floc-faces, floc-other\. Say of which"):
+        atlas.find_mask(["FFA"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -237,3 +252,21 @@ def test_any_selection_of_a_sessions_volumes_equals_numpys(experiment, data):
     grid = [np.atleast_1d(np.arange(length)[key]) for length, key in zip(values.shape, keys, strict=True)]
     dropped = tuple(axis for axis, key in enumerate(keys) if isinstance(key, int))
     assert np.array_equal(found, values[np.ix_(*grid)].squeeze(dropped))
+
+
+def test_table_as_long_as_the_volume_has_vertices_is_no_volume(make_store, make_experiment):
+    values = (np.arange(28 * 28) * 7919 % 60_013 - 30_000).astype(np.int16).reshape(28, 28)
+    made = make_experiment(make_store(values, sessions=(1, 2)), ["nsd_id", "session_mean", "session_std"])
+    found = nsd_zarr.open_dataset(made.path).nsd.roi(mask=np.arange(28) % 3 == 1)
+    assert found.nsd_id.dims == ("trial",)
+    assert np.array_equal(found.nsd_id.values, made.arrays["nsd_id"])
+    assert np.array_equal(found.session_std.values, made.arrays["session_std"][:, 1::3])
+
+
+def test_roi_becomes_dask_arrays_as_it_is_chunked(experiment):
+    roi = nsd_zarr.open_dataset(experiment.path).nsd.roi("nsdgeneral").nsd.zscore()
+    expected = roi.betas.values
+    for chunks in ({}, {"trial": 9}, "auto"):
+        again = nsd_zarr.open_dataset(experiment.path).nsd.roi("nsdgeneral").nsd.zscore().chunk(chunks)
+        assert again.betas.chunks is not None
+        assert np.array_equal(again.betas.values, expected)

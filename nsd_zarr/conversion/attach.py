@@ -1,0 +1,202 @@
+"""Giving a finished store its experiment, or another one, without touching its trials."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.arrays import Contents, make_statistics_arrays
+from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment, make_experiment_arrays
+from nsd_zarr.conversion.finish import remove_strays, write_root
+from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.memory import (
+    BASE_BYTES,
+    EXPERIMENT_BYTES,
+    Need,
+    make_memory_plan,
+    read_available_memory,
+)
+from nsd_zarr.conversion.plan import SourceWords, make_given_files
+from nsd_zarr.conversion.settings import Settings, read_settings
+from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
+from nsd_zarr.conversion.unit import write_statistics
+from nsd_zarr.errors import SourceError
+from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
+from nsd_zarr.source.find import Choice, find_session_files
+from nsd_zarr.store.durable import remove_partials
+from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import Store, open_store
+from nsd_zarr.tasks import map_all
+
+LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAIL_COUNT)
+"""Arrays that do not come from an experiment."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachReport:
+    """What was attached."""
+
+    store: Path
+    """The store's folder; complete."""
+    experiment: ExperimentReport
+    """What of the experiment was found and went in."""
+    computed_statistics: bool
+    """Whether the statistics were missing, and are there now."""
+    seconds: float
+    """Wall time."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON, for --json."""
+        return asdict(self) | {"store": str(self.store)}
+
+
+def attach(
+    store: str | os.PathLike[str],
+    source: SourceWords = (),
+    *,
+    config: str | os.PathLike[str] | None = None,
+    on_event: Listener = ignore_event,
+    **options: Any,
+) -> AttachReport:
+    """Give a finished store its experiment: trial table, masks, regions, noise ceiling. Its trials stay untouched.
+
+    *source*: as for convert (an NSD root, or a folder of session files in one; of a root without session files name
+    `subject` and `space`); not needed when every file is named. *config*, *options*: as for convert; those of the
+    experiment, `subject`, `space`, `betas`, `workers` and `memory` count. `no_experiment` takes an experiment out
+    again. What was attached before is replaced. Statistics of the sessions are computed when the store has none, by
+    decoding every trial. *on_event*: told of that progress.
+
+    The store comes out byte for byte as if the experiment had been there when it was converted, with the same
+    libraries. Killed at any moment it is a whole store: with the experiment, without one, or with the former one.
+    A reader that has it open should open it again. Raises ConfigError, SourceError, StoreError, DoesNotFit, and
+    DamageFound when a trial that statistics need is damaged.
+    """
+    started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
+    check_free(path)
+    opened = open_store(path)
+    experiment = _find_and_inspect(opened, source, options_in_force)
+    with hold_lock(path):
+        opened = open_store(path)
+        has_statistics = SESSION_MEAN in opened.members
+        _attach(opened, experiment, options_in_force, on_event)
+    report = ExperimentReport() if experiment is None else experiment.make_report()
+    return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
+
+
+def _find_and_inspect(store: Store, source: SourceWords, config: Config) -> Experiment | None:
+    if config.no_experiment:
+        make_given_files(config)  # refuses both at once
+        return None
+    files = _find(store, [source] if isinstance(source, (str, os.PathLike)) else list(source), config)
+    if files.is_empty:
+        raise SourceError(
+            "nothing of an experiment was found"
+            + (f": looked for {', '.join(files.missing)}" if files.missing else ", and none of its files is named"),
+            hint="Give an NSD root as SOURCE, or name files: --trial-table, --brainmask, --roi, ...",
+            path=files.root,
+            found=(),
+        )
+    return inspect_experiment(files, store.geometry)
+
+
+def _find(store: Store, words: list[str | os.PathLike[str]], config: Config) -> ExperimentFiles:
+    given, geometry = make_given_files(config), store.geometry
+    volumes = len(geometry.volume_shape) == 3
+    if not words:
+        return find_experiment(None, geometry.sessions, given, volumes=volumes)
+    choice = Choice(config.subject, config.space, config.betas)
+    try:
+        session_file = find_session_files(words, choice)[0].path
+    except SourceError:
+        below = find_experiment_below(words, choice, geometry.sessions, given, volumes=volumes)
+        if below is None:
+            raise
+        return below
+    return find_experiment(session_file, geometry.sessions, given, volumes=volumes)
+
+
+def _attach(store: Store, experiment: Experiment | None, config: Config, listen: Listener) -> None:
+    settings = read_settings(store.attributes["settings"])
+    attributes = {
+        name: value for name, value in store.attributes.items() if name not in ("checksum", "experiment", "subject")
+    }
+    contents = _keep_lasting(store)
+    remove_partials(store.path)
+    # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
+    # is about to change, so that it is whole whichever of the two is there.
+    write_root(store.path, attributes, contents)
+    if SESSION_MEAN not in store.members:
+        _add_statistics(store, settings, contents, config, listen)
+    coordinates = () if experiment is None else experiment.coordinates
+    contents.write_metadata(store.path, BETAS, _list_coordinates(store, coordinates))
+    if experiment is not None:
+        contents.write_arrays(store.path, make_experiment_arrays(experiment, store.geometry), settings.blosc)
+        attributes |= experiment.make_attributes()
+    write_root(store.path, attributes, contents)
+    remove_strays(store.path, contents.members)
+
+
+def _keep_lasting(store: Store) -> Contents:
+    """What is in the store and does not come from an experiment, but for the metadata of betas as a file."""
+    contents = Contents()
+    contents.members = {name: store.members[name] for name in LASTING if name in store.members}
+    contents.members[BETAS] = _list_coordinates(store, ())
+    for key, record in store.manifest.items():
+        if key.split("/")[0] in contents.members and key != f"{BETAS}/{METADATA_NAME}":
+            contents.manifest[key] = [record.size, record.digest]
+    return contents
+
+
+def _list_coordinates(store: Store, names: tuple[str, ...]) -> Json:
+    """The metadata of betas with coordinates *names* beside those that every store has."""
+    metadata = store.members[BETAS]
+    return metadata | {"attributes": metadata["attributes"] | {"coordinates": " ".join(COORDINATES + names)}}
+
+
+# -- statistics --------------------------------------------------------------------------------------------------
+
+
+def _add_statistics(store: Store, settings: Settings, contents: Contents, config: Config, listen: Listener) -> None:
+    geometry, counts = store.geometry, []
+    listen(RunStarted(len(geometry.sessions), geometry.trials, geometry.trial_bytes, 0))
+    with ThreadPoolExecutor(config.effective_workers, "nsd-zarr attach") as executor:
+        for session, statistics in zip(
+            geometry.sessions, _compute_statistics(store, config, executor, listen), strict=True
+        ):
+            contents.add_files(write_statistics(store.path, settings, session, statistics, executor))
+            counts.append(statistics.rail_count)
+    arrays = make_statistics_arrays(geometry.sessions, geometry.volume_shape, counts)
+    contents.write_arrays(store.path, arrays, settings.blosc)
+
+
+def _compute_statistics(
+    store: Store, config: Config, executor: Executor, listen: Listener
+) -> Iterator[SessionStatistics]:
+    """Statistics of each session, from its trials as they are stored."""
+    geometry, reader = store.geometry, TrialReader(store)
+    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    need = Need(geometry, by_offset=True, chunk_bytes=0, base_bytes=BASE_BYTES + EXPERIMENT_BYTES)
+    step = make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
+    block = np.empty((step, geometry.voxels), geometry.dtype)
+
+    def read(trial: int, out: np.ndarray) -> None:
+        reader.read_into(trial, out)
+        listen(TrialsDone(1))
+
+    for session in geometry.sessions:
+        sums, first = SessionSums(geometry.voxels, geometry.dtype), geometry.first_trial(session)
+        for start in range(0, geometry.trials_per_session, step):
+            trials = range(first + start, first + min(start + step, geometry.trials_per_session))
+            map_all(executor, read, trials, block[: len(trials)])
+            sums.add(block[: len(trials)], executor)
+        yield sums.make_statistics(geometry.trials_per_session)
