@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nsd_zarr.conversion.attach import AttachReport, attach
+    from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.run import ConversionReport, convert
     from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AttachReport",
     "ConversionReport",
+    "ImagesReport",
     "NsdZarrError",
     "VerifyReport",
     "__version__",
     "attach",
     "convert",
+    "convert_images",
     "open_dataset",
     "verify",
 ]
@@ -36,6 +39,8 @@ _HOMES = {
     "ConversionReport": "nsd_zarr.conversion.run",
     "attach": "nsd_zarr.conversion.attach",
     "AttachReport": "nsd_zarr.conversion.attach",
+    "convert_images": "nsd_zarr.conversion.images",
+    "ImagesReport": "nsd_zarr.conversion.images",
     "verify": "nsd_zarr.conversion.verify",
     "VerifyReport": "nsd_zarr.conversion.verify",
     "open_dataset": "nsd_zarr.read.dataset",

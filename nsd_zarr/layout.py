@@ -38,6 +38,32 @@ DTYPE_BYTES = {
 """Bytes of a value of each dtype that a store can hold: Zarr v3's core integers and floats."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a store holds, in words. A store of images lies as one of trials: image for trial, block for session.
+
+    The engine knows both by the geometry of a store; only these words tell them apart.
+    """
+
+    array: str
+    """The array in shards."""
+    item: str
+    """What one chunk of it holds; also its first dimension."""
+    part: str
+    """What one unit of work writes."""
+
+    @property
+    def digests(self) -> str:
+        """Name of the array of each item's digest."""
+        return f"{self.item}_digest"
+
+
+TRIALS = Kind("betas", "trial", "session")
+"""A store of betas."""
+IMAGES = Kind("images", "image", "block")
+"""A store of stimulus images."""
+
+
 def make_dims(ndim: int) -> tuple[str, ...]:
     """Dimension names of betas of *ndim* dimensions: volumes (trial, z, y, x), surfaces (trial, vertex)."""
     names = {4: ("trial", "z", "y", "x"), 2: ("trial", "vertex")}
@@ -101,21 +127,31 @@ class Geometry:
     """Shape of one trial: (z, y, x), or (vertex,) for surfaces."""
     dtype: str
     """Stored dtype as NumPy names it, without byte order ("int16")."""
+    kind: Kind = TRIALS
+    """What the store holds."""
+    count: int | None = None
+    """Trials in the whole store where the last session has fewer than the others; None: all have as many."""
 
     def __post_init__(self) -> None:
         if self.trials_per_session % self.trials_per_shard:
             raise ValueError(
                 f"{self.trials_per_shard} trials per shard do not divide {self.trials_per_session} trials per session"
             )
+        if self.count is not None and not 0 <= self._whole - self.count < self.trials_per_session:
+            raise ValueError(f"{self.count} trials do not end in the last of {len(self.sessions)} sessions")
+
+    @property
+    def _whole(self) -> int:
+        return len(self.sessions) * self.trials_per_session
 
     @property
     def trials(self) -> int:
         """Trials in the whole store."""
-        return len(self.sessions) * self.trials_per_session
+        return self._whole if self.count is None else self.count
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the betas array, (trial, z, y, x) or (trial, vertex)."""
+        """Shape of the array in shards, (trial, z, y, x) or (trial, vertex)."""
         return (self.trials, *self.volume_shape)
 
     @property
@@ -136,7 +172,7 @@ class Geometry:
     @property
     def shards(self) -> int:
         """Shards in the whole store."""
-        return len(self.sessions) * self.shards_per_session
+        return -(-self.trials // self.trials_per_shard)
 
     def first_trial(self, session: SessionNumber) -> TrialInStore:
         """The first trial of *session* in the store. The only place of this rule."""
@@ -152,8 +188,35 @@ class Geometry:
     def session_shards(self, session: SessionNumber) -> range:
         """Numbers of the shards that belong to *session*."""
         first = self.first_trial(session) // self.trials_per_shard
-        return range(first, first + self.shards_per_session)
+        return range(first, min(first + self.shards_per_session, self.shards))
 
     def shard_trials(self, shard: int) -> range:
         """Trials of the store that lie in shard *shard*."""
-        return range(shard * self.trials_per_shard, (shard + 1) * self.trials_per_shard)
+        return range(shard * self.trials_per_shard, min((shard + 1) * self.trials_per_shard, self.trials))
+
+
+def make_image_geometry(shape: tuple[int, ...], images_per_shard: int) -> Geometry:
+    """How images of *shape* (image, row, column, channel) lie in a store: each block is a shard, the last may be short.
+
+    The only place of this rule.
+    """
+    blocks = -(-shape[0] // images_per_shard)
+    return Geometry(
+        sessions=tuple(SessionNumber(number) for number in range(1, blocks + 1)),
+        trials_per_session=images_per_shard,
+        trials_per_shard=images_per_shard,
+        volume_shape=tuple(shape[1:]),
+        dtype="uint8",
+        kind=IMAGES,
+        count=shape[0],
+    )
+
+
+def choose_images_per_shard(images: int, image_bytes: int, chunk_images: int) -> int:
+    """As many images as keep a decoded shard within DECODED_SHARD_BYTES, in whole chunks of *chunk_images* images.
+
+    So that no chunk of the source lies in two shards of a store of all images. At least one chunk, at most all. The
+    only place of this rule.
+    """
+    most = max(1, DECODED_SHARD_BYTES // max(1, image_bytes))
+    return min(images, max(chunk_images, most - most % chunk_images))

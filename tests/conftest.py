@@ -130,6 +130,54 @@ def every_code(make_store: MakeStore) -> MadeStore:
     return make_store(values, sessions=(1,), trials_per_shard=263)
 
 
+# -- images ------------------------------------------------------------------------------------------------------
+
+IMAGE_SHAPE = (7, 5, 3)
+IMAGE_LAYOUTS = {
+    "contiguous": {},
+    "one image a chunk": {"chunks": (1, *IMAGE_SHAPE)},
+    "gzip": {"chunks": (1, 4, 5, 3), "compression": "gzip", "shuffle": True},
+    "odd chunks": {"chunks": (6, 3, 4, 1), "compression": "gzip"},
+    "large chunks": {"chunks": (29, *IMAGE_SHAPE)},
+}
+
+
+def make_image_values(count: int) -> np.ndarray:
+    """Images, uint8 of shape (count, 7, 5, 3), that tell their id, row, column and channel; never zero."""
+    ids = np.arange(count)[:, np.newaxis, np.newaxis, np.newaxis]
+    row, column, channel = np.ogrid[:7, :5, :3]
+    return ((ids * 89 + row * 31 + column * 5 + channel) % 251 + 1 + (ids // 251 + row) % 4).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_stimuli() -> Callable[..., np.ndarray]:
+    """Write a stimulus file with ids 0 .. count - 1 at a path, in a layout of IMAGE_LAYOUTS; returns its values."""
+
+    def make(path: Path, count: int = 101, layout: str = "contiguous", name: str = "imgBrick") -> np.ndarray:
+        values = make_image_values(count)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(path, "w") as file:
+            file.create_dataset(name, data=values, **IMAGE_LAYOUTS[layout])
+        return values
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trial_table_of() -> Callable[..., None]:
+    """Write a trial table at a path whose rows show these 73k ids, 1-based as there."""
+    from nsd_zarr.simulate import make_trial_table
+    from nsd_zarr.simulate.trial_table import write_trial_table
+
+    def make(path: Path, ids_73k: Sequence[int], subject: int = 1) -> None:
+        table = make_trial_table(1, len(ids_73k), 0, subject)
+        table["73KID"] = np.asarray(ids_73k, np.float64)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_trial_table(path, table)
+
+    return make
+
+
 # -- a store that knows its experiment ---------------------------------------------------------------------------
 
 

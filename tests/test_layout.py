@@ -13,10 +13,12 @@ from nsd_zarr.layout import (
     DTYPE_BYTES,
     Geometry,
     SessionNumber,
+    choose_images_per_shard,
     choose_trials_per_shard,
     divisors,
     format_bytes,
     make_dims,
+    make_image_geometry,
     runs_of,
 )
 
@@ -184,3 +186,33 @@ def test_layout_imports_nothing_heavy():
         timeout=60,
     )
     assert result.stdout.strip() == "[]"
+
+
+# -- images ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 400), st.integers(1, 50))
+def test_shards_of_images_partition_all_images_once(images, per_shard):
+    geometry = make_image_geometry((images, 7, 5, 3), per_shard)
+    assert [image for shard in range(geometry.shards) for image in geometry.shard_trials(shard)] == [*range(images)]
+    assert [*geometry.session_shards(geometry.sessions[-1])] == [geometry.shards - 1]
+    assert (geometry.shape, geometry.trial_bytes) == ((images, 7, 5, 3), 105)
+
+
+@given(st.integers(1, 80_000), st.integers(1, 10**9), st.integers(1, 1000))
+def test_shard_of_images_is_whole_chunks_of_the_source(images, image_bytes, chunk):
+    count = choose_images_per_shard(images, image_bytes, chunk)
+    assert 1 <= count <= images
+    assert count % chunk == 0 or count == images
+    assert count * image_bytes <= DECODED_SHARD_BYTES or count <= chunk
+
+
+def test_shard_of_images_at_the_reference_shape():
+    assert choose_images_per_shard(73_000, 425 * 425 * 3, 1) == 247
+    assert choose_images_per_shard(73_000, 425 * 425 * 3, 64) == 192
+
+
+@pytest.mark.parametrize("count", [6, 13])
+def test_only_the_last_session_may_be_short(count):
+    with pytest.raises(ValueError, match=f"{count} trials do not end in the last of 2 sessions"):
+        Geometry((1, 2), 6, 3, (5,), "int16", count=count)

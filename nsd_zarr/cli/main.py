@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import logging
 import signal
 import sys
 import traceback
@@ -15,9 +12,12 @@ from typing import Any
 import click
 
 import nsd_zarr
+from nsd_zarr.cli.images import images
+from nsd_zarr.cli.options import common as _common
+from nsd_zarr.cli.options import print_report as _print
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.errors import ConfigError, NsdZarrError
-from nsd_zarr.layout import format_count
+from nsd_zarr.layout import TRIALS, format_count
 
 INTERRUPTED = 130
 BUG = 70
@@ -61,19 +61,6 @@ def _complain(text: str, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
     click.echo(f"nsd-zarr: {text}", err=True)
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command takes."""
-
-    @click.option("--quiet", is_flag=True, help="Print errors only.")
-    @click.option("--debug", is_flag=True, help="Log what is done; print a traceback with an error.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
-        return command(*args, **kwargs)
-
-    return wrapped
 
 
 def _choosing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -240,8 +227,9 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
     from nsd_zarr.cli.show import tell_verification
+    from nsd_zarr.store.root import read_kind
 
-    with show_progress("verifying", quiet) as on_event:
+    with show_progress("verifying", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
     _print(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
@@ -256,7 +244,7 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
     from nsd_zarr.cli.show import describe_store, tell_store
     from nsd_zarr.store.root import open_store
 
-    opened = open_store(Path(store), allow_unfinished=True)
+    opened = open_store(Path(store), allow_unfinished=True, kind=None)
     _print(describe_store(opened), tell_store(opened), as_json, quiet)
 
 
@@ -283,8 +271,4 @@ def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     _print(report.as_dict(), make_table(report), as_json, quiet)
 
 
-def _print(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(values, indent=1))
-    elif not quiet:
-        click.echo(text)
+commands.add_command(images)

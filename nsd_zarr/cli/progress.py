@@ -10,46 +10,48 @@ from contextlib import contextmanager
 import click
 
 from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
-from nsd_zarr.layout import format_bytes, format_count
+from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
 
 
 @contextmanager
-def show_progress(verb: str, quiet: bool) -> Iterator[Listener]:
-    """A listener that shows what it is told on stderr."""
+def show_progress(verb: str, quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
+    """A listener that shows what it is told on stderr, in the words of what is converted."""
     if quiet:
         yield ignore_event
     elif sys.stderr.isatty():
-        with _show_bar(verb) as listener:
+        with _show_bar(verb, kind) as listener:
             yield listener
     else:
-        yield _Lines(verb).listen
+        yield _Lines(verb, kind).listen
 
 
 class _Lines:
     """One line a session."""
 
-    def __init__(self, verb: str) -> None:
-        self._verb, self._sessions, self._done = verb, 0, 0
+    def __init__(self, verb: str, kind: Kind) -> None:
+        self._verb, self._kind, self._sessions, self._done = verb, kind, 0, 0
 
     def listen(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self._sessions = event.sessions
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
             click.echo(
-                f"{self._verb} {format_count(event.sessions, 'session')}, {event.trials} trials{before}", err=True
+                f"{self._verb} {format_count(event.sessions, self._kind.part)}, "
+                f"{event.trials} {self._kind.item}s{before}",
+                err=True,
             )
         elif isinstance(event, SessionDone):
             self._done += 1
             stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "
             click.echo(
-                f"session {event.session:02d} done ({self._done} of {self._sessions}): "
+                f"{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
                 f"{stored}{event.seconds:.1f} s, read {event.how}",
                 err=True,
             )
 
 
 @contextmanager
-def _show_bar(verb: str) -> Iterator[Listener]:
+def _show_bar(verb: str, kind: Kind) -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -74,6 +76,6 @@ def _show_bar(verb: str) -> Iterator[Listener]:
                     bar.advance(task, event.trials * state["trial_bytes"])
                 elif isinstance(event, SessionDone):
                     state["done"] += 1
-                    bar.update(task, description=f"{verb} (session {state['done']} of {state['sessions']} done)")
+                    bar.update(task, description=f"{verb} ({kind.part} {state['done']} of {state['sessions']} done)")
 
         yield listen

@@ -7,10 +7,11 @@ from typing import Any
 
 from nsd_zarr.conversion.attach import AttachReport
 from nsd_zarr.conversion.experiment import ExperimentReport
+from nsd_zarr.conversion.images import ImagesReport
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.verify import VerifyReport
-from nsd_zarr.layout import format_bytes, format_count
+from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 
@@ -75,9 +76,22 @@ def tell_conversion(report: ConversionReport) -> str:
     )
 
 
+def tell_images(report: ImagesReport) -> str:
+    """What a conversion of images did."""
+    if not report.blocks:
+        return f"{report.store} is finished: nothing to do."
+    before = f" ({format_count(report.finished_before, 'block')} finished before)" if report.finished_before else ""
+    return (
+        f"{report.store}: {format_count(report.images, 'image')} of {report.shape}, {format_bytes(report.bytes_in)} as "
+        f"{format_bytes(report.bytes_out)} ({report.bytes_in / report.bytes_out:.2f} times smaller), "
+        f"{format_count(report.blocks, 'block')} in {report.seconds:.1f} s{before}.\n"
+        f"Next: nsd-zarr verify {report.store}"
+    )
+
+
 def tell_verification(report: VerifyReport) -> str:
     """What a verification found."""
-    what = f"{report.files} files" + (f", {report.trials} trials" if report.trials else "")
+    what = f"{report.files} files" + (f", {report.trials} {report.item}s" if report.trials else "")
     how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
     how["source"] = "all checksums and value digests right, every value equal to its source"
     if report.is_whole:
@@ -90,14 +104,14 @@ def tell_verification(report: VerifyReport) -> str:
 
 def describe_store(store: Store) -> dict[str, Any]:
     """What is in a store and what made it, as plain JSON."""
-    geometry = store.geometry
+    geometry, kind = store.geometry, store.geometry.kind
     stored = sum(record.size for record in store.manifest.values())
     return {
         "store": str(store.path),
         "status": store.attributes["status"],
         "format_version": store.attributes["format_version"],
-        "sessions": [int(number) for number in geometry.sessions],
-        "trials": geometry.trials,
+        **({"sessions": [int(number) for number in geometry.sessions]} if kind == TRIALS else {}),
+        f"{kind.item}s": geometry.trials,
         "shape": list(geometry.shape),
         "dtype": geometry.dtype,
         "arrays": {
@@ -119,7 +133,7 @@ def tell_store(store: Store) -> str:
     values = describe_store(store)
     lines = [
         f"store      {values['store']}: {values['status']}, format version {values['format_version']}",
-        f"sessions   {format_sessions(values['sessions'])}, {values['trials']} trials",
+        _tell_contents(store),
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
         f"{format_bytes(values['decoded_bytes'])} decoded",
         f"settings   {', '.join(f'{name} {value}' for name, value in values['settings'].items())}",
@@ -131,8 +145,14 @@ def tell_store(store: Store) -> str:
         for name, array in values["arrays"].items()
     ]
     lines += ["sources"] if values["sources"] else []
-    lines += [
-        f"  session {source['session']:02d}  {source['name']}  {source['size']} bytes  values {source['digest']}"
-        for source in values["sources"]
-    ]
+    for source in values["sources"]:
+        session = f"session {source['session']:02d}  " if "session" in source else ""
+        lines.append(f"  {session}{source['name']}  {source['size']} bytes  values {source['digest']}")
     return "\n".join(lines)
+
+
+def _tell_contents(store: Store) -> str:
+    geometry = store.geometry
+    if geometry.kind == IMAGES:
+        return f"images     {geometry.trials} of {geometry.volume_shape}, {geometry.trials_per_shard} a shard"
+    return f"sessions   {format_sessions(geometry.sessions)}, {geometry.trials} trials"

@@ -11,14 +11,15 @@ import numpy as np
 from nsd_zarr.conversion.arrays import Contents, SmallArray, make_statistics_arrays
 from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
-from nsd_zarr.conversion.settings import Settings, make_library_versions
+from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
+from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.durable import make_folder, write_durably
 from nsd_zarr.store.format import (
     BETAS,
     CONVENTIONS,
-    FORMAT,
     FORMAT_VERSION,
+    FORMATS,
     METADATA_NAME,
     Json,
     encode_json,
@@ -28,14 +29,16 @@ from nsd_zarr.store.format import (
 from nsd_zarr.store.root import COMPLETE, INCOMPLETE
 from nsd_zarr.store.volume import WrittenFile
 
+_TITLES = {TRIALS: "single-trial betas", IMAGES: "stimulus images"}
 
-def create_skeleton(store: Path, settings: Settings) -> None:
-    """Create the store, or what is missing of its skeleton: a root that says incomplete, the metadata of `betas`."""
-    metadata = make_betas_metadata(settings.geometry, settings.blosc)
+
+def create_skeleton(store: Path, settings: AnySettings) -> None:
+    """Create the store, or what is missing of its skeleton: a root that says incomplete, the metadata of its shards."""
+    array, metadata = settings.geometry.kind.array, settings.make_metadata()
     make_folder(store)
-    write_durably(store / METADATA_NAME, make_root_metadata(_make_attributes(settings, INCOMPLETE), {BETAS: metadata}))
-    make_folder(store / BETAS)
-    write_durably(store / BETAS / METADATA_NAME, encode_json(metadata))
+    write_durably(store / METADATA_NAME, make_root_metadata(make_attributes(settings, INCOMPLETE), {array: metadata}))
+    make_folder(store / array)
+    write_durably(store / array / METADATA_NAME, encode_json(metadata))
 
 
 def finish_store(
@@ -56,7 +59,7 @@ def finish_store(
     rails = (record.rail_count for record in records)
     statistics = make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails)
     contents.write_arrays(store, statistics, settings.blosc)
-    attributes = _make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
+    attributes = make_attributes(settings, COMPLETE) | {"sources": _make_sources(records)}
     if experiment is not None:
         contents.write_arrays(store, make_experiment_arrays(experiment, geometry), settings.blosc)
         attributes |= experiment.make_attributes()
@@ -78,12 +81,13 @@ def remove_strays(store: Path, members: Container[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_attributes(settings: Settings, status: str) -> Json:
+def make_attributes(settings: AnySettings, status: str) -> Json:
+    """The root attributes that every store has, finished or not, but for its checksum."""
     return {
         "Conventions": CONVENTIONS,
-        "title": "Natural Scenes Dataset, single-trial betas",
+        "title": f"Natural Scenes Dataset, {_TITLES[settings.geometry.kind]}",
         "references": "Allen et al. 2022, Nature Neuroscience, https://doi.org/10.1038/s41593-021-00962-x",
-        "format": FORMAT,
+        "format": FORMATS[settings.geometry.kind],
         "format_version": FORMAT_VERSION,
         "status": status,
         "libraries": make_library_versions(),

@@ -88,6 +88,33 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
     return _plan_passes(need, workers, limit_bytes)
 
 
+def make_image_memory_plan(
+    geometry: Geometry, chunk_images: int, blocks: int, workers: int, limit_bytes: int
+) -> MemoryPlan:
+    """How many of *blocks* blocks of images are converted side by side, one thread each. Raises DoesNotFit.
+
+    Each holds its block, one chunk of the source (of *chunk_images* images), what the library keeps beside it, what
+    waits on the shelf for another block, and two compressed images.
+    """
+    slab = 0 if chunk_images == 1 else 2 * chunk_images * geometry.trial_bytes
+    library = min(SLAB_BYTES, geometry.trials_per_shard * geometry.trial_bytes)
+    block = (geometry.trials_per_shard + 2) * geometry.trial_bytes + slab + library
+    most = max(1, min(workers, blocks))
+    at_once = min(most, (limit_bytes - BASE_BYTES) // block)
+    if at_once < 1:
+        least = BASE_BYTES + block
+        raise DoesNotFit(
+            f"memory: {format_bytes(limit_bytes)} allowed, and one shard of {geometry.trials_per_shard} images, read "
+            f"in chunks of {chunk_images}, needs {format_bytes(least)}",
+            hint=f"Allow more with --memory {math.ceil(least / 2**20)}MiB, or make shards smaller with "
+            "--images-per-shard.",
+            expected=least,
+            found=limit_bytes,
+        )
+    peak = BASE_BYTES + at_once * block
+    return MemoryPlan(limit_bytes, peak, at_once, 1, geometry.trials_per_shard, 1)
+
+
 def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
     """The plan of fewest passes; of those, the one with most threads."""
     shard, shards = need.geometry.trials_per_shard, need.geometry.shards_per_session

@@ -19,13 +19,14 @@ from nsd_zarr.conversion.memory import (
     make_memory_plan,
     read_available_memory,
 )
-from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
 from nsd_zarr.conversion.target import Progress, TargetState, find_progress
 from nsd_zarr.errors import ConfigError, SourceError
 from nsd_zarr.layout import Geometry, SessionNumber, choose_trials_per_shard, divisors
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
 from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
+from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.session import SessionInfo, inspect_session
 
 LARGEST_COORDINATE = 2**15 - 1
@@ -40,10 +41,10 @@ class Plan:
 
     store: Path
     """The store's folder."""
-    settings: Settings
+    settings: AnySettings
     """What affects values or bytes."""
-    sources: tuple[SessionInfo, ...]
-    """The session files, inspected, ascending."""
+    sources: tuple[AnySource, ...]
+    """The session files, inspected, ascending; or blocks of the stimulus file."""
     progress: Progress
     """What an earlier run left: what is done, what has to be read again to be sure."""
     memory: MemoryPlan
@@ -60,13 +61,13 @@ class Plan:
     """What of the experiment was found and what was not."""
 
     @property
-    def todo(self) -> tuple[SessionInfo, ...]:
+    def todo(self) -> tuple[AnySource, ...]:
         """Sessions that have to be converted."""
         done = self.progress.done
         return tuple(info for info in self.sources if info.session not in done)
 
     @property
-    def doubtful(self) -> tuple[SessionInfo, ...]:
+    def doubtful(self) -> tuple[AnySource, ...]:
         """Sessions that are done, and whose files look different since."""
         return tuple(info for info in self.sources if info.session in self.progress.doubtful)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
+from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.target import TargetState
 from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
@@ -89,6 +90,16 @@ def convert(
     return run_conversion(source, store, make_config(config, **options), on_event)
 
 
+Finish = Callable[[Plan, Sequence[SessionRecord]], None]
+"""Writes what lies beside the shards, and completes the store."""
+
+
+def finish_plan(plan: Plan, records: Sequence[SessionRecord]) -> None:
+    """Complete a store of betas."""
+    assert isinstance(plan.settings, Settings)
+    finish_store(plan.store, plan.settings, records, plan.experiment)
+
+
 def run_conversion(
     source: SourceWords, store: str | os.PathLike[str], config: Config, listen: Listener
 ) -> ConversionReport:
@@ -102,7 +113,7 @@ def run_conversion(
         with hold_lock(path):
             # Once more: another run may have come between the plan and the lock.
             plan = make_plan(source, path, config)
-            done = _carry_out(plan, listen)
+            done = carry_out(plan, listen)
     geometry, manifest = plan.settings.geometry, open_store(path).manifest
     return ConversionReport(
         store=path,
@@ -116,19 +127,20 @@ def run_conversion(
     )
 
 
-def _carry_out(plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
+def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
+    """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock."""
     ledger = Ledger(plan.store)
     if plan.progress.state is not TargetState.FINISHED:
         _prepare(plan, ledger)
     units = make_units(plan, ledger)
-    trials = len(units) * plan.settings.geometry.trials_per_session
+    trials = sum(unit.source.trials for unit in units)
     finished = len(plan.progress.done - plan.progress.doubtful)
     listen(RunStarted(len(units), trials, plan.settings.geometry.trial_bytes, finished))
     done = run_units(units, plan, listen)
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
-        finish_store(plan.store, plan.settings, read_records(plan, ledger), plan.experiment)
+        finish(plan, read_records(plan, ledger))
     return done
 
 
@@ -217,9 +229,10 @@ def _run_here(units: Sequence[Unit], plan: Plan, surroundings: Surroundings) -> 
 
 def _recorded_digests(plan: Plan, ledger: Ledger, session: Any) -> tuple[str, ...]:
     if plan.progress.state is TargetState.FINISHED:
-        store = open_store(plan.store)
+        kind = plan.settings.geometry.kind
+        store = open_store(plan.store, kind=kind)
         first = store.geometry.first_trial(session)
-        digests = read_small_array(store, "trial_digest")[first : first + store.geometry.trials_per_session]
+        digests = read_small_array(store, kind.digests)[first : first + store.geometry.trials_per_session]
         return tuple(digests.tolist())
     record = ledger.read_session(session)
     if record is None:

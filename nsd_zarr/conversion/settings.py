@@ -9,14 +9,34 @@ from typing import Any
 import h5py
 from numcodecs import blosc
 
-from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.layout import Geometry, SessionNumber, make_image_geometry
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import FORMAT_VERSION, encode_json
+from nsd_zarr.store.format import FORMAT_VERSION, Json, encode_json, make_betas_metadata, make_images_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class _Settings:
+    """What settings of every kind of store can do."""
+
+    def make_attributes(self) -> dict[str, Any]:
+        """As root attribute `settings`: plain JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def make_fingerprint(self) -> str:
+        """One digest over the settings and the libraries that make the bytes."""
+        return make_digest(encode_json(self.make_attributes() | make_library_versions()))
+
+    def list_differences(self, attributes: dict[str, Any]) -> list[str]:
+        """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
+        mine = self.make_attributes()
+        return [
+            f"{name} {attributes.get(name)}, now {mine[name]}" for name in mine if attributes.get(name) != mine[name]
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(_Settings):
     """What has to be the same for two conversions to give the same bytes."""
 
     dataset: str
@@ -44,20 +64,54 @@ class Settings:
         """How a chunk is compressed."""
         return BloscCodec(self.codec, self.clevel, self.geometry.trial_bytes // self.geometry.voxels)
 
-    def make_attributes(self) -> dict[str, Any]:
-        """As root attribute `settings`: plain JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def make_metadata(self) -> Json:
+        """zarr.json of the array in shards, without an experiment's coordinates."""
+        return make_betas_metadata(self.geometry, self.blosc)
 
-    def make_fingerprint(self) -> str:
-        """One digest over the settings and the libraries that make the bytes."""
-        return make_digest(encode_json(self.make_attributes() | make_library_versions()))
 
-    def list_differences(self, attributes: dict[str, Any]) -> list[str]:
-        """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
-        mine = self.make_attributes()
-        return [
-            f"{name} {attributes.get(name)}, now {mine[name]}" for name in mine if attributes.get(name) != mine[name]
-        ]
+@dataclass(frozen=True, slots=True)
+class ImageSettings(_Settings):
+    """What has to be the same for two stores of images to have the same bytes."""
+
+    dataset: str
+    """Name of the dataset in the stimulus file."""
+    selection: str
+    """all, or the digest of the 73k ids of a part: int32, little-endian, ascending."""
+    images_per_shard: int
+    """Images in a shard, which is a block."""
+    codec: str
+    """Compressor inside Blosc."""
+    clevel: int
+    """Compression level."""
+    shape: tuple[int, ...]
+    """(image, row, column, channel) of the store."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """How blocks, images and shards lie."""
+        return make_image_geometry(self.shape, self.images_per_shard)
+
+    @property
+    def sessions(self) -> tuple[SessionNumber, ...]:
+        """Numbers of the blocks, from 1."""
+        return self.geometry.sessions
+
+    @property
+    def blosc(self) -> BloscCodec:
+        """How a chunk is compressed: bits apart, because neighbours in a photograph differ in the lower ones alone.
+
+        Measured on three photographs cut to 425 x 425 x 3, one thread of a busy machine: lz4 level 5 gives ratio 1.27
+        so, encodes 0.7 GB/s and decodes 1.5 GB/s; without shuffle 1.11; bytes of a pixel apart 1.09. zstd level 3 gives
+        1.42. Random textures with the spectrum of photographs, and their noise, do not shrink: 1.00 to 1.07.
+        """
+        return BloscCodec(self.codec, self.clevel, 1, "bitshuffle")
+
+    def make_metadata(self) -> Json:
+        """zarr.json of the array in shards."""
+        return make_images_metadata(self.geometry, self.blosc)
+
+
+AnySettings = Settings | ImageSettings
 
 
 def read_settings(attributes: dict[str, Any]) -> Settings:

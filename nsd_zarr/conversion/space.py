@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.settings import ImageSettings, Settings
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import format_bytes
 
@@ -22,6 +22,8 @@ INODES_PER_FILE = 4
 """At most, of a file that an experiment brings: a chunk of a volume is in folders of its own."""
 STATISTICS_PER_SESSION = 2
 """Volumes of each session: its mean and its standard deviation; as inodes of a shard each."""
+IMAGE_FILES = 6
+"""Files of a store of images beside its shards: the root, the metadata of three arrays, two chunks."""
 INODES_PER_SHARD = 4
 """A shard of a volume is a file in three folders of its own: c/3/0/0/0."""
 
@@ -46,7 +48,7 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
     Raises DoesNotFit.
     """
     geometry = settings.geometry
-    status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
+    free_bytes, free_inodes = _read_free(store)
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
     ratio = ratio if settings.clevel else 1.0
     plan = SpacePlan(
@@ -56,17 +58,39 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
         + SMALL_FILES
         + 2 * (geometry.dtype == "int16")
         + experiment_files,
-        free_bytes=status.f_bavail * status.f_frsize,
-        free_inodes=status.f_favail if status.f_files else None,
+        free_bytes=free_bytes,
+        free_inodes=free_inodes,
     )
     # Each session has a record in the run, too.
     per_session = (geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
     beside = SMALL_INODES + INODES_PER_FILE * experiment_files
-    inodes = sessions_left * per_session + beside if sessions_left else 0
+    check_space(plan, sessions_left * per_session + beside if sessions_left else 0, store, "--trials-per-shard")
+    return plan
+
+
+def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int) -> SpacePlan:
+    """Compare what *images_left* images still to be stored take with what is free. Raises DoesNotFit."""
+    geometry = settings.geometry
+    free_bytes, free_inodes = _read_free(store)
+    left = -(-images_left // geometry.trials_per_shard)
+    # Lossless, and some photographs do not shrink; see ImageSettings.blosc.
+    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, free_bytes, free_inodes)
+    check_space(plan, left * (INODES_PER_SHARD + 1) + 2 * IMAGE_FILES if left else 0, store, "--images-per-shard")
+    return plan
+
+
+def _read_free(store: Path) -> tuple[int, int | None]:
+    """Bytes and inodes free for this user where *store* lies; None where the file system does not count them."""
+    status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
+    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+
+
+def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
+    """Refuse what does not fit; *option* makes shards larger. Raises DoesNotFit."""
     if plan.free_inodes is not None and plan.free_inodes < inodes:
         raise DoesNotFit(
             f"inodes: {plan.free_inodes} free, and the store needs {inodes}",
-            hint="Remove files, or make fewer and larger shards with --trials-per-shard.",
+            hint=f"Remove files, or make fewer and larger shards with {option}.",
             path=store,
             expected=inodes,
             found=plan.free_inodes,
@@ -79,4 +103,3 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
             expected=plan.expected_bytes,
             found=plan.free_bytes,
         )
-    return plan

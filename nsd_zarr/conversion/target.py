@@ -8,11 +8,11 @@ from enum import Enum
 from pathlib import Path
 
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.settings import Settings, make_library_versions
+from nsd_zarr.conversion.settings import AnySettings, make_library_versions
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.layout import SessionNumber
+from nsd_zarr.layout import Kind, SessionNumber
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.source.session import SessionInfo
+from nsd_zarr.source.images import AnySource
 from nsd_zarr.store.root import Store, is_store, is_vacant, open_store
 
 
@@ -36,32 +36,35 @@ class Progress:
     """Those among them whose file looks different since, or unknown: read again before they are trusted."""
 
 
-def find_progress(store: Path, settings: Settings, sources: Sequence[SessionInfo], *, fresh: bool) -> Progress:
+def find_progress(store: Path, settings: AnySettings, sources: Sequence[AnySource], *, fresh: bool) -> Progress:
     """Look at what stands at *store*. Reads only.
 
     Raises StoreError (something else, or finished with other settings) or ResumeRefused (settings or sources changed
     since an unfinished run began).
     """
+    kind = settings.geometry.kind
     if fresh:
-        return _forget(store)
+        return _forget(store, kind)
     if is_vacant(store):
         Ledger(store).exists()
         return Progress(TargetState.NEW)
-    if not is_store(store):
+    if not is_store(store, kind):
         raise StoreError(
             "something else stands where the store shall be",
             hint="Choose another path for the store, or move it away.",
             path=store,
         )
-    opened = open_store(store, allow_unfinished=True)
+    opened = open_store(store, allow_unfinished=True, kind=kind)
     if opened.is_complete:
         return _progress_of_finished(opened, settings, sources)
     return _progress_of_unfinished(opened, settings, sources)
 
 
-def _forget(store: Path) -> Progress:
+def _forget(store: Path, kind: Kind) -> Progress:
     Ledger(store).exists()
-    if is_vacant(store) or (is_store(store) and not open_store(store, allow_unfinished=True).is_complete):
+    if is_vacant(store):
+        return Progress(TargetState.NEW)
+    if is_store(store, kind) and not open_store(store, allow_unfinished=True, kind=kind).is_complete:
         return Progress(TargetState.NEW)
     raise StoreError(
         "--fresh forgets an unfinished run, and this is not one",
@@ -70,7 +73,7 @@ def _forget(store: Path) -> Progress:
     )
 
 
-def _progress_of_finished(opened: Store, settings: Settings, sources: Sequence[SessionInfo]) -> Progress:
+def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequence[AnySource]) -> Progress:
     differences = settings.list_differences(opened.attributes["settings"])
     if differences:
         raise StoreError(
@@ -84,7 +87,7 @@ def _progress_of_finished(opened: Store, settings: Settings, sources: Sequence[S
     return Progress(TargetState.FINISHED, sessions, frozenset(doubtful))
 
 
-def _progress_of_unfinished(opened: Store, settings: Settings, sources: Sequence[SessionInfo]) -> Progress:
+def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[AnySource]) -> Progress:
     differences = settings.list_differences(opened.attributes["settings"])
     libraries = make_library_versions()
     differences += [
@@ -119,9 +122,7 @@ def has_files(store: Path, record: SessionRecord) -> bool:
         return False
 
 
-def _check_untouched(
-    ledger: Ledger, sources: Sequence[SessionInfo], done: Mapping[SessionNumber, SessionRecord]
-) -> None:
+def _check_untouched(ledger: Ledger, sources: Sequence[AnySource], done: Mapping[SessionNumber, SessionRecord]) -> None:
     """Refuse a session that is not done yet and whose file is no longer the one from which the run set out.
 
     Done sessions can be compared by value; of these nothing is stored, and mixing versions would go unseen. A file

@@ -15,13 +15,14 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.reader import SessionReader, open_session
-from nsd_zarr.source.session import SessionInfo, check_unchanged
+from nsd_zarr.source.images import AnySource, BlockReader, Shelf, open_source
+from nsd_zarr.source.reader import SessionReader
+from nsd_zarr.source.session import check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
 from nsd_zarr.store.shard import ShardRecord, write_shard
@@ -38,10 +39,10 @@ class Unit:
 
     store: Path
     """The store's folder; must exist."""
-    settings: Settings
+    settings: AnySettings
     """What affects values or bytes."""
-    source: SessionInfo
-    """The session."""
+    source: AnySource
+    """The session, or the block of images."""
     trials_per_pass: int
     """Trials held at a time; whole shards."""
     threads: int
@@ -64,6 +65,8 @@ class Surroundings:
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
+    shelf: Shelf = field(default_factory=Shelf)
+    """Where images lie that were read with those of another block."""
 
     def check_stop(self) -> None:
         """Raise Stopped when told to stop."""
@@ -91,7 +94,7 @@ def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDon
     except MemoryError as error:
         raise DoesNotFit(
             f"memory ran out: {error}",
-            hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
+            hint="Take less at a time with --memory, then run the same command again: it goes on.",
             path=unit.source.path,
             session=unit.source.session,
         ) from error
@@ -107,19 +110,25 @@ def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
     with (
         ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
-        open_session(unit.source) as reader,
+        open_source(unit.source, surroundings.shelf) as reader,
     ):
         how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
             compare_session(unit, reader, executor, surroundings)
             return 0, how
-        sums = SessionSums(unit.source.voxels, unit.source.dtype)
-        shards = _write_session(unit, reader, executor, committer, surroundings, sums)
-        statistics = sums.make_statistics(unit.source.trials)
-        files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
+        files: tuple[WrittenFile, ...] = ()
+        rail_count = None
+        if isinstance(unit.settings, Settings):
+            sums = SessionSums(unit.source.voxels, unit.source.dtype)
+            shards = _write_session(unit, reader, executor, committer, surroundings, sums)
+            statistics = sums.make_statistics(unit.source.trials)
+            rail_count = statistics.rail_count
+            files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
+        else:
+            shards = _write_session(unit, reader, executor, committer, surroundings)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
-    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, statistics.rail_count)
+    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
 
@@ -139,15 +148,15 @@ def write_statistics(
 
 def _write_session(
     unit: Unit,
-    reader: SessionReader,
+    reader: SessionReader | BlockReader,
     executor: Executor,
     committer: Executor,
     surroundings: Surroundings,
-    sums: SessionSums,
+    sums: SessionSums | None = None,
 ) -> tuple[ShardRecord, ...]:
     """All shards of the session, on disk when this returns: each written once, whole, by one thread.
 
-    Adds every trial to *sums* while it is in memory.
+    Adds every trial to *sums* while it is in memory, where statistics are made.
     """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     first = geometry.session_shards(unit.source.session).start
@@ -157,7 +166,8 @@ def _write_session(
     def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
         room.acquire()
         try:
-            pending = write_shard(unit.store, make_shard_key(geometry, number), part, codec, surroundings.count_trial)
+            key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
+            pending = write_shard(unit.store, key, part, codec, surroundings.count_trial, slots)
             commit = committer.submit(pending.commit)
         except BaseException:
             room.release()
@@ -165,17 +175,21 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
-    by_rows = sums.is_exact and reader.can_hand_rows
-    for trials, block in _read_passes(unit, reader, executor, surroundings, sums.add_rows if by_rows else None):
-        if not by_rows:
+    by_rows = sums is not None and sums.is_exact and reader.can_hand_rows
+    on_rows = sums.add_rows if sums is not None and by_rows else None
+    for trials, block in _read_passes(unit, reader, executor, surroundings, on_rows):
+        if sums is not None and not by_rows:
             sums.add(block, executor, surroundings.check_stop)
-        parts = block.reshape(-1, geometry.trials_per_shard, geometry.voxels)
+        # The last shard of a store of images may be short.
+        parts = np.split(block, range(geometry.trials_per_shard, len(block), geometry.trials_per_shard))
         start = first + trials.start // geometry.trials_per_shard
         commits += map_all(executor, write, range(start, start + len(parts)), parts)
     return tuple(commit.result() for commit in commits)
 
 
-def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surroundings: Surroundings) -> None:
+def compare_session(
+    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
     for trials, block in _read_passes(unit, reader, executor, surroundings):
 
@@ -188,17 +202,16 @@ def compare_session(unit: Unit, reader: SessionReader, executor: Executor, surro
         differing = [trial for trial, now, then in zip(trials, found, expected, strict=True) if now != then]
         if differing:
             raise ResumeRefused(
-                f"the source changed since it was converted: trial {differing[0]} of the session and "
-                f"{len(differing) - 1} others of trials {trials.start} to {trials.stop - 1} have other values",
+                f"the source changed since it was converted: {unit.source.tell_trial(differing[0])} and "
+                f"{len(differing) - 1} others of {len(trials)} have other values",
                 hint="Put the former file back, or convert to another store.",
                 path=unit.source.path,
-                session=unit.source.session,
             )
 
 
 def _read_passes(
     unit: Unit,
-    reader: SessionReader,
+    reader: SessionReader | BlockReader,
     executor: Executor,
     surroundings: Surroundings,
     on_rows: OnRows | None = None,

@@ -14,12 +14,13 @@ import numpy as np
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
+from nsd_zarr.conversion.images import find_blocks, find_ids
 from nsd_zarr.conversion.memory import Need, make_memory_plan, read_available_memory
 from nsd_zarr.conversion.plan import SourceWords, find_files
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.layout import SessionNumber
+from nsd_zarr.layout import IMAGES, TRIALS, SessionNumber
 from nsd_zarr.source.find import select_sessions
-from nsd_zarr.source.reader import open_session
+from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.source.session import SessionInfo, inspect_session
 from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.format import make_shard_key
@@ -39,8 +40,12 @@ class Damage:
     """Session that it concerns, from 1; None for files that concern all."""
     trials: tuple[int, int] | None = None
     """First and last trial concerned, inclusive, in the store from 0."""
+    images: tuple[int, int] | None = None
+    """First and last image concerned, inclusive, 0-based 73k ids; of a store of images."""
 
     def __str__(self) -> str:
+        if self.images is not None:
+            return f"images {self.images[0]} to {self.images[1]} (0-based 73k ids), {self.path}: {self.problem}"
         session = "" if self.session is None else f"session {self.session:02d}, "
         trials = "" if self.trials is None else f"trials {self.trials[0]} to {self.trials[1]}, "
         return f"{session}{trials}{self.path}: {self.problem}"
@@ -69,6 +74,8 @@ class VerifyReport:
     """Everything found; empty when the store is whole."""
     seconds: float
     """Wall time."""
+    item: str = TRIALS.item
+    """What is counted as a trial: a trial, or an image."""
 
     @property
     def is_whole(self) -> bool:
@@ -106,7 +113,7 @@ def verify(
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
     try:
-        opened = open_store(path)
+        opened = open_store(path, kind=None)
     except DamageFound as error:
         damage = Damage("zarr.json", error.problem)
         return VerifyReport(path, strength, 0, 0, (damage,), time.perf_counter() - started)
@@ -125,10 +132,14 @@ def verify(
     # What is damaged as a whole is not told again for each of its trials.
     whole = {damage.path for damage in damages}
     damages += [damage for damage in dict.fromkeys(values) if damage.path not in whole]
-    return VerifyReport(path, strength, len(opened.manifest) + 1, checked, tuple(damages), seconds)
+    return VerifyReport(
+        path, strength, len(opened.manifest) + 1, checked, tuple(damages), seconds, opened.geometry.kind.item
+    )
 
 
-def _find_sources(store: Store, source: SourceWords, config: Config) -> list[SessionInfo]:
+def _find_sources(store: Store, source: SourceWords, config: Config) -> list[AnySource]:
+    if store.geometry.kind == IMAGES:
+        return find_blocks(store, source)
     sessions = store.geometry.sessions
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
     infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
@@ -141,7 +152,7 @@ def _find_sources(store: Store, source: SourceWords, config: Config) -> list[Ses
                 path=info.path,
                 session=info.session,
             )
-    return infos
+    return list(infos)
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -181,19 +192,29 @@ def _find_file_problem(path: Path, size: int, digest: str | None) -> str:
 def _check_digests(store: Store) -> Iterator[Damage]:
     """Whether the trials' digests add up to the sessions' in the root document."""
     try:
-        digests = read_small_array(store, "trial_digest").tolist()
+        digests = read_small_array(store, store.geometry.kind.digests).tolist()
     except (DamageFound, KeyError):
         return  # Told as a file already.
-    count = store.geometry.trials_per_session
-    for position, source in enumerate(store.attributes["sources"]):
+    sources = store.attributes["sources"]
+    # Each is one session, or the stimulus file with all images.
+    count = store.geometry.trials // max(1, len(sources))
+    for position, source in enumerate(sources):
         if join_digests(digests[position * count : (position + 1) * count]) != source["digest"]:
-            yield Damage("trial_digest", "does not add up to the digest of its session", source["session"])
+            about = "does not add up to the digest of its source"
+            yield Damage(store.geometry.kind.digests, about, source.get("session"))
 
 
 def _damage_shard(store: Store, shard: int, problem: str) -> Damage:
     trials = store.geometry.shard_trials(shard)
-    session, _ = store.geometry.locate_trial(trials.start)
-    return Damage(make_shard_key(store.geometry, shard), problem, int(session), (trials.start, trials.stop - 1))
+    return _make_damage(store, make_shard_key(store.geometry, shard), problem, (trials.start, trials.stop - 1))
+
+
+def _make_damage(store: Store, key: str, problem: str, trials: tuple[int, int]) -> Damage:
+    """Damage of some trials, with the session to which they belong; or of images, with their ids."""
+    if store.geometry.kind == IMAGES:
+        return Damage(key, problem, trials=trials, images=find_ids(store, trials))
+    session, _ = store.geometry.locate_trial(trials[0])
+    return Damage(key, problem, int(session), trials)
 
 
 # -- values ------------------------------------------------------------------------------------------------------
@@ -203,7 +224,7 @@ def _check_trials(store: Store, executor: Executor, listen: Listener) -> list[Da
     """Decode every trial, checksums included, and compare its values with the digest taken from the source."""
     reader = TrialReader(store)
     try:
-        digests = read_small_array(store, "trial_digest").tolist()
+        digests = read_small_array(store, store.geometry.kind.digests).tolist()
     except DamageFound:
         digests = [None] * store.geometry.trials
 
@@ -225,19 +246,18 @@ def _check_trials(store: Store, executor: Executor, listen: Listener) -> list[Da
 
 
 def _damage_trial(store: Store, trial: int, problem: str) -> Damage:
-    session, _ = store.geometry.locate_trial(trial)
     key = make_shard_key(store.geometry, trial // store.geometry.trials_per_shard)
-    return Damage(key, problem, int(session), (trial, trial))
+    return _make_damage(store, key, problem, (trial, trial))
 
 
 def _compare_source(
-    store: Store, info: SessionInfo, config: Config, executor: Executor, listen: Listener
+    store: Store, info: AnySource, config: Config, executor: Executor, listen: Listener
 ) -> list[Damage]:
     """Compare every value of one session with its file, read through h5py alone."""
     step, reader = _plan_step(store, info, config), TrialReader(store)
     block = np.empty((step, info.voxels), info.dtype)
     damages: list[Damage] = []
-    with open_session(info, trust_offsets=False) as session:
+    with open_source(info, trust_offsets=False) as session:
         for start in range(0, info.trials, step):
             trials = range(start, min(start + step, info.trials))
             session.read_into(trials, block[: len(trials)], executor)
@@ -259,8 +279,10 @@ def _compare_source(
     return damages
 
 
-def _plan_step(store: Store, info: SessionInfo, config: Config) -> int:
+def _plan_step(store: Store, info: AnySource, config: Config) -> int:
     """Trials of a session held at a time."""
+    if not isinstance(info, SessionInfo):
+        return info.trials
     limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
     need = Need(store.geometry, by_offset=False, chunk_bytes=info.chunk_bytes)
     return make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -21,6 +22,26 @@ from nsd_zarr.source.parts import check_link, find_parts
 
 LARGEST_TRIAL_BYTES = 2**31 - 1 - 16
 """A trial must fit one Blosc frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
+
+
+class Inspected(Protocol):
+    """What was inspected: a session, or a block of images."""
+
+    @property
+    def session(self) -> SessionNumber:
+        """Its number."""
+
+    @property
+    def path(self) -> Path:
+        """The HDF5 file."""
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Other files that hold its values."""
+
+    @property
+    def identity(self) -> FileIdentity:
+        """What the file looked like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,10 @@ class SessionInfo:
     def chunk_bytes(self) -> int:
         """Bytes of one decoded HDF5 chunk; 0 when there are none."""
         return 0 if self.chunks is None else math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+
+    def tell_trial(self, trial: int) -> str:
+        """A trial of the session, for people."""
+        return f"trial {trial} of the session"
 
 
 @contextmanager
@@ -122,7 +147,7 @@ def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
         )
 
 
-def check_unchanged(info: SessionInfo) -> None:
+def check_unchanged(info: Inspected) -> None:
     """Refuse a session whose file is no longer the one that was inspected. Raises SourceError."""
     now = read_identity(info.path, info.parts, info.session)
     if now != info.identity:
@@ -137,7 +162,7 @@ def check_unchanged(info: SessionInfo) -> None:
         )
 
 
-def check_not_cut(info: SessionInfo) -> None:
+def check_not_cut(info: Inspected) -> None:
     """Refuse values just read through the library when the file, or one of its parts, is shorter than it was.
 
     The library itself reads zeros past the end of a file, and fill values for a part that went away. Raises

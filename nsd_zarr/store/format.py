@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.layout import COUNTS_PER_PERCENT, Geometry, make_dims
+from nsd_zarr.layout import COUNTS_PER_PERCENT, IMAGES, TRIALS, Geometry, make_dims
 from nsd_zarr.store.codec import BloscCodec, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 FORMAT = "nsd_zarr"
 """Root attribute `format`: what tells our stores from others."""
+FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
+"""Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1
 """Root attribute `format_version`. A reader refuses a later one."""
 CONVENTIONS = "CF-1.11"
@@ -28,6 +30,10 @@ SESSION_MEAN, SESSION_STD, RAIL_COUNT = "session_mean", "session_std", "rail_cou
 """Arrays of statistics, computed while converting."""
 COORDINATES = ("session", "trial_in_session", "trial_digest")
 """Coordinates along trial of every store."""
+IMAGE_DIMS = ("image", "row", "column", "channel")
+"""Dimension names of `images`."""
+NSD_ID = "nsd_id"
+"""Array of 0-based 73k ids: of each trial's image, or of each image."""
 ABSENT = 2**64 - 1
 """Offset and length in a shard index of a chunk that was never written. Source: Zarr v3, sharding_indexed."""
 
@@ -71,7 +77,25 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec, coordinates: tupl
 
     Integer betas carry CF `scale_factor` 1/300; no `_FillValue`, because zero is a legal beta.
     """
-    dims = make_dims(len(geometry.shape))
+    document = _sharded_metadata(geometry, codec, make_dims(len(geometry.shape)))
+    attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
+    if np.dtype(geometry.dtype).kind in "iu":
+        attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
+    document["attributes"] = attributes | {"coordinates": " ".join(COORDINATES + coordinates)}
+    return document
+
+
+def make_images_metadata(geometry: Geometry, codec: BloscCodec) -> Json:
+    """zarr.json of `images`: a chunk is one image, a shard whole images; bytes, blosc, crc32c.
+
+    The last shard may reach beyond the array, as Zarr allows: its index says that those chunks are absent.
+    """
+    document = _sharded_metadata(geometry, codec, IMAGE_DIMS)
+    document["attributes"] = {"long_name": "stimulus image, RGB", "coordinates": "nsd_id image_digest"}
+    return document
+
+
+def _sharded_metadata(geometry: Geometry, codec: BloscCodec, dims: tuple[str, ...]) -> Json:
     shard = (geometry.trials_per_shard, *geometry.volume_shape)
     document = _array_metadata(geometry.shape, geometry.dtype, dims, shard)
     sharding = {
@@ -81,10 +105,6 @@ def make_betas_metadata(geometry: Geometry, codec: BloscCodec, coordinates: tupl
         "index_location": "end",
     }
     document["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
-    attributes: Json = {"long_name": "single-trial response amplitude", "units": "percent"}
-    if np.dtype(geometry.dtype).kind in "iu":
-        attributes["scale_factor"] = 1 / COUNTS_PER_PERCENT
-    document["attributes"] = attributes | {"coordinates": " ".join(COORDINATES + coordinates)}
     return document
 
 
@@ -125,8 +145,8 @@ def make_chunk_key(name: str, chunk: tuple[int, ...]) -> str:
 
 
 def make_shard_key(geometry: Geometry, shard: int) -> str:
-    """Path inside the store of shard *shard* of `betas`."""
-    return make_chunk_key(BETAS, (shard, *(0 for _ in geometry.volume_shape)))
+    """Path inside the store of shard *shard* of `betas`, or of `images`."""
+    return make_chunk_key(geometry.kind.array, (shard, *(0 for _ in geometry.volume_shape)))
 
 
 # -- small arrays ------------------------------------------------------------------------------------------------
@@ -182,25 +202,33 @@ def shard_index_bytes(trials: int) -> int:
     return 16 * trials + CRC_BYTES
 
 
-def encode_shard_index(lengths: list[int]) -> bytes:
-    """Index of a shard whose chunks of *lengths* bytes follow each other from byte 0."""
-    entries = np.zeros((len(lengths), 2), "<u8")
-    entries[:, 1] = lengths
-    entries[1:, 0] = np.cumsum(lengths)[:-1]
+def encode_shard_index(lengths: list[int], slots: int | None = None) -> bytes:
+    """Index of a shard whose chunks of *lengths* bytes follow each other from byte 0.
+
+    *slots*: chunks that a shard of the array has room for, when these are fewer; the rest is absent.
+    """
+    entries = np.full((len(lengths) if slots is None else slots, 2), ABSENT, "<u8")
+    entries[: len(lengths), 1] = lengths
+    entries[: len(lengths), 0] = np.cumsum([0, *lengths[:-1]])
     body = entries.tobytes()
     return body + make_crc(body)
 
 
-def decode_shard_index(data: bytes, trials: int, shard_bytes: int) -> np.ndarray:
+def decode_shard_index(data: bytes, trials: int, shard_bytes: int, slots: int | None = None) -> np.ndarray:
     """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
 
-    Raises ValueError on a wrong checksum, an absent chunk (every chunk of ours is written, so absent means lost),
-    or an entry outside the part of the file before the index.
+    *slots*: chunks that a shard has room for, where this one reaches beyond the array. Raises ValueError on a wrong
+    checksum, an absent chunk (every chunk of ours is written, so absent means lost), one beyond the array, or an entry
+    outside the part of the file before the index.
     """
+    slots = trials if slots is None else slots
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if len(data) != shard_index_bytes(trials) or make_crc(body) != crc:
+    if len(data) != shard_index_bytes(slots) or make_crc(body) != crc:
         raise ValueError("the crc32c of its index does not match")
-    entries = np.frombuffer(body, "<u8").reshape(trials, 2)
+    entries = np.frombuffer(body, "<u8").reshape(slots, 2)
+    if (entries[trials:] != ABSENT).any():
+        raise ValueError("an entry of its index is of a chunk beyond the array")
+    entries = entries[:trials]
     if (entries == ABSENT).any():
         raise ValueError(f"chunk {int((entries == ABSENT).any(1).argmax())} was never written")
     limit = np.uint64(shard_bytes - len(data))

@@ -16,8 +16,9 @@ import numpy as np
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
+from nsd_zarr.layout import TRIALS
 from nsd_zarr.store.codec import ChunkError, decode_chunk
-from nsd_zarr.store.format import BETAS, decode_shard_index, make_shard_key, shard_index_bytes
+from nsd_zarr.store.format import decode_shard_index, make_shard_key, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 MOST_OPEN_SHARDS = 64
@@ -117,12 +118,13 @@ class TrialReader:
     def _open_shard(self, shard: int) -> _ShardFile:
         key = make_shard_key(self.store.geometry, shard)
         file = _ShardFile(os.open(self.store.path / key, os.O_RDONLY | os.O_CLOEXEC))
-        trials, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
+        slots, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
         record = self.store.manifest.get(key)
         if record is not None and size != record.size:
             raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
-        length = shard_index_bytes(trials)
-        file.entries = decode_shard_index(os.pread(file.descriptor, length, max(0, size - length)), trials, size)
+        length, trials = shard_index_bytes(slots), len(self.store.geometry.shard_trials(shard))
+        index = os.pread(file.descriptor, length, max(0, size - length))
+        file.entries = decode_shard_index(index, trials, size, slots)
         while len(self._files) >= MOST_OPEN_SHARDS:
             # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
             self._files.pop(next(iter(list(self._files)), -1), None)
@@ -131,9 +133,11 @@ class TrialReader:
 
     def _explain(self, trial: int, shard: int, error: Exception) -> NsdZarrError:
         """What to raise: damage, or that the file system does not let us read (too many files, permissions, I/O)."""
-        session, inside = self.store.geometry.locate_trial(trial)
-        key = make_shard_key(self.store.geometry, shard)
-        where = f"trial {trial} (trial {inside} of its session, in {BETAS} shard {shard})"
+        kind, key = self.store.geometry.kind, make_shard_key(self.store.geometry, shard)
+        session, where = None, f"row {trial} of {kind.array} (in shard {shard})"
+        if kind == TRIALS:
+            session, inside = self.store.geometry.locate_trial(trial)
+            where = f"trial {trial} (trial {inside} of its session, in {kind.array} shard {shard})"
         path = self.store.path / key
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return StoreError(f"{where} cannot be read: {error.strerror or error}", path=path, session=session)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.layout import Geometry, SessionNumber
+from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind, SessionNumber, make_image_geometry
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.durable import PARTIAL_SUFFIX
 from nsd_zarr.store.format import (
-    BETAS,
-    FORMAT,
     FORMAT_VERSION,
+    FORMATS,
     METADATA_NAME,
     decode_root_metadata,
     decode_small,
@@ -29,6 +28,8 @@ COMPLETE = "complete"
 """Root attribute `status` of a store that is whole and on disk."""
 INCOMPLETE = "incomplete"
 """Root attribute `status` from the first byte until then."""
+_COMMANDS = {TRIALS: "convert", IMAGES: "images"}
+"""The command that makes a store of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,22 @@ class Store:
         return str(self.attributes["checksum"])
 
 
-def is_store(path: Path) -> bool:
-    """Whether *path* looks like a store made by this package. Never raises: other readers' stores pass by."""
+def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:
+    """Whether *path* looks like a store of *kind* (None: any) made by this package.
+
+    Never raises: other readers' stores pass by.
+    """
+    found = read_kind(path)
+    return found is not None and kind in (None, found)
+
+
+def read_kind(path: Path) -> Kind | None:
+    """What the store at *path* holds, as its root says; None when it is none of ours. Never raises."""
     try:
-        return read_root_attributes((path / METADATA_NAME).read_bytes()).get("format") == FORMAT
+        found = read_root_attributes((path / METADATA_NAME).read_bytes()).get("format")
     except (OSError, ValueError):
-        return False
+        return None
+    return next((kind for kind, name in FORMATS.items() if name == found), None)
 
 
 def is_vacant(path: Path) -> bool:
@@ -100,14 +111,14 @@ def is_vacant(path: Path) -> bool:
         raise _explain_no_look(error, path) from error
 
 
-def open_store(path: Path, *, allow_unfinished: bool = False) -> Store:
+def open_store(path: Path, *, allow_unfinished: bool = False, kind: Kind | None = TRIALS) -> Store:
     """Open the store at *path*: reads and checks one small file.
 
-    Raises StoreError: missing, something else, made by a later version, or unfinished (unless *allow_unfinished*);
-    DamageFound when its root document is damaged.
+    *kind*: what it must hold; None: anything. Raises StoreError: missing, something else, made by a later version, or
+    unfinished (unless *allow_unfinished*); DamageFound when its root document is damaged.
     """
-    if not is_store(path):
-        raise _explain_absence(path)
+    if not is_store(path, kind):
+        raise _explain_absence(path, kind)
     store = make_store(path, (path / METADATA_NAME).read_bytes())
     check_complete(store, allow_unfinished)
     return store
@@ -120,7 +131,7 @@ def make_store(path: Path, data: bytes) -> Store:
         check_version(attributes, path)
         members = read_members(data)
         manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest", {}).items()}
-        store = Store(path, attributes, members, manifest, _make_geometry(attributes, members[BETAS]))
+        store = Store(path, attributes, members, manifest, _make_geometry(attributes, members))
         _ = store.is_complete  # A status must be there.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
@@ -138,7 +149,8 @@ def check_complete(store: Store, allow_unfinished: bool) -> None:
     if not store.is_complete and not allow_unfinished:
         raise StoreError(
             "the conversion of this store has not finished: its status is incomplete",
-            hint="Run the nsd-zarr convert command that began it again: it goes on where it was.",
+            hint=f"Run the nsd-zarr {_COMMANDS[store.geometry.kind]} command that began it again: it goes on where it "
+            "was.",
             path=store.path,
         )
 
@@ -181,8 +193,12 @@ def _read_chunk(store: Store, name: str, row: int) -> np.ndarray:
         ) from error
 
 
-def _make_geometry(attributes: dict[str, Any], betas: dict[str, Any]) -> Geometry:
-    settings, shape = attributes["settings"], betas["shape"]
+def _make_geometry(attributes: dict[str, Any], members: dict[str, Any]) -> Geometry:
+    settings = attributes["settings"]
+    if attributes.get("format") == FORMATS[IMAGES]:
+        return make_image_geometry(tuple(members[IMAGES.array]["shape"]), settings["images_per_shard"])
+    betas = members[TRIALS.array]
+    shape = betas["shape"]
     sessions = tuple(SessionNumber(number) for number in settings["sessions"])
     return Geometry(
         sessions=sessions,
@@ -201,7 +217,7 @@ def _explain_no_look(error: OSError, path: Path) -> StoreError:
     )
 
 
-def _explain_absence(path: Path) -> StoreError:
+def _explain_absence(path: Path, kind: Kind | None) -> StoreError:
     try:
         os.lstat(path / METADATA_NAME)
     except (FileNotFoundError, NotADirectoryError):
@@ -209,7 +225,13 @@ def _explain_absence(path: Path) -> StoreError:
     except OSError as error:
         return _explain_no_look(error, path)
     if not path.exists():
-        return StoreError("no such store", hint="Check the path, or make it: nsd-zarr convert SOURCE STORE.", path=path)
+        hint = f"Check the path, or make it: nsd-zarr {_COMMANDS[kind or TRIALS]} SOURCE STORE."
+        return StoreError("no such store", hint=hint, path=path)
+    found = read_kind(path)
+    if found is not None and kind is not None:
+        return StoreError(
+            f"a store of {found.array}, expected one of {kind.array}", hint="Give the path of the other.", path=path
+        )
     if (path / METADATA_NAME).exists():
         return StoreError(
             "a Zarr store that nsd-zarr did not make, or a damaged one", hint="Open it with zarr.", path=path

@@ -45,12 +45,18 @@ class PendingShard:
 
 
 def write_shard(
-    store: Path, key: str, trials: np.ndarray, codec: BloscCodec, on_trial: Callable[[], None]
+    store: Path,
+    key: str,
+    trials: np.ndarray,
+    codec: BloscCodec,
+    on_trial: Callable[[], None],
+    slots: int | None = None,
 ) -> PendingShard:
     """Compress and write one shard; commit it to have it on disk.
 
     *trials*: shape (trials in shard, voxels), C order, little-endian. *on_trial* is called before each trial, and may
-    raise to stop. Run it off the main thread (see BloscCodec.encode). Raises StoreError or DoesNotFit.
+    raise to stop. *slots*: chunks that a shard has room for, where these are fewer. Run it off the main thread (see
+    BloscCodec.encode). Raises StoreError or DoesNotFit.
     """
     path = store / key
     make_folder(path.parent)
@@ -66,7 +72,7 @@ def write_shard(
                 file.write(part)
                 file_digest.update(part)
                 lengths[-1] += len(part)
-        index = encode_shard_index(lengths)
+        index = encode_shard_index(lengths, slots)
         file.write(index)
         file_digest.update(index)
     record = ShardRecord(key, sum(lengths) + len(index), file_digest.hexdigest(), tuple(trial_digests))

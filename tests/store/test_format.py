@@ -188,6 +188,16 @@ def test_hostile_entry_of_a_shard_index_raises(entry, told):
         decode_shard_index(data, 2, 100 + len(data))
 
 
+def test_shard_index_of_a_shard_that_is_not_full_says_which_chunks_are_absent():
+    data = encode_shard_index([5, 7], slots=4)
+    assert np.frombuffer(data[:-4], "<u8").reshape(4, 2).tolist() == [[0, 5], [5, 7], [ABSENT] * 2, [ABSENT] * 2]
+    assert decode_shard_index(data, 2, 12 + len(data), slots=4).tolist() == [[0, 5], [5, 7]]
+    with pytest.raises(ValueError, match="chunk 2 was never written"):
+        decode_shard_index(data, 3, 12 + len(data), slots=4)
+    with pytest.raises(ValueError, match="beyond the array"):
+        decode_shard_index(data, 1, 12 + len(data), slots=4)
+
+
 def test_shard_index_of_another_number_of_trials_raises():
     with pytest.raises(ValueError, match="crc32c"):
         decode_shard_index(encode_shard_index([5, 5, 5]), 2, 100)

@@ -1,0 +1,40 @@
+"""The command that converts stimulus images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import nsd_zarr
+from nsd_zarr.cli.options import common, print_report
+from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.errors import ConfigError
+from nsd_zarr.layout import IMAGES
+
+
+@click.command()
+@click.argument("source")
+@click.argument("store")
+@click.option("--all", "every", is_flag=True, help="All images. [default, without --subject and --trial-table]")
+@click.option("--subject", type=int, help="Only what this subject saw, 1 to 8.")
+@click.option("--trial-table", type=click.Path(), help="responses.tsv of the subject. [default: found in an NSD root]")
+@click.option("--dataset", help="Dataset in the stimulus file. [default: imgBrick]")
+@click.option("--images-per-shard", type=click.IntRange(1), help="Images in a shard. [default: up to 128 MiB]")
+@click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]")
+@click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]")
+@click.option("--workers", type=int, help="Threads of this process. [default: one a core]")
+@click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]")
+@click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@common
+def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Convert stimulus images (SOURCE: nsd_stimuli.hdf5 or an NSD root) to STORE, one a chunk. Again: goes on."""
+    from nsd_zarr.cli.show import tell_images
+
+    if every and (options["subject"] is not None or options["trial_table"] is not None):
+        raise ConfigError("--all, and a subject", hint="Leave out one or the other.")
+    given = {name: value for name, value in options.items() if value is not None}
+    with show_progress("converting", quiet, IMAGES) as on_event:
+        report = nsd_zarr.convert_images(source, store, on_event=on_event, **given)
+    print_report(report.as_dict(), tell_images(report), as_json, quiet)
