@@ -178,6 +178,36 @@ def make_trial_table_of() -> Callable[..., None]:
     return make
 
 
+@dataclass(frozen=True)
+class MadeImages:
+    """Stimulus images of all 73k ids in a file, and as stores of all and of what the experiment shows."""
+
+    hdf5: Path
+    """The stimulus file."""
+    every: Path
+    """A store of all images."""
+    seen: Path
+    """A store of what the trials of `experiment` show."""
+    values: np.ndarray = field(repr=False)
+    """Images, (73000, 7, 5, 3): the oracle."""
+
+    def locate(self, kind: str) -> Path:
+        """The source of a kind: hdf5, every, seen."""
+        return {"hdf5": self.hdf5, "every": self.every, "seen": self.seen}[kind]
+
+
+@pytest.fixture(scope="session")
+def stimulus_images(tmp_path_factory, experiment, make_stimuli, make_trial_table_of) -> MadeImages:
+    """The images that the trials of `experiment` show, and all others. Never to be changed."""
+    folder = tmp_path_factory.mktemp("images")
+    values = make_stimuli(folder / "nsd_stimuli.hdf5", 73_000)
+    make_trial_table_of(folder / "responses.tsv", experiment.arrays["nsd_id"] + 1)
+    table = folder / "responses.tsv"
+    nsd_zarr.convert_images(folder / "nsd_stimuli.hdf5", folder / "all.zarr", images_per_shard=9_973)
+    nsd_zarr.convert_images(folder / "nsd_stimuli.hdf5", folder / "seen.zarr", trial_table=table, images_per_shard=5)
+    return MadeImages(folder / "nsd_stimuli.hdf5", folder / "all.zarr", folder / "seen.zarr", values)
+
+
 # -- a store that knows its experiment ---------------------------------------------------------------------------
 
 

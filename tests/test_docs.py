@@ -18,11 +18,10 @@ DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, describe_experiment):
+def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("docs")
-    root = simulate_root(made / "nsd", Simulation(sessions=3, shape=(750, 43, 5, 3)))
+    root = simulate_root(made / "nsd", Simulation(sessions=3, shape=(750, 43, 5, 3), images=73_000, image_size=8))
     nsd_zarr.convert(root.betas_folder, made / "subj01.zarr")
-    describe_experiment(made / "subj01.zarr")
     return made
 
 

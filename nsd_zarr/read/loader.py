@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nsd_zarr.read.images import PairedImages
 from nsd_zarr.read.lazy import ReadsTrials
-from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.read.order import PADDING, Batch, TrialOrder
 from nsd_zarr.read.ring import Ring, RingStats
 from nsd_zarr.store.reader import StageSeconds
 
@@ -50,23 +51,40 @@ class LoaderStats:
 class BatchLoader:
     """Iterates over batches in slots that it was given."""
 
-    def __init__(self, reader: ReadsTrials, selection: np.ndarray | None, order: TrialOrder, threads: int) -> None:
+    def __init__(
+        self,
+        reader: ReadsTrials,
+        selection: np.ndarray | None,
+        order: TrialOrder,
+        threads: int,
+        images: PairedImages | None = None,
+    ) -> None:
+        """*images*: to be read beside the trials."""
+        self.images = images
         self.reader = reader
         self.selection = selection
         self.order = order
         self.threads = threads
 
     def iterate(
-        self, slots: Sequence[np.ndarray], epoch: int, first_step: int, stats: LoaderStats | None = None
+        self,
+        slots: Sequence[np.ndarray],
+        epoch: int,
+        first_step: int,
+        stats: LoaderStats | None = None,
+        image_slots: Sequence[np.ndarray] = (),
     ) -> Generator[TrialBatch, None, None]:
         """Batches of *epoch* from *first_step* on, decoded into *slots*, each of shape (rows, *volume).
+
+        *image_slots*: as many, uint8 (rows, *image), for the images; a repeated one is read once in a batch.
 
         A batch's slot is filled again once the next batch is asked for. Raises DamageFound, naming the trial.
         """
         stats = stats or LoaderStats()
         local = threading.local()
 
-        def fill(slot: int, row: int, sample: int) -> None:
+        def fill(slot: int, row: int, batch: Batch) -> None:
+            sample = int(batch.samples[row])
             if not hasattr(local, "stages"):
                 local.stages = StageSeconds()
                 stats.threads.append(local.stages)
@@ -74,6 +92,8 @@ class BatchLoader:
                 slots[slot][row] = 0
             else:
                 self.reader.read_into(self.find_trial(sample), slots[slot][row], local.stages)
+            if self.images is not None:
+                self.images.fill_row(image_slots[slot], row, self._find_trials(batch.samples), local.stages)
 
         ring = Ring(fill, len(slots), self.threads, stats.ring)
         with closing(ring.iterate(self.order.iterate(epoch, first_step))) as laps:

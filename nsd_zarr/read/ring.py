@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from nsd_zarr.read.order import Batch
 
-Fill = Callable[[int, int, int], None]
-"""Fills row of slot with a sample: fill(slot, row, sample)."""
+Fill = Callable[[int, int, Batch], None]
+"""Fills a row of a slot with that row of a batch: fill(slot, row, batch)."""
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Ring:
             lap, row = claim
             started = time.perf_counter()
             try:
-                self._fill(lap.slot, row, int(lap.batch.samples[row]))
+                self._fill(lap.slot, row, lap.batch)
             except BaseException as error:  # Raised where the batch is asked for.
                 with self._change:
                     self._error = self._error or error

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.read.images import PairedImages
 from nsd_zarr.read.request import Request, find_trials, read_table
 from nsd_zarr.store.foreign import open_any_store
 from nsd_zarr.store.root import Store
@@ -27,7 +28,8 @@ class TrialDataset(Dataset[Sample]):
     `dataset[i]` is a dict: "betas", float32 tensor of percent signal change, shape (z, y, x) ((vertex,) for surfaces;
     float sources keep their dtype); "trial", the trial in the store, from 0; "session", from 1; "trial_in_session",
     from 0; where the store has its trial table also "nsd_id" (0-based 73k id), "image_10k" (from 1), "repeat" (0 to 2)
-    and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors.
+    and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors. With *images* also
+    "image", uint8 tensor (row, column, channel), RGB, (425, 425, 3) in the dataset.
 
     *store*: path of a finished store. *trials*: which ones, as booleans over all trials, as trial numbers (in that
     order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
@@ -35,11 +37,13 @@ class TrialDataset(Dataset[Sample]):
     flat voxel indices in C order; see ds.nsd.roi. *zscore*: "session" for z-scores by the store's statistics, which are
     kept once read, two numbers a voxel and session; see ds.nsd.zscore. *raw*: "betas" are the stored counts, int16, and
     "scale" says how many make one percent; see to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from
-    float32) or torch.float32 (which it is anyway). *transform*: called with each sample, returns what is handed out.
+    float32) or torch.float32 (which it is anyway). *images*: path of a store of images (nsd-zarr images), or of the
+    stimulus HDF5 file; each trial's is found by its nsd_id, so the store must have its trial table. *transform*: called
+    with each sample, returns what is handed out.
 
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
-    Raises StoreError or DamageFound as nsd_zarr.open_dataset; ConfigError for an unknown ROI or word; IndexError for
-    trials outside the store.
+    Raises StoreError or DamageFound as nsd_zarr.open_dataset, StoreError for an image that is not there; ConfigError
+    for an unknown ROI or word; IndexError for trials outside the store.
 
     >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
     >>> train[0]["betas"].dtype, train[0]["session"]
@@ -47,6 +51,9 @@ class TrialDataset(Dataset[Sample]):
     >>> batches = torch.utils.data.DataLoader(train, batch_size=32, shuffle=True)
     >>> next(iter(batches))["nsd_id"].dtype
     torch.int64
+    >>> stimuli = "nsd/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+    >>> TrialDataset("subj01.zarr", images=stimuli)[0]["image"].shape  # (425, 425, 3) in the dataset
+    torch.Size([8, 8, 3])
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class TrialDataset(Dataset[Sample]):
         zscore: str | None = None,
         raw: bool = False,
         dtype: torch.dtype | None = None,
+        images: str | os.PathLike[str] | None = None,
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
         opened = open_any_store(store)
@@ -70,50 +78,66 @@ class TrialDataset(Dataset[Sample]):
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
-        self._attach(opened)
+        self._attach(opened, images)
 
-    def _attach(self, store: Store) -> None:
+    def _attach(self, store: Store, images: str | os.PathLike[str] | None) -> None:
         self.store = store
         self.selection = find_trials(store, self.trials)
         self.reader, self.sample_shape = self.request.make_reader(store)
         self.table = read_table(store)
+        self.images = None if images is None else PairedImages(store, images, self.selection)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("trials", "request", "raw", "dtype", "transform")
         state = {name: getattr(self, name) for name in names}
-        return state | {"path": self.store.location, "fingerprint": self.store.fingerprint}
+        images = None if self.images is None else self.images.describe()
+        return state | {"path": self.store.location, "fingerprint": self.store.fingerprint, "images": images}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        store = open_any_store(state.pop("path"))
-        if store.fingerprint != state.pop("fingerprint"):
-            raise StoreError(
-                "the store was replaced by another since this dataset was made",
-                hint="Make the dataset again.",
-                path=store.path,
-            )
+        store, images = open_any_store(state.pop("path")), state.pop("images")
+        _check_same(store.fingerprint, state.pop("fingerprint"), store.path)
         self.__dict__.update(state)
-        self._attach(store)
+        self._attach(store, None if images is None else images["path"])
+        if self.images is not None:
+            _check_same(self.images.images.fingerprint, images["fingerprint"], images["path"])
 
     def __len__(self) -> int:
         return self.store.geometry.trials if self.selection is None else len(self.selection)
 
     def __getitem__(self, index: int) -> Any:
         """Sample *index* of the selection, negative from its end. Raises IndexError; DamageFound, naming the trial."""
-        trial = self._find_trial(index)
+        return self._make_sample(self._find_trial(index), {})
+
+    def _make_sample(self, trial: int, shown: dict[int, torch.Tensor]) -> Any:
+        """The sample of *trial*; *shown*: images of this batch that are there already, by 0-based 73k id."""
         betas = self.make_slot(())
         self.reader.read_into(trial, view_slot(betas))
         session, inside = self.store.geometry.locate_trial(trial)
         sample = {"betas": betas, "trial": trial, "session": int(session), "trial_in_session": int(inside)}
         sample |= {name: column[trial].item() for name, column in self.table.items()}
+        sample |= {} if self.images is None else {"image": self._read_image(self.images, trial, shown)}
         sample |= {"scale": self.scale} if self.raw else {}
         return sample if self.transform is None else self.transform(sample)
 
+    def _read_image(self, images: PairedImages, trial: int, shown: dict[int, torch.Tensor]) -> torch.Tensor:
+        nsd_id, image = int(images.ids[trial]), self.make_image_slot(())
+        if nsd_id in shown:
+            return image.copy_(shown[nsd_id])
+        images.read_into(trial, image.numpy())
+        # A transform may change what it is given.
+        shown[nsd_id] = image if self.transform is None else image.clone()
+        return image
+
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Samples of a batch, in the order of *indices*, read in the order in which they lie in the store."""
+        """Samples of a batch, in the order of *indices*, read in the order in which they lie in the store.
+
+        A repeated image is read once, and each sample has its own copy.
+        """
+        shown: dict[int, torch.Tensor] = {}
         order = sorted(range(len(indices)), key=lambda position: self._find_trial(indices[position]))
         samples: list[Any] = [None] * len(indices)
         for position in order:
-            samples[position] = self[indices[position]]
+            samples[position] = self._make_sample(self._find_trial(indices[position]), shown)
         return samples
 
     @property
@@ -131,11 +155,28 @@ class TrialDataset(Dataset[Sample]):
         slot = torch.from_numpy(np.empty(shape, self.reader.dtype))
         return slot.view(torch.bfloat16) if self.dtype is torch.bfloat16 else slot
 
+    def make_image_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
+        """An empty uint8 tensor for the images of *rows* trials. Only with images."""
+        assert self.images is not None
+        shape = (*rows, *self.images.shape)
+        if pinned:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(np.empty(shape, np.uint8))
+
     def _find_trial(self, index: int) -> int:
         position = operator.index(index) + (len(self) if index < 0 else 0)
         if not 0 <= position < len(self):
             raise IndexError(f"sample {index} is outside the dataset's {len(self)} trials")
         return position if self.selection is None else int(self.selection[position])
+
+
+def _check_same(found: str, expected: str, path: str | os.PathLike[str]) -> None:
+    if found != expected:
+        raise StoreError(
+            "the store was replaced by another since this dataset was made",
+            hint="Make the dataset again.",
+            path=os.fspath(path),
+        )
 
 
 def view_slot(slot: torch.Tensor) -> np.ndarray:

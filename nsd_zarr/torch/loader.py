@@ -23,7 +23,8 @@ class TrialLoader:
     """Batches of a TrialDataset, decoded ahead by threads of this process: no worker processes, no copies between them.
 
     Each batch is a dict: "betas" (b, z, y, x), with roi (b, voxel); "trial", "session", "trial_in_session" int64 (b,),
-    -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale". A
+    -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale"; with
+    images "image" uint8 (b, row, column, channel), each decoded straight into the batch, a repeated one once. A
     batch is valid until the next one is asked for, because its memory is then filled again, unless *copy*.
 
     *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
@@ -72,6 +73,7 @@ class TrialLoader:
         self.progress = choose_kind(progress)
         self._slots = prefetch + 1
         self._memory: list[torch.Tensor] = []
+        self._image_memory: list[torch.Tensor] = []
         self._stats = LoaderStats()
         self._epoch = self._done = self._resume_at = 0
         self._running: Generator[Sample, None, None] | None = None
@@ -148,6 +150,8 @@ class TrialLoader:
         order = self.order
         text = f"{self.dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
         text += self.dataset.request.describe(self.dataset.store)
+        if self.dataset.images is not None:
+            text += f" {self.dataset.images.images.fingerprint}"
         return make_digest(text.encode())
 
     def _iterate(self, first_step: int) -> Generator[Sample, None, None]:
@@ -166,14 +170,22 @@ class TrialLoader:
 
     def _decode(self, first_step: int) -> Generator[Sample, None, None]:
         """Batches in the ring's memory; for other devices than CUDA as they are handed out."""
-        if not self._memory:
-            pinned, shape = self.device.type == "cuda", (self.order.rows,)
-            self._memory = [self.dataset.make_slot(shape, pinned=pinned) for _ in range(self._slots)]
-        loader = BatchLoader(self.dataset.reader, self.dataset.selection, self.order, self.threads)
-        views = [view_slot(slot) for slot in self._memory]
-        with closing(loader.iterate(views, self._epoch, first_step, self._stats)) as batches:
+        dataset = self.dataset
+        self._take_memory()
+        loader = BatchLoader(dataset.reader, dataset.selection, self.order, self.threads, dataset.images)
+        views, images = ([view_slot(slot) for slot in memory] for memory in (self._memory, self._image_memory))
+        with closing(loader.iterate(views, self._epoch, first_step, self._stats, images)) as batches:
             for batch in batches:
                 yield self._make(batch)
+
+    def _take_memory(self) -> None:
+        """The ring's memory, once: a slot for each batch that is under way."""
+        if self._memory:
+            return
+        pinned, rows = self.device.type == "cuda", (self.order.rows,)
+        self._memory = [self.dataset.make_slot(rows, pinned=pinned) for _ in range(self._slots)]
+        if self.dataset.images is not None:
+            self._image_memory = [self.dataset.make_image_slot(rows, pinned=pinned) for _ in range(self._slots)]
 
     def _make(self, batch: TrialBatch) -> Sample:
         geometry, valid = self.dataset.store.geometry, batch.valid
@@ -186,8 +198,11 @@ class TrialLoader:
             padding = False if column.dtype == bool else PADDING
             made[name] = torch.from_numpy(np.where(valid, column[batch.trials], padding))
         made["valid"] = torch.from_numpy(valid)
+        if self._image_memory:
+            made["image"] = self._image_memory[batch.slot]
         if self.device.type == "cpu":
-            made["betas"] = made["betas"].clone() if self.copy else made["betas"]
+            reused = [name for name in ("betas", "image") if name in made and self.copy]
+            made |= {name: made[name].clone() for name in reused}
         elif self.device.type != "cuda":
             made = move(made, self.device)
         return made | ({"scale": self.dataset.scale} if self.dataset.raw else {})

@@ -13,7 +13,7 @@ def alive():
 
 
 def make_ring(fill, slots=3, threads=4):
-    return Ring(fill, slots, threads)
+    return Ring(lambda slot, row, batch: fill(slot, row, int(batch.samples[row])), slots, threads)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -1,0 +1,89 @@
+"""Single images out of the stimulus HDF5 file, through h5py."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nsd_zarr.errors import SourceError
+from nsd_zarr.store.reader import StageSeconds
+
+DATASET = "imgBrick"
+"""Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
+
+
+class StimulusImages:
+    """Reads images of the stimulus file. Thread-safe, fork-safe.
+
+    The file is opened by each process that reads, when it first reads. h5py has one lock for all files of a process, so
+    threads take turns; where a chunk of the file holds many images, each image costs its whole chunk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Looks at the file and closes it again. Raises SourceError where it is none of images."""
+        self.path = path
+        self._open: dict[int, h5py.Dataset] = {}
+        try:
+            self._size = os.stat(path).st_size
+            with h5py.File(path, "r", locking=False) as file:
+                data = file[DATASET]
+                shape, dtype = tuple(data.shape), data.dtype
+        except (OSError, KeyError, AttributeError, RuntimeError) as error:
+            raise SourceError(
+                f"neither a store of images nor a stimulus file: {error}",
+                hint="Give nsd_stimuli.hdf5, or what nsd-zarr images made of it.",
+                path=path,
+            ) from error
+        if len(shape) != 4 or dtype != np.uint8:
+            raise SourceError(
+                f"{DATASET} is {dtype.name} of shape {shape}, expected uint8 (image, row, column, channel)",
+                hint="Give nsd_stimuli.hdf5, or what nsd-zarr images made of it.",
+                path=path,
+                expected="uint8 (image, row, column, channel)",
+                found=(dtype.name, shape),
+            )
+        self.count: int = shape[0]
+        """Images in the file."""
+        self.shape: tuple[int, ...] = shape[1:]
+        """Shape of one image: (row, column, channel)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this file from others: name and size. Its 40 GB are not read for more."""
+        return f"{self.path.name} {self._size}"
+
+    def holds(self, ids: np.ndarray) -> np.ndarray:
+        """Whether each of *ids* (0-based 73k ids) is in the file, bool: it is the row."""
+        held: np.ndarray = (ids >= 0) & (ids < self.count)
+        return held
+
+    def read_into(self, nsd_id: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
+        """Read an image (0-based 73k id, the row) into *out*, uint8 (row, column, channel), C-contiguous.
+
+        Raises SourceError, naming the image, when it cannot be read, or when the file has changed its size.
+        """
+        started = time.perf_counter()
+        try:
+            self._find_data().read_direct(out[np.newaxis], np.s_[nsd_id : nsd_id + 1])
+            # HDF5 reads zeros past the end of a file that was cut short.
+            if os.stat(self.path).st_size != self._size:
+                raise ValueError(f"the file has changed its size, it had {self._size} bytes")
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise SourceError(
+                f"image {nsd_id} (0-based 73k id) cannot be read: {error}", hint="Check the file.", path=self.path
+            ) from error
+        if stages is not None:
+            stages.read += time.perf_counter() - started
+
+    def _find_data(self) -> Any:
+        """The open dataset of this process. One that was opened before a fork stays unused, and open, in the child."""
+        process = os.getpid()
+        if process not in self._open:
+            # In one step, so that no lock can be held when a process forks; opened twice does no harm.
+            self._open.setdefault(process, h5py.File(self.path, "r", locking=False)[DATASET])
+        return self._open[process]
