@@ -1,8 +1,11 @@
 """The documents are run: what a reader copies works."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,10 @@ HERE = Path(__file__).parent.parent
 NEEDS = {"torch": "torch", ".plot(": "matplotlib"}
 """Words of a block, and the optional library that it then needs."""
 DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+TUTORIAL = HERE / "docs/tutorial.md"
+SMALLER = {"750,41,52,40": "750,13,11,7"}
+"""Sizes in the tutorial, and those that the test runs it with."""
+MOST_PICTURE_BYTES = 150_000
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path != TUTORIAL], ids=lambda path: path.name)
 def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
@@ -36,6 +43,46 @@ def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
             if not importlib.util.find_spec(library):
                 pytest.skip(f"{library} is not installed")
         exec(compile(block, str(document), "exec"), names)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """An empty folder beside the repository, with the commands of this Python on the path."""
+    (tmp_path / "nsd_zarr").symlink_to(HERE)
+    (tmp_path / "bin").mkdir()
+    for name, arguments in {"python": "", "nsd-zarr": "-c 'from nsd_zarr.cli import main; main()'"}.items():
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "encoding").mkdir()
+    monkeypatch.chdir(tmp_path / "encoding")
+    return tmp_path / "encoding"
+
+
+def test_tutorial_leads_from_an_empty_folder_to_a_trained_model(empty_folder, capsys):
+    for library in ("torch", "matplotlib"):
+        pytest.importorskip(library)
+    text = TUTORIAL.read_text()
+    for size, smaller in SMALLER.items():
+        assert size in text
+        text = text.replace(size, smaller)
+    names: dict = {}
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
+        if kind == "python":
+            exec(compile(block, str(TUTORIAL), "exec"), names)
+        elif "pip install" not in block:  # installed already, as what is tested
+            done = subprocess.run(["sh", "-ec", block], capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"
+    assert "test images: explained" in done.stdout
+    for made in ("trial.png", "ceiling.png", "encoder/encoder.png", "encoder/score.nii.gz"):
+        assert (empty_folder / made).stat().st_size > 0
+
+
+def test_pictures_in_documents_are_small_and_shown():
+    shown = {path for document in DOCUMENTS for path in re.findall(r"figures/([\w.]+)", document.read_text())}
+    pictures = {path.name: path.stat().st_size for path in (HERE / "docs/figures").iterdir()}
+    assert set(pictures) == shown
+    assert max(pictures.values()) < MOST_PICTURE_BYTES
 
 
 def test_readme_names_every_command_and_no_other():
