@@ -12,6 +12,12 @@ class NsdZarrError(Exception):
     The paragraph reads "where: what was found, what was expected. What to do. [file]". Low layers do not
     know the session or the file: the border that does sets `session` and `path` on the way up, and the text
     follows. Pickles with all its attributes, so that Dask shows it as it was raised.
+
+    >>> try:
+    ...     nsd_zarr.open_dataset("subj09.zarr")
+    ... except nsd_zarr.NsdZarrError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    StoreError 4
     """
 
     exit_code: ClassVar[int] = 70

@@ -1,8 +1,11 @@
 """The documents are run: what a reader copies works."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,10 @@ HERE = Path(__file__).parent.parent
 NEEDS = {"torch": "torch", ".plot(": "matplotlib"}
 """Words of a block, and the optional library that it then needs."""
 DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+TUTORIAL = HERE / "docs/tutorial.md"
+SMALLER = {"750,41,52,40": "750,13,11,7"}
+"""Sizes in the tutorial, and those that the test runs it with."""
+MOST_PICTURE_BYTES = 150_000
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path != TUTORIAL], ids=lambda path: path.name)
 def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
@@ -38,6 +45,46 @@ def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
         exec(compile(block, str(document), "exec"), names)
 
 
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """An empty folder beside the repository, with the commands of this Python on the path."""
+    (tmp_path / "nsd_zarr").symlink_to(HERE)
+    (tmp_path / "bin").mkdir()
+    for name, arguments in {"python": "", "nsd-zarr": "-c 'from nsd_zarr.cli import main; main()'"}.items():
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "encoding").mkdir()
+    monkeypatch.chdir(tmp_path / "encoding")
+    return tmp_path / "encoding"
+
+
+def test_tutorial_leads_from_an_empty_folder_to_a_trained_model(empty_folder, capsys):
+    for library in ("torch", "matplotlib"):
+        pytest.importorskip(library)
+    text = TUTORIAL.read_text()
+    for size, smaller in SMALLER.items():
+        assert size in text
+        text = text.replace(size, smaller)
+    names: dict = {}
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
+        if kind == "python":
+            exec(compile(block, str(TUTORIAL), "exec"), names)
+        elif "pip install" not in block:  # installed already, as what is tested
+            done = subprocess.run(["sh", "-ec", block], capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"
+    assert "test images: explained" in done.stdout
+    for made in ("trial.png", "ceiling.png", "encoder/encoder.png", "encoder/score.nii.gz"):
+        assert (empty_folder / made).stat().st_size > 0
+
+
+def test_pictures_in_documents_are_small_and_shown():
+    shown = {path for document in DOCUMENTS for path in re.findall(r"figures/([\w.]+)", document.read_text())}
+    pictures = {path.name: path.stat().st_size for path in (HERE / "docs/figures").iterdir()}
+    assert set(pictures) == shown
+    assert max(pictures.values()) < MOST_PICTURE_BYTES
+
+
 def test_readme_names_every_command_and_no_other():
     text = (HERE / "README.md").read_text()
     assert {name for name in re.findall(r"`?nsd-zarr ([a-z]+)", text) if name != "is"} == set(commands.commands)
@@ -48,8 +95,9 @@ def test_readme_commands_are_understood():
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["nsd-zarr"]:
-                command = commands.commands[words[1]]
-                command.make_context(words[1], words[2:], resilient_parsing=False)
+                # Below its group, as it is called: a command keeps the help option that it was first given.
+                group = commands.make_context("nsd-zarr", words[1:])
+                commands.commands[words[1]].make_context(words[1], words[2:], parent=group)
 
 
 def test_links_in_documents_lead_somewhere():

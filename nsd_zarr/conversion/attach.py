@@ -35,7 +35,12 @@ LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAI
 
 @dataclass(frozen=True, slots=True)
 class AttachReport:
-    """What was attached."""
+    """What was attached.
+
+    >>> report = nsd_zarr.attach("subj01.zarr", "nsd", subject=1, space="func1pt8mm")
+    >>> "trial table" in report.experiment.found, report.computed_statistics
+    (True, False)
+    """
 
     store: Path
     """The store's folder; complete."""
@@ -71,6 +76,12 @@ def attach(
     libraries. Killed at any moment it is a whole store: with the experiment, without one, or with the former one.
     A reader that has it open should open it again. Raises ConfigError, SourceError, StoreError, DoesNotFit, and
     DamageFound when a trial that statistics need is damaged.
+
+    >>> nsd_zarr.attach("subj01.zarr", no_experiment=True).experiment.found
+    ()
+    >>> report = nsd_zarr.attach("subj01.zarr", "nsd", subject=1, space="func1pt8mm")
+    >>> "nsd_id" in nsd_zarr.open_dataset("subj01.zarr")
+    True
     """
     started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
     check_free(path)

@@ -55,7 +55,12 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class ImagesReport:
-    """What a conversion of images did."""
+    """What a conversion of images did.
+
+    >>> report = nsd_zarr.convert_images("nsd", "images.zarr", subject=1)
+    >>> report.images == len(set(nsd_zarr.open_dataset("subj01.zarr").nsd_id.values))
+    True
+    """
 
     store: Path
     """The store's folder; complete."""
@@ -100,6 +105,10 @@ def convert_images(
     The store holds `images`, uint8 (image, row, column, channel), lossless; `nsd_id`, the 0-based 73k id of each,
     ascending; `image_digest`. A finished store is left as it is. Raises ConfigError, SourceError, StoreError,
     ResumeRefused, DoesNotFit; after any of them, and after a kill, the same call goes on.
+
+    >>> report = nsd_zarr.convert_images("nsd", "images.zarr")
+    >>> report.images, report.shape
+    (73000, (8, 8, 3))
     """
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     table = None if trial_table is None else Path(trial_table)

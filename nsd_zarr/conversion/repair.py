@@ -12,6 +12,7 @@ from typing import Any
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.attach import LASTING, find_and_inspect
+from nsd_zarr.conversion.check_files import find_file_problem
 from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.experiment import Experiment
@@ -23,7 +24,7 @@ from nsd_zarr.conversion.rebuild import find_settings, has_lost_run, rebuild_run
 from nsd_zarr.conversion.recount import STATISTICS, make_statistics_files
 from nsd_zarr.conversion.recover import Remains, explain_loss, make_remains, recover_remains
 from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
-from nsd_zarr.conversion.verify import check_store, find_file_problem, find_sources, open_to_check, plan_memory
+from nsd_zarr.conversion.verify import check_store, find_sources, open_to_check, plan_memory
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.source.images import AnySource, open_source
@@ -34,7 +35,12 @@ from nsd_zarr.store.format import METADATA_NAME
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair did."""
+    """What a repair did.
+
+    >>> report = nsd_zarr.repair("subj01.zarr", "nsd", subject=1)
+    >>> report.is_whole, report.rewritten
+    (True, ())
+    """
 
     store: Path
     """The store's folder."""
@@ -80,6 +86,10 @@ def repair(
 
     Raises StoreError (no finished store, in use, or nothing left to tell what it held), SourceError, ResumeRefused (the
     source is another than the one that was converted, or the libraries give other bytes), DoesNotFit.
+
+    >>> os.remove("subj01.zarr/session/c/0")
+    >>> nsd_zarr.repair("subj01.zarr", "nsd", subject=1).rewritten
+    ('session/c/0',)
     """
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     config = make_config(None, sessions=sessions, **options)

@@ -32,7 +32,14 @@ from nsd_zarr.store.small import read_array
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What a conversion did."""
+    """What a conversion did.
+
+    >>> report = nsd_zarr.convert("nsd", "subj01.zarr", subject=1)
+    >>> report.trials, report.store.name
+    (36, 'subj01.zarr')
+    >>> report.experiment.missing
+    ()
+    """
 
     store: Path
     """The store's folder; complete."""
@@ -75,6 +82,12 @@ def convert(
 
     A finished store is left as it is. Raises ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit; after
     any of them, and after a kill, the same call goes on.
+
+    >>> report = nsd_zarr.convert("nsd", "subj01.zarr", subject=1, space="func1pt8mm", memory="2GiB")
+    >>> [session.session for session in report.sessions]
+    [1, 2, 3]
+    >>> nsd_zarr.convert("nsd", "subj01.zarr", subject=1).sessions  # finished: nothing to do
+    ()
     """
     return run_conversion(source, store, make_config(config, **options), on_event)
 

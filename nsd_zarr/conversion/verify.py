@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.check_files import check_files, find_strangers
 from nsd_zarr.conversion.compare import compare_source
-from nsd_zarr.conversion.damage import Damage, make_shard_damage
+from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
 from nsd_zarr.conversion.images import find_blocks, plan_block_memory
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
@@ -26,18 +27,23 @@ from nsd_zarr.source.find import format_sessions, select_sessions
 from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.session import inspect_session
 from nsd_zarr.source.stimuli import ImageBlock
-from nsd_zarr.store.digest import digest_file, join_digests, make_digest
 from nsd_zarr.store.files import open_file
-from nsd_zarr.store.format import BETAS, FORMATS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
-from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.format import FORMATS, METADATA_NAME
 from nsd_zarr.store.root import Store, is_store, open_store
-from nsd_zarr.store.small import count_chunks, read_array
+from nsd_zarr.store.small import read_array
 from nsd_zarr.tasks import map_all
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification found."""
+    """What a verification found.
+
+    >>> report = nsd_zarr.verify("subj01.zarr")
+    >>> for damage in report.damages:
+    ...     print(damage)
+    >>> report.trials
+    36
+    """
 
     store: Path
     """The store's folder."""
@@ -101,6 +107,11 @@ def verify(
     Returns a report; damage is in it, and not raised. Files that are not of the store are told apart from damage: no
     reader looks at one, since every file to which the root document leads is in the manifest, which is checked.
     Raises StoreError when there is no finished store, SourceError when a session file is missing or unfit.
+
+    >>> nsd_zarr.verify("subj01.zarr").is_whole
+    True
+    >>> nsd_zarr.verify("subj01.zarr", "nsd", subject=1).strength
+    'source'
     """
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
@@ -158,7 +169,7 @@ def check_store(
     store: Store, strength: str, sources: Sequence[AnySource], config: Config, listen: Listener
 ) -> tuple[Damage, ...]:
     """Everything that is wrong with the files and values of an opened store."""
-    damages = list(_check_files(store, strength == "quick"))
+    damages = list(check_files(store, strength == "quick"))
     if strength == "quick":
         return tuple(damages)
     sessions = len(store.geometry.sessions)
@@ -211,82 +222,6 @@ def find_sources(
                 session=info.session,
             )
     return infos
-
-
-# -- files -------------------------------------------------------------------------------------------------------
-
-
-def _check_files(store: Store, quick: bool) -> Iterator[Damage]:
-    """Presence and size of every file, digest of small ones; when *quick*, index of every shard, else left to proof."""
-    shards = {make_shard_key(store.geometry, number): number for number in range(store.geometry.shards)}
-    # Left out of the manifest while an experiment is attached, which changes it: it is right before and after.
-    known = {*store.manifest, f"{BETAS}/{METADATA_NAME}"}
-    for key in sorted({*shards, *_list_documents(store)} - known):
-        yield Damage(key, "the manifest does not know it")
-    reader = TrialReader(store)
-    for key, record in store.manifest.items():
-        problem = find_file_problem(store.path, key, record.size, None if key in shards else record.digest)
-        if quick and not problem and key in shards:
-            problem = reader.find_index_problem(shards[key])
-        if problem and key in shards:
-            yield make_shard_damage(store, shards[key], problem)
-        elif problem:
-            yield Damage(key, problem)
-    for name, member in store.members.items():
-        told = store.manifest.get(f"{name}/{METADATA_NAME}")
-        if told is not None and told.digest != make_digest(encode_json(member)):
-            yield Damage(f"{name}/{METADATA_NAME}", "differs from its copy in the root document")
-    yield from _check_digests(store)
-
-
-def _list_documents(store: Store) -> Iterator[str]:
-    """Every file but shards to which the root document leads."""
-    for name, member in store.members.items():
-        yield f"{name}/{METADATA_NAME}"
-        if name != store.geometry.kind.array:
-            zeros = tuple(0 for _ in member["shape"][1:])
-            for row in range(count_chunks(store, name)):
-                yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
-
-
-def find_strangers(store: Store) -> Iterator[str]:
-    """Files in the store's folder that are not of the store, by their path inside it. Follows no links."""
-    for folder, _, names in sorted(os.walk(store.path)):
-        keys = (Path(folder, name).relative_to(store.path).as_posix() for name in sorted(names))
-        yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
-
-
-def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
-    """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
-    try:
-        with open(open_file(store, key), "rb") as file:
-            found = os.fstat(file.fileno()).st_size
-            if found != size:
-                return f"{found} bytes, expected {size}"
-            if digest is not None and digest_file(file) != digest:
-                return "its content changed: its digest is not the manifest's"
-    except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _check_digests(store: Store) -> Iterator[Damage]:
-    """Whether the trials' digests add up to the sessions' in the root document."""
-    try:
-        digests = read_array(store, store.geometry.kind.digests).tolist()
-    except (DamageFound, KeyError):
-        return  # Told as a file already.
-    kind = store.geometry.kind
-    for source in store.attributes["sources"]:
-        session = source[kind.part]
-        trials = store.geometry.session_trials(session)
-        if join_digests(digests[trials.start : trials.stop]) != source["digest"]:
-            problem = f"does not add up to the digest of its {kind.part}"
-            yield Damage(f"{kind.digests}/c/0", problem, session if kind == TRIALS else None)
 
 
 def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:

@@ -27,6 +27,13 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
 
     Raises StoreError: missing, something else, unfinished; DamageFound when the root document is damaged, or later,
     naming trial and shard, when a trial that is read is lost or damaged. Source: data manual, "Functional data (NSD)".
+
+    >>> ds = nsd_zarr.open_dataset("subj01.zarr")
+    >>> ds.betas.dims
+    ('trial', 'z', 'y', 'x')
+    >>> third = ds.sel(trial=ds.session == 3)
+    >>> third.betas[0].values.dtype
+    dtype('float32')
     """
     if raw:
         options["mask_and_scale"] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,5 +94,12 @@ def make_image_features(nsd_ids: NDArray[np.integer], seed: int = 0) -> NDArray[
     ids = np.asarray(nsd_ids)
     if ids.size and (ids.min() < 0 or ids.max() >= ALL_IMAGES):
         raise IndexError(f"nsd_ids run from {ids.min()} to {ids.max()}, expected 0 to {ALL_IMAGES - 1}")
+    features: NDArray[np.float32] = _draw_features(seed)[ids]
+    return features
+
+
+@lru_cache(maxsize=2)
+def _draw_features(seed: int) -> NDArray[np.float32]:
+    # Kept, 2.3 MB: images are made some at a time, and drawing all features takes as long as making a thousand images.
     rng = make_generator(seed, Stream.IMAGE_FEATURES)
-    return rng.standard_normal((ALL_IMAGES, IMAGE_FEATURES), dtype=np.float32)[ids]
+    return rng.standard_normal((ALL_IMAGES, IMAGE_FEATURES), dtype=np.float32)

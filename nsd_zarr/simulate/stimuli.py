@@ -17,6 +17,9 @@ FEATURE_ROWS, FEATURE_COLUMNS = 2, 4
 GREY, CONTRAST = 128, 36
 """Brightness of a feature at zero, and its change for one sd of the feature: 3.5 sd fit into uint8; our choice."""
 
+BLOCK_BYTES = 4 * 2**20
+"""Of images that are made at a time; our choice."""
+
 
 def make_images(first: int, stop: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
     """Images of 0-based 73k ids *first* .. *stop* - 1; uint8 of shape (image, size, size, 3), RGB.
@@ -37,7 +40,8 @@ def make_images(first: int, stop: int, size: int, seed: int = 0) -> NDArray[np.u
 def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> None:
     """Create nsd_stimuli.hdf5: imgBrick, uint8 of shape (images, size, size, 3), row = 0-based 73k id.
 
-    Replaces an existing file once the new one is whole. Peak memory: 64 images.
+    Replaces an existing file once the new one is whole. Peak memory: BLOCK_BYTES of images, and seven times that while
+    they are made.
     """
     import h5py
 
@@ -45,7 +49,8 @@ def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> N
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w", libver="earliest") as file:
         data = file.create_dataset(DATASET, (images, size, size, 3), "u1", fill_time="never", track_times=False)
-        for first in range(0, images, 64):
-            stop = min(first + 64, images)
+        block = max(1, BLOCK_BYTES // (3 * size**2))
+        for first in range(0, images, block):
+            stop = min(first + block, images)
             data[first:stop] = make_images(first, stop, size, seed)
     os.replace(partial, path)

@@ -44,6 +44,16 @@ class TrialDataset(Dataset[Sample]):
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
     Raises StoreError or DamageFound as nsd_zarr.open_dataset, StoreError for an image that is not there; ConfigError
     for an unknown ROI or word; IndexError for trials outside the store.
+
+    >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
+    >>> train[0]["betas"].dtype, train[0]["session"]
+    (torch.float32, 1)
+    >>> batches = torch.utils.data.DataLoader(train, batch_size=32, shuffle=True)
+    >>> next(iter(batches))["nsd_id"].dtype
+    torch.int64
+    >>> stimuli = "nsd/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+    >>> TrialDataset("subj01.zarr", images=stimuli)[0]["image"].shape  # (425, 425, 3) in the dataset
+    torch.Size([8, 8, 3])
     """
 
     def __init__(

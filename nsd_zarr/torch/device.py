@@ -20,6 +20,10 @@ def to_percent(batch: Sample) -> Sample:
     """A batch (or sample) of counts, from raw=True, as float32 percent signal change, on the device where it is.
 
     Bit-equal to the host's division for all int16 codes. Returns a new dict without "scale".
+
+    >>> counts = TrialDataset("subj01.zarr", raw=True)[0]
+    >>> counts["betas"].dtype, to_percent(counts)["betas"].dtype
+    (torch.int16, torch.float32)
     """
     counts = batch["betas"]
     # A tensor on the device, not a number: by a number, CUDA multiplies with the reciprocal, which is not bit-equal.

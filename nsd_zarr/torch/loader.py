@@ -36,6 +36,13 @@ class TrialLoader:
     "rich" draws a bar on standard error, True whichever there is.
 
     Errors of a thread are raised by the iteration, DamageFound naming the trial. A second iteration ends the first.
+
+    >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
+    >>> loader = TrialLoader(train, batch_size=16, shuffle=True, seed=0)
+    >>> for batch in loader:
+    ...     betas = batch["betas"][batch["valid"]]
+    >>> len(betas) == len(train) % 16 or 16
+    True
     """
 
     def __init__(
@@ -83,18 +90,37 @@ class TrialLoader:
         return self._running
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, from 0. Of the epoch that a state was loaded for, the place is kept."""
+        """Say which epoch comes next, from 0. Of the epoch that a state was loaded for, the place is kept.
+
+        >>> loader = TrialLoader(TrialDataset("subj01.zarr"), shuffle=True)
+        >>> loader.set_epoch(3)
+        >>> loader.state_dict()["epoch"]
+        3
+        """
         if epoch != self._epoch:
             self._epoch, self._done, self._resume_at = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this loader is: counts batches handed out, not those decoded ahead. The same on every rank."""
+        """Where this loader is: counts batches handed out, not those decoded ahead. The same on every rank.
+
+        >>> loader = TrialLoader(TrialDataset("subj01.zarr"), batch_size=5)
+        >>> batch = next(iter(loader))
+        >>> loader.state_dict()["batches"]
+        1
+        """
         return {"seed": self.order.seed, "epoch": self._epoch, "batches": self._done, "fingerprint": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the last batch that was handed out when *state* was taken, also at another world size.
 
         Raises ResumeRefused when it is of another store, selection, seed or global batch.
+
+        >>> first = TrialLoader(TrialDataset("subj01.zarr"), batch_size=5)
+        >>> batch = next(iter(first))
+        >>> loader = TrialLoader(TrialDataset("subj01.zarr"), batch_size=5)
+        >>> loader.load_state_dict(first.state_dict())
+        >>> next(iter(loader))["trial"].tolist()
+        [5, 6, 7, 8, 9]
         """
         found = (state["fingerprint"], state["seed"])
         if found != (self._fingerprint, self.order.seed):
@@ -107,7 +133,14 @@ class TrialLoader:
         self._epoch, self._done, self._resume_at = state["epoch"], state["batches"], state["batches"]
 
     def stats(self) -> dict[str, Any]:
-        """Where the time of the latest iteration went; "limited_by" names what to improve."""
+        """Where the time of the latest iteration went; "limited_by" names what to improve.
+
+        >>> loader = TrialLoader(TrialDataset("subj01.zarr"))
+        >>> for batch in loader:
+        ...     pass
+        >>> loader.stats()["batches"] == len(loader)
+        True
+        """
         return describe_stats(self._stats)
 
     @property

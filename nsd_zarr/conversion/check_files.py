@@ -1,0 +1,90 @@
+"""Whether the files of a store are those of its manifest: there, of their size, and with their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nsd_zarr.conversion.damage import Damage, make_shard_damage
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.layout import TRIALS
+from nsd_zarr.store.digest import digest_file, join_digests, make_digest
+from nsd_zarr.store.files import open_file
+from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import Store
+from nsd_zarr.store.small import count_chunks, read_array
+
+
+def check_files(store: Store, quick: bool) -> Iterator[Damage]:
+    """Presence and size of every file, digest of small ones; when *quick*, index of every shard, else left to proof."""
+    shards = {make_shard_key(store.geometry, number): number for number in range(store.geometry.shards)}
+    # Left out of the manifest while an experiment is attached, which changes it: it is right before and after.
+    known = {*store.manifest, f"{BETAS}/{METADATA_NAME}"}
+    for key in sorted({*shards, *_list_documents(store)} - known):
+        yield Damage(key, "the manifest does not know it")
+    reader = TrialReader(store)
+    for key, record in store.manifest.items():
+        problem = find_file_problem(store.path, key, record.size, None if key in shards else record.digest)
+        if quick and not problem and key in shards:
+            problem = reader.find_index_problem(shards[key])
+        if problem and key in shards:
+            yield make_shard_damage(store, shards[key], problem)
+        elif problem:
+            yield Damage(key, problem)
+    for name, member in store.members.items():
+        told = store.manifest.get(f"{name}/{METADATA_NAME}")
+        if told is not None and told.digest != make_digest(encode_json(member)):
+            yield Damage(f"{name}/{METADATA_NAME}", "differs from its copy in the root document")
+    yield from _check_digests(store)
+
+
+def _list_documents(store: Store) -> Iterator[str]:
+    """Every file but shards to which the root document leads."""
+    for name, member in store.members.items():
+        yield f"{name}/{METADATA_NAME}"
+        if name != store.geometry.kind.array:
+            zeros = tuple(0 for _ in member["shape"][1:])
+            for row in range(count_chunks(store, name)):
+                yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
+
+
+def find_strangers(store: Store) -> Iterator[str]:
+    """Files in the store's folder that are not of the store, by their path inside it. Follows no links."""
+    for folder, _, names in sorted(os.walk(store.path)):
+        keys = (Path(folder, name).relative_to(store.path).as_posix() for name in sorted(names))
+        yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
+
+
+def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
+    """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
+    try:
+        with open(open_file(store, key), "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                return f"{found} bytes, expected {size}"
+            if digest is not None and digest_file(file) != digest:
+                return "its content changed: its digest is not the manifest's"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _check_digests(store: Store) -> Iterator[Damage]:
+    """Whether the trials' digests add up to the sessions' in the root document."""
+    try:
+        digests = read_array(store, store.geometry.kind.digests).tolist()
+    except (DamageFound, KeyError):
+        return  # Told as a file already.
+    kind = store.geometry.kind
+    for source in store.attributes["sources"]:
+        session = source[kind.part]
+        trials = store.geometry.session_trials(session)
+        if join_digests(digests[trials.start : trials.stop]) != source["digest"]:
+            problem = f"does not add up to the digest of its {kind.part}"
+            yield Damage(f"{kind.digests}/c/0", problem, session if kind == TRIALS else None)
