@@ -175,8 +175,10 @@ def tell_store(store: Store) -> str:
     ]
     lines += ["sources"] if values["sources"] else []
     for source in values["sources"]:
-        session = f"session {source['session']:02d}  " if "session" in source else ""
-        lines.append(f"  {session}{source['name']}  {source['size']} bytes  values {source['digest']}")
+        part = store.geometry.kind.part
+        lines.append(
+            f"  {part} {source[part]:02d}  {source['name']}  {source['size']} bytes  values {source['digest']}"
+        )
     return "\n".join(map(escape_line, lines))
 
 

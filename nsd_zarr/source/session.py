@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import h5py
 import numpy as np
@@ -17,31 +16,11 @@ from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.layout import DTYPE_BYTES, MOST_TRIALS, SessionNumber
 from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.identity import FileIdentity, read_identity
+from nsd_zarr.source.identity import FileIdentity, Inspected, read_identity
 from nsd_zarr.source.parts import check_link, find_parts
 
 LARGEST_TRIAL_BYTES = 2**31 - 1 - 16
 """A trial must fit one Blosc frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
-
-
-class Inspected(Protocol):
-    """What was inspected: a session, or a block of images."""
-
-    @property
-    def session_told(self) -> SessionNumber | None:
-        """The session that errors name; None where there is none."""
-
-    @property
-    def path(self) -> Path:
-        """The HDF5 file."""
-
-    @property
-    def parts(self) -> tuple[Path, ...]:
-        """Other files that hold its values."""
-
-    @property
-    def identity(self) -> FileIdentity:
-        """What the file looked like."""
 
 
 @dataclass(frozen=True, slots=True)

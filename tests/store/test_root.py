@@ -10,8 +10,9 @@ import pytest
 import zarr
 
 from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.store.format import make_root_metadata
-from nsd_zarr.store.root import is_store, is_vacant, open_store
+from nsd_zarr.store.root import is_store, is_vacant, open_store, read_kind
 from nsd_zarr.store.small import read_array
 
 
@@ -142,3 +143,43 @@ def test_vacant_is_nothing_or_a_folder_of_leftovers(tmp_path):
     assert vacant == dict.fromkeys(vacant, True)
     taken = {name: is_vacant(tmp_path / name) for name in ("stuff", "file", "dangling")}
     assert taken == dict.fromkeys(taken, False)
+
+
+# -- images ------------------------------------------------------------------------------------------------------
+
+
+def test_store_of_images_opens_only_where_it_is_meant(stimulus_images, volumes):
+    store = open_store(stimulus_images.seen, kind=IMAGES)
+    assert open_store(stimulus_images.seen, kind=None) == store
+    assert (read_kind(stimulus_images.seen), read_kind(volumes.path)) == (IMAGES, TRIALS)
+    assert (is_store(stimulus_images.seen), is_store(stimulus_images.seen, IMAGES)) == (False, True)
+    with pytest.raises(StoreError, match="a store of images, expected one of betas"):
+        open_store(stimulus_images.seen)
+    with pytest.raises(StoreError, match="a store of betas, expected one of images"):
+        open_store(volumes.path, kind=IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda root: root["attributes"]["settings"].update(images_per_shard=0), "images per shard are none"),
+        (lambda root: root["attributes"]["settings"].update(images_per_shard=10**6), "images per shard are none"),
+        (lambda root: root["attributes"]["settings"].update(images_per_shard=6), "not those that its settings make"),
+        (lambda root: root["attributes"]["settings"].update(codec="zstd"), "not those that its settings make"),
+        (lambda root: _images_of(root).update(shape=[42, 7, 5]), r"images have shape \[42, 7, 5\]"),
+        (lambda root: _images_of(root).update(data_type="int16"), "not those that its settings make"),
+        (lambda root: _images_of(root).update(shape=[2**31, 7, 5, 3]), "images per shard are none"),
+    ],
+)
+def test_root_of_images_that_cannot_be_is_refused(change, problem, stimulus_images, tmp_path):
+    root = json.loads((stimulus_images.seen / "zarr.json").read_bytes())
+    change(root)
+    root["attributes"].pop("checksum")
+    members = root["consolidated_metadata"]["metadata"]
+    (tmp_path / "zarr.json").write_bytes(make_root_metadata(root["attributes"], members))
+    with pytest.raises(DamageFound, match=problem):
+        open_store(tmp_path, kind=IMAGES)
+
+
+def _images_of(root):
+    return root["consolidated_metadata"]["metadata"]["images"]
