@@ -244,7 +244,7 @@ def test_damage_as_json_names_file_session_and_trials(store, run_cli):
     outcome = run_cli("verify", store, "--json", "--quiet")
     told = json.loads(outcome.out)
     assert (outcome.code, outcome.err, told["whole"]) == (1, "", False)
-    place = {"session": 2, "trials": [8, 9], "offset": None, "length": None}
+    place = {"session": 2, "trials": [8, 9], "offset": None, "length": None, "images": None}
     assert told["damages"] == [{"path": SHARD, "problem": "missing"} | place]
     assert told["repair"] == f"nsd-zarr repair {store} --source SOURCE --session 2"
 
