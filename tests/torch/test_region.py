@@ -149,7 +149,6 @@ REFUSED = {
     "z-scores by run": ({"zscore": "run"}, ConfigError, "expected 'session'"),
     "unknown word": ({"trials": "validation"}, ConfigError, "Choose one of train"),
     "unknown region": ({"roi": "V1"}, ConfigError, "There are "),
-    "label of several": ({"roi": "hV4"}, ConfigError, "Say of which"),
     "mask of another shape": ({"roi": np.ones((3, 11, 5), bool)}, ConfigError, "transpose"),
     "voxel outside": ({"roi": np.array([165])}, IndexError, "165"),
     "too few sessions": ({"trials": "shared515"}, StoreError, "sessions 1 to 30"),
