@@ -92,10 +92,7 @@ def _open(make: Callable[[], Any], workers: int) -> Iterator[Deliver]:
     from torch.utils.data import DataLoader
 
     batches = Batches()
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "This DataLoader will create"
-        )  # more workers than cores: that is the question
+    with _let_many_workers():
         loader = DataLoader(
             make(),
             batch_sampler=batches,
@@ -106,7 +103,16 @@ def _open(make: Callable[[], Any], workers: int) -> Iterator[Deliver]:
 
     def deliver(trials: Sequence[int]) -> None:
         batches.trials = trials
-        for _ in loader:
-            pass
+        with _let_many_workers():
+            for _ in loader:
+                pass
 
     yield deliver
+
+
+@contextmanager
+def _let_many_workers() -> Iterator[None]:
+    """More workers than cores: PyTorch warns of what is to be measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
