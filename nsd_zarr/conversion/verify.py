@@ -14,7 +14,7 @@ from typing import Any
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.compare import compare_source
-from nsd_zarr.conversion.damage import Damage, make_shard_damage
+from nsd_zarr.conversion.damage import Damage, make_file_damage, make_shard_damage
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
@@ -49,7 +49,9 @@ class VerifyReport:
     strangers: tuple[str, ...]
     """Files in the store's folder that are not of the store, leftovers of killed writers among them."""
     source: tuple[str, ...]
-    """The sources that were named; empty where none were."""
+    """The sources that were named, from the root of the file system; empty where none were."""
+    choice: tuple[str, ...]
+    """The words that chose among them, such as --subject 1."""
     seconds: float
     """Wall time."""
 
@@ -67,6 +69,7 @@ class VerifyReport:
         numbers = [session for session in sessions if session is not None]
         words = ["nsd-zarr", "repair", str(self.store)]
         words += [word for source in self.source or ("SOURCE",) for word in ("--source", source)]
+        words += self.choice
         # Others need not be at hand then.
         words += ["--session", format_sessions(numbers)] if None not in sessions else []
         return shlex.join(words)
@@ -99,12 +102,13 @@ def verify(
     """
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
-    words = () if source is None else tuple(os.fspath(word) for word in as_words(source))
+    words = () if source is None else tuple(os.path.abspath(word) for word in as_words(source))
+    choice = tuple(_list_choice(config))
     try:
         opened = open_to_check(path)
     except DamageFound as error:
         damage = Damage(METADATA_NAME, error.problem)
-        return VerifyReport(path, strength, 0, 0, (damage,), (), words, time.perf_counter() - started)
+        return VerifyReport(path, strength, 0, 0, (damage,), (), words, choice, time.perf_counter() - started)
     sources = [] if source is None else find_sources(opened, source, config)
     damages = check_store(opened, strength, sources, config, on_event)
     return VerifyReport(
@@ -115,8 +119,15 @@ def verify(
         damages=damages,
         strangers=tuple(find_strangers(opened)),
         source=words,
+        choice=choice,
         seconds=time.perf_counter() - started,
     )
+
+
+def _list_choice(config: Config) -> Iterator[str]:
+    for option in ("subject", "space", "betas"):
+        if (value := getattr(config, option)) is not None:
+            yield from (f"--{option}", str(value))
 
 
 def open_to_check(path: Path) -> Store:
@@ -222,7 +233,7 @@ def _check_files(store: Store, quick: bool) -> Iterator[Damage]:
         if problem and key in shards:
             yield make_shard_damage(store, shards[key], problem)
         elif problem:
-            yield Damage(key, problem)
+            yield make_file_damage(store, key, problem)
     for name, member in store.members.items():
         told = store.manifest.get(f"{name}/{METADATA_NAME}")
         if told is not None and told.digest != make_digest(encode_json(member)):
