@@ -1,14 +1,16 @@
 """Damage small stores in thousands of ways, and count what readers, verify and repair make of it.
 
-    python pipelines/damage_store.py [--flips 10000] [--others 1000] [--seed 0] [--json OUT.json]
+    python pipelines/damage_store.py [--flips 10000] [--others 1000] [--seed 0] [--processes 1] [--json OUT.json]
 
-Flips: one bit of one file. Others: truncations, deletions, swaps of two files of a kind, of equal size where there are
-such (of root documents there is one: it is cut instead). Spread over every kind of file. After each, everything that
-the store holds is read in every way (percent, stored counts, single trials, mean, coordinates, PyTorch): a value that
-differs without an error is a silent change. Then verify must name the file, and repair must give its bytes back. Files
-of the run beside the store are damaged too, of a finished and of an unfinished one: then convert, run again, must
-refuse or end with the very same store. Exit code 1 where any of that fails. Flushing to disk is left out: it is most of
-the time, and nothing here cuts the power.
+Three stores: one compressed, one of incompressible values, and one that holds an experiment (trial table, masks, ROIs,
+noise ceiling, statistics) of a simulated root. Flips: one bit of one file. Others: truncations, deletions, swaps of two
+files of a kind, of equal size where there are such (of root documents there is one: it is cut instead). Spread over
+every kind of file. After each, every reader that looks at the damaged file reads all that it can, and after one in ten
+(and each of the root document) every reader there is: a value that differs from the undamaged store's without an error
+is a silent change. Then verify must name the file, and repair must give its bytes back. Files of the run beside the
+store are damaged too, of a finished and of an unfinished one: then convert, run again, must refuse or end with the very
+same store. Exit code 1 where any of that fails. Flushing to disk is left out: it is most of the time, and nothing here
+cuts the power.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,21 +32,32 @@ import h5py
 import numpy as np
 
 import nsd_zarr
+from nsd_zarr.simulate import Simulation, simulate_root
 
-SESSIONS, TRIALS, VOLUME = (1, 2, 4), 12, (3, 7, 5)
+SESSIONS, TRIALS, VOLUME, EXPERIMENT_VOLUME = (1, 2, 4), 12, (3, 7, 5), (7, 5, 6)
 OPTIONS = {"sessions": "1-2,4", "trials_per_shard": 4, "workers": 1, "memory": "1GiB"}
 KINDS = {
-    "root document": 15,
-    "array metadata": 10,
-    "shard, chunks": 40,
-    "shard, index": 15,
-    "small arrays": 12,
+    "root document": 12,
+    "array metadata": 9,
+    "shard, chunks": 32,
+    "shard, index": 12,
+    "small arrays": 7,
+    "volumes": 7,
+    "statistics": 7,
+    "trial table": 6,
     "run, finished": 4,
     "run, unfinished": 4,
 }
 """Kinds of files, with their part of all damages in percent."""
 WAYS = {"truncated": 40, "deleted": 20, "swapped": 40}
 """What is done beside flips, in percent."""
+COORDINATES = ("session", "trial_in_session", "session_number", "trial_digest")
+"""Small arrays of every store."""
+STATISTICS = ("session_mean", "session_std", "rail_count")
+ALONG_VOXELS = ("brainmask", "ncsnr", "valid", "affine")
+"""Volumes that are no ROI, and where they lie."""
+WHOLE_SHARE = 0.1
+"""Damages after which every reader is tried, also those that do not look at the damaged file."""
 
 
 @dataclass
@@ -51,6 +65,8 @@ class Tally:
     """What became of the damages of one kind and way."""
 
     done: int = 0
+    whole: int = 0
+    """Every reader was tried, not only those that look at the damaged file."""
     silent: int = 0
     """A reader returned another value without an error."""
     refused: int = 0
@@ -72,10 +88,8 @@ class Sample:
     source: Path
     files: dict[Path, bytes]
     """Every file of store and run as it was."""
-    values: np.ndarray
-    """Stored counts."""
-    digests: np.ndarray
-    """Coordinate trial_digest."""
+    ways: tuple[Way, ...] = ()
+    """All readers, and what they return of the undamaged store."""
 
     def restore(self) -> None:
         """Put every byte back, and remove what was added."""
@@ -90,7 +104,12 @@ class Sample:
     def is_whole(self) -> bool:
         """Whether the store (not its run) has the very bytes that it had."""
         now = {path: path.read_bytes() for path in self.store.rglob("*") if path.is_file()}
-        return now == {path: data for path, data in self.files.items() if path.is_relative_to(self.store)}
+        return {path.relative_to(self.store).as_posix(): data for path, data in now.items()} == self.list_store()
+
+    def list_store(self) -> dict[str, bytes]:
+        """Every file of the store as it was, by its path inside."""
+        known = ((path, data) for path, data in self.files.items() if path.is_relative_to(self.store))
+        return {path.relative_to(self.store).as_posix(): data for path, data in known}
 
 
 def run_of(store: Path) -> Path:
@@ -119,14 +138,31 @@ def make_sample(folder: Path, random: np.random.Generator, *, compressible: bool
     for session, betas in zip(SESSIONS, np.split(values, len(SESSIONS)), strict=True):
         with h5py.File(folder / f"source/betas_session{session:02d}.hdf5", "w", libver="earliest") as file:
             file.create_dataset("betas", data=betas, chunks=(TRIALS, 1, 1, 1))
-    nsd_zarr.convert(folder / "source", folder / "subj01.zarr", **OPTIONS)
-    store = folder / "subj01.zarr"
-    digests = nsd_zarr.open_dataset(store).trial_digest.values
-    return Sample(store, folder / "source", read_files(store), values, digests)
+    return convert_sample(folder / "source", folder / "subj01.zarr", values)
+
+
+def make_experiment(folder: Path, random: np.random.Generator) -> Sample:
+    """A store with all that a simulated root has: its files are of more kinds."""
+    seed = int(random.integers(2**31))
+    root = simulate_root(folder / "nsd", Simulation(SESSIONS[-1], (TRIALS, *EXPERIMENT_VOLUME), seed=seed))
+    # 73,000 rows that are compared with the trial table, and not stored: most of the time of a repair.
+    root.stim_info.unlink()
+    values = []
+    for session in SESSIONS:
+        with h5py.File(root.session_files[session - 1]) as file:
+            values.append(file["betas"][:])
+    return convert_sample(folder / "nsd", folder / "subj01.zarr", np.concatenate(values))
+
+
+def convert_sample(source: Path, store: Path, values: np.ndarray) -> Sample:
+    nsd_zarr.convert(source, store, **OPTIONS)
+    if not np.array_equal(nsd_zarr.open_dataset(store, raw=True).betas.values, values):
+        raise SystemExit(f"{store} does not hold its sources")
+    return Sample(store, source, read_files(store), tuple(find_ways(store)))
 
 
 def make_unfinished(folder: Path, whole: Sample) -> Sample:
-    """The same conversion, stopped in its last session."""
+    """The same conversion, stopped in its last session. Nothing reads it."""
     store, seen = folder / "unfinished.zarr", Counter()
 
     def stop(event: object) -> None:
@@ -137,7 +173,7 @@ def make_unfinished(folder: Path, whole: Sample) -> Sample:
     try:
         nsd_zarr.convert(whole.source, store, on_event=stop, **OPTIONS)
     except KeyboardInterrupt:
-        return Sample(store, whole.source, read_files(store), whole.values, whole.digests)
+        return Sample(store, whole.source, read_files(store))
     raise SystemExit("the conversion ended before it was stopped")
 
 
@@ -155,9 +191,18 @@ def find_targets(kind: str, sample: Sample) -> list[Path]:
             return kind == "root document"
         if parts[-1] == "zarr.json":
             return kind == "array metadata"
-        return kind.startswith("shard") if parts[1] == "betas" else kind == "small arrays"
+        return kind == find_kind(parts[1]) or (kind.startswith("shard") and parts[1] == "betas")
 
     return [path for path in sample.files if is_meant(path)]
+
+
+def find_kind(array: str) -> str:
+    """Of the chunks of an array other than betas."""
+    if array in STATISTICS:
+        return "statistics"
+    if array in ALONG_VOXELS or array.startswith("roi_"):
+        return "volumes"
+    return "small arrays" if array in COORDINATES else "betas" if array == "betas" else "trial table"
 
 
 def flip_bit(kind: str, sample: Sample, random: np.random.Generator) -> list[Path]:
@@ -206,51 +251,126 @@ DAMAGES: dict[str, Callable[[str, Sample, np.random.Generator], list[Path]]] = {
 # -- what becomes of them ----------------------------------------------------------------------------------------
 
 
-def read_all_ways(sample: Sample) -> Iterator[tuple[str, bool]]:
-    """Every way to the values: its name, and whether they are right; raises an error of ours, or its cause."""
-    percent = np.float32(sample.values) / np.float32(300)
-    trials = np.arange(len(sample.values))
-    coordinates = {
-        "session": np.repeat(SESSIONS, TRIALS),
-        "trial_in_session": trials % TRIALS,
-        "session_number": np.array(SESSIONS),
-        "trial_digest": sample.digests,
-    }
-    ways: dict[str, Callable[[], bool]] = {
-        "percent": lambda: np.array_equal(nsd_zarr.open_dataset(sample.store).betas.values, percent),
-        "mean": lambda: np.array_equal(nsd_zarr.open_dataset(sample.store).betas.mean("trial").values, percent.mean(0)),
-    }
-    for trial in trials.tolist():
-        ways[f"trial {trial}"] = lambda trial=trial: np.array_equal(
-            nsd_zarr.open_dataset(sample.store, raw=True).betas[trial].values, sample.values[trial]
-        )
-    for name, right in coordinates.items():
-        ways[name] = lambda name=name, right=right: np.array_equal(
-            nsd_zarr.open_dataset(sample.store)[name].values, right
-        )
-    if importlib.util.find_spec("torch"):
-        ways["torch"] = lambda: _read_by_torch(sample)
-    for name, read in ways.items():
-        try:
-            yield name, read()
-        except nsd_zarr.NsdZarrError:
-            yield name, True
-            yield "refused", True
+Value = tuple[str, tuple[int, ...], bytes]
+"""Dtype, shape and bytes: NaN equals itself."""
 
 
-def _read_by_torch(sample: Sample) -> bool:
+@dataclass(frozen=True)
+class Way:
+    """A reader: what it looks at beside the root document, and what it returns."""
+
+    name: str
+    arrays: frozenset[str]
+    """Whose chunks it reads."""
+    open: Callable[[Path], Mapping[str, Callable[[], object]]]
+    """Opens a store, and gives all that can be asked for, by name."""
+    right: Mapping[str, Value]
+    """What it returned of the undamaged store."""
+
+
+def find_ways(store: Path) -> list[Way]:
+    """All readers that a store has, each tried on it."""
+    ways = {
+        "percent": ({"betas"}, lambda store: open_parts(store, whole=lambda ds: ds.betas)),
+        "mean": ({"betas"}, lambda store: open_parts(store, mean=lambda ds: ds.betas.mean("trial"))),
+        "single trials": ({"betas"}, lambda store: split_trials(nsd_zarr.open_dataset(store, raw=True).betas)),
+        "arrays": (set(nsd_zarr.open_dataset(store).variables) - {"betas"}, open_arrays),
+    }
+    columns = {"nsd_id", "image_10k", "repeat", "shared1000"}
+    torch = importlib.util.find_spec("torch") is not None
+    if torch:
+        ways["torch"] = ({"betas", *columns}, lambda store: open_torch(store, raw=True))
+    if (store / "session_mean").exists():
+        scores = {"betas", "session_mean", "session_std"}
+        ways["zscore"] = (scores, lambda store: split_trials(nsd_zarr.open_dataset(store).nsd.zscore("session").betas))
+    if (store / "roi_nsdgeneral").exists():
+        regions = [("nsdgeneral", "nsdgeneral"), ("streams", "streams"), ("V1v", "prf-visualrois"), ("brainmask", "")]
+        for label, roi in regions:
+            arrays = {"betas", "affine", "ncsnr", "valid", "session_mean", "session_std"} | {f"roi_{roi}", "brainmask"}
+            ways[f"roi {label}"] = (arrays, lambda store, label=label: open_region(store, label))
+        ways["test trials"] = ({"betas", "shared1000"}, lambda store: open_parts(store, test=read_test_trials))
+    if torch and (store / "roi_nsdgeneral").exists():
+        arrays = {*scores, *columns, "roi_nsdgeneral"}
+        ways["torch, z-scored ROI"] = (
+            arrays,
+            lambda store: open_torch(store, roi="nsdgeneral", zscore="session"),
+        )
+    found = [Way(name, frozenset(arrays), open_, {}) for name, (arrays, open_) in ways.items()]
+    return [Way(way.name, way.arrays, way.open, read_way(way, store)) for way in found]
+
+
+def open_parts(store: Path, **parts: Callable[[object], object]) -> dict[str, Callable[[], object]]:
+    dataset = nsd_zarr.open_dataset(store)
+    return {name: lambda part=part: part(dataset) for name, part in parts.items()}
+
+
+def open_arrays(store: Path) -> dict[str, Callable[[], object]]:
+    dataset = nsd_zarr.open_dataset(store)
+    return {str(name): lambda name=name: dataset[name] for name in dataset.variables if name != "betas"}
+
+
+def open_region(store: Path, label: str) -> dict[str, Callable[[], object]]:
+    region = nsd_zarr.open_dataset(store).nsd.roi(label)
+    parts = {str(name): lambda name=name: region[name] for name in region.variables if name != "betas"}
+    return parts | split_trials(region.betas)
+
+
+def read_test_trials(dataset: object) -> object:
+    return dataset.nsd.split("shared1000").test.betas
+
+
+def split_trials(betas: object) -> dict[str, Callable[[], object]]:
+    return {f"trial {trial}": lambda trial=trial: betas[trial] for trial in range(betas.sizes["trial"])}
+
+
+def open_torch(store: Path, **options: object) -> dict[str, Callable[[], object]]:
     from nsd_zarr.torch import TrialDataset
 
-    betas = TrialDataset(sample.store, raw=True)
-    return all(np.array_equal(betas[trial]["betas"].numpy(), values) for trial, values in enumerate(sample.values))
+    trials = TrialDataset(store, **options)
+
+    def read(trial: int) -> np.ndarray:
+        sample = trials[trial]
+        others = [value for name, value in sorted(sample.items()) if name != "betas"]
+        return np.concatenate([np.asarray(others, "float64"), sample["betas"].numpy().ravel().astype("float64")])
+
+    return {f"trial {trial}": lambda trial=trial: read(trial) for trial in range(len(trials))}
 
 
-def look_at_store(sample: Sample, damaged: list[Path], tally: Tally) -> None:
+def read_way(way: Way, store: Path) -> dict[str, Value | None]:
+    """All that a reader returns of a store, None where it refuses with an error of ours."""
+    try:
+        parts = way.open(store)
+    except nsd_zarr.NsdZarrError:
+        return {"opening": None}
+    found: dict[str, Value | None] = {}
+    for name, read in parts.items():
+        try:
+            values = np.asarray(read())
+            found[name] = (values.dtype.str, values.shape, values.tobytes())
+        except nsd_zarr.NsdZarrError:
+            found[name] = None
+    return found
+
+
+def find_ways_to(sample: Sample, damaged: list[Path], *, whole: bool) -> list[Way]:
+    """The readers of damaged files; all of them where *whole*, or where everybody looks."""
+    keys = [path.relative_to(sample.store).parts for path in damaged]
+    arrays = {key[0] for key in keys if key[-1] != "zarr.json"}
+    return [way for way in sample.ways if whole or ("zarr.json",) in keys or way.arrays & arrays]
+
+
+def look_at_store(sample: Sample, damaged: list[Path], tally: Tally, *, whole: bool) -> None:
     """Read, verify and repair a damaged store."""
-    outcomes = list(read_all_ways(sample))
-    wrong = [name for name, right in outcomes if not right]
+    ways = find_ways_to(sample, damaged, whole=whole)
+    outcomes = {
+        (way.name, name): (value, way.right.get(name))
+        for way in ways
+        for name, value in read_way(way, sample.store).items()
+    }
+    wrong = [name for name, (found, right) in outcomes.items() if found is not None and found != right]
+    tally.whole += len(ways) == len(sample.ways)
     tally.silent += bool(wrong)
-    tally.refused += ("refused", True) in outcomes
+    tally.refused += any(found is None for found, _ in outcomes.values())
     try:
         found = {damage.path for damage in nsd_zarr.verify(sample.store, workers=1).damages}
         is_named = {path.relative_to(sample.store).as_posix() for path in damaged} <= found
@@ -304,25 +424,52 @@ def plan(flips: int, others: int, random: np.random.Generator) -> list[tuple[str
 
 
 def make_table(tallies: dict[tuple[str, str], Tally]) -> str:
-    names = [
-        "file",
-        "damage",
-        "done",
-        "silent change",
-        "a reader refused",
-        "named",
-        "bytes restored",
-        "convert refused",
-    ]
-    rows = [f"| {' | '.join(names)} |"]
-    rows.append("|---|---|---|---|---|---|---|---|")
+    names = ["file", "damage", "done", "all readers tried", "silent change", "a reader refused", "named"]
+    rows = [f"| {' | '.join([*names, 'bytes restored', 'convert refused'])} |", f"|{'---|' * (len(names) + 2)}"]
     for (kind, way), tally in sorted(tallies.items()):
-        named = "" if kind.startswith("run") else tally.named
-        refused, declined = ("", tally.declined) if kind.startswith("run") else (tally.refused, "")
-        rows.append(
-            f"| {kind} | {way} | {tally.done} | {tally.silent} | {refused} | {named} | {tally.restored} | {declined} |"
-        )
+        store = (tally.whole, tally.silent, tally.refused, tally.named, tally.restored, "")
+        run = ("", tally.silent, "", "", tally.restored, tally.declined)
+        cells = (kind, way, tally.done, *(run if kind.startswith("run") else store))
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows)
+
+
+def add_up(parts: list[dict[tuple[str, str], Tally]]) -> dict[tuple[str, str], Tally]:
+    total: dict[tuple[str, str], Tally] = {}
+    for key, tally in ((key, tally) for part in parts for key, tally in part.items()):
+        known = vars(total.setdefault(key, Tally()))
+        known |= {name: known[name] + value for name, value in vars(tally).items()}
+    return total
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------
+
+
+def damage_all(jobs: list[tuple[str, str]], seed: tuple[int, int]) -> dict[tuple[str, str], Tally]:
+    """Do *jobs*, on stores made of *seed*."""
+    random, tallies = np.random.default_rng(seed), {}
+    flush, os.fsync = os.fsync, lambda descriptor: None
+    folder = Path(tempfile.mkdtemp(prefix="damage-"))
+    try:
+        wholes = [make_sample(folder / name, random, compressible=name == "lz4") for name in ("lz4", "stored")]
+        wholes.append(make_experiment(folder / "experiment", random))
+        runs = [(whole, make_unfinished(whole.store.parent, whole)) for whole in (wholes[0], wholes[2])]
+        for kind, way in jobs:
+            tally = tallies.setdefault((kind, way), Tally())
+            tally.done += 1
+            if kind.startswith("run"):
+                whole, unfinished = pick(runs, random)
+                sample = unfinished if kind == "run, unfinished" else whole
+                look_at_run(sample, DAMAGES[way](kind, sample, random), whole.list_store(), tally)
+            else:
+                sample = pick([each for each in wholes if find_targets(kind, each)], random)
+                damaged = DAMAGES[way](kind, sample, random)
+                look_at_store(sample, damaged, tally, whole=random.random() < WHOLE_SHARE)
+            sample.restore()
+    finally:
+        os.fsync = flush
+        shutil.rmtree(folder)
+    return tallies
 
 
 def main() -> None:
@@ -330,39 +477,16 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=10_000)
     parser.add_argument("--others", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    random, tallies = np.random.default_rng(options.seed), {}
-    flush, os.fsync = os.fsync, lambda descriptor: None
-    folder = Path(tempfile.mkdtemp(prefix="damage-"))
-    try:
-        wholes = [make_sample(folder / name, random, compressible=name == "lz4") for name in ("lz4", "stored")]
-        unfinished = make_unfinished(folder / "lz4", wholes[0])
-        store = wholes[0].store
-        whole = {
-            path.relative_to(store).as_posix(): data
-            for path, data in wholes[0].files.items()
-            if path.is_relative_to(store)
-        }
-        for kind, way in plan(options.flips, options.others, random):
-            sample = (
-                unfinished
-                if kind == "run, unfinished"
-                else wholes[0]
-                if kind.startswith("run")
-                else pick(wholes, random)
-            )
-            tally = tallies.setdefault((kind, way), Tally())
-            damaged = DAMAGES[way](kind, sample, random)
-            tally.done += 1
-            if kind.startswith("run"):
-                look_at_run(sample, damaged, whole, tally)
-            else:
-                look_at_store(sample, damaged, tally)
-            sample.restore()
-    finally:
-        os.fsync = flush
-        shutil.rmtree(folder)
+    jobs = plan(options.flips, options.others, np.random.default_rng(options.seed))
+    parts = [(jobs[part :: options.processes], (options.seed, part)) for part in range(options.processes)]
+    if options.processes == 1:
+        tallies = damage_all(*parts[0])
+    else:
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            tallies = add_up(pool.starmap(damage_all, parts, chunksize=1))
     print(make_table(tallies))
     failures = [failure for tally in tallies.values() for failure in tally.failures]
     print(f"{sum(tally.done for tally in tallies.values())} damages, seed {options.seed}: {len(failures)} failures")

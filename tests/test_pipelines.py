@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
+from nsd_zarr.errors import DamageFound
 from nsd_zarr.simulate import Simulation, simulate_root
+from nsd_zarr.store.small import read_chunk
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 
@@ -67,12 +70,27 @@ def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(run, tm
 
 
 def test_damage_store_names_and_repairs_all_that_it_damages(run, capsys, tmp_path):
-    run("damage_store", "--flips", 25, "--others", 25, "--seed", 3, "--json", tmp_path / "damage.json")
+    run("damage_store", "--flips", 30, "--others", 30, "--seed", 3, "--json", tmp_path / "damage.json")
     told = capsys.readouterr().out
-    assert "50 damages, seed 3: 0 failures" in told
+    assert "60 damages, seed 3: 0 failures" in told
     rows = json.loads((tmp_path / "damage.json").read_text())
-    assert {row["kind"] for row in rows} >= {"root document", "array metadata", "shard, chunks", "small arrays"}
+    kinds = {"root document", "array metadata", "shard, chunks", "small arrays", "volumes", "statistics", "trial table"}
+    assert {row["kind"] for row in rows} >= kinds
     assert sum(row["silent"] for row in rows) == 0
+
+
+def test_damage_store_fails_where_a_reader_takes_what_is_damaged_for_zeros(run, monkeypatch):
+    def read_forgivingly(store, name, row=0):
+        try:
+            return read_chunk(store, name, row)
+        except DamageFound:
+            metadata = store.members[name]
+            kind = metadata["data_type"].replace("string", "U32")
+            return np.zeros(metadata["chunk_grid"]["configuration"]["chunk_shape"], kind)
+
+    monkeypatch.setattr("nsd_zarr.read.lazy.read_chunk", read_forgivingly)
+    with pytest.raises(SystemExit, match=r"silent \[\('arrays'"):
+        run("damage_store", "--flips", 30, "--others", 0, "--seed", 3)
 
 
 @pytest.mark.slow

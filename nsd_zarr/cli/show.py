@@ -102,6 +102,8 @@ def tell_verification(report: VerifyReport) -> str:
     how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
     how["source"] = "all checksums and value digests right, every value equal to its source"
     lines = [f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)]
+    if not report.files:
+        lines += ["Without it nothing else was looked at; repair looks at everything."]
     lines += [f"Repair it: {report.repair_command}"]
     if report.is_whole:
         lines = [f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."]

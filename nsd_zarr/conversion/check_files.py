@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from nsd_zarr.conversion.damage import Damage, make_shard_damage
+from nsd_zarr.conversion.damage import Damage, make_file_damage, make_shard_damage
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.store.digest import digest_file, join_digests, make_digest
@@ -32,7 +32,7 @@ def check_files(store: Store, quick: bool) -> Iterator[Damage]:
         if problem and key in shards:
             yield make_shard_damage(store, shards[key], problem)
         elif problem:
-            yield Damage(key, problem)
+            yield make_file_damage(store, key, problem)
     for name, member in store.members.items():
         told = store.manifest.get(f"{name}/{METADATA_NAME}")
         if told is not None and told.digest != make_digest(encode_json(member)):

@@ -8,7 +8,7 @@ from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS, SessionNumber
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.small import read_array
+from nsd_zarr.store.small import find_chunk_rows, read_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,18 @@ class Damage:
         if self.offset is not None and self.length:
             parts.append(f"bytes {self.offset} to {self.offset + self.length - 1}")
         return f"{', '.join(parts)}: {self.problem}"
+
+
+def make_file_damage(store: Store, key: str, problem: str) -> Damage:
+    """Damage to a file that is no shard: of the session whose volume it holds, or of all."""
+    name, _, chunk = key.partition("/c/")
+    member = store.members.get(name)
+    if not chunk or member is None or member["dimension_names"][:1] != ["session_number"]:
+        return Damage(key, problem)
+    rows = find_chunk_rows(member)
+    row = int(chunk.split("/")[0])
+    is_one = rows == 1 and row < len(store.geometry.sessions)
+    return Damage(key, problem, store.geometry.sessions[row] if is_one else None)
 
 
 def make_shard_damage(store: Store, shard: int, problem: str) -> Damage:

@@ -167,7 +167,8 @@ def _prepare(
     infos = find_sources(remains.store, source, config, needed) if needed else []
     shards = sum(len(wanted[info.session]) for info in infos)
     geometry = remains.store.geometry
-    listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
+    if infos:
+        listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
     surroundings = Surroundings(listen)
     for info in infos:
         if info.session in blind:

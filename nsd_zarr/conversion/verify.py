@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +58,9 @@ class VerifyReport:
     strangers: tuple[str, ...]
     """Files in the store's folder that are not of the store, leftovers of killed writers among them."""
     source: tuple[str, ...]
-    """The sources that were named; empty where none were."""
+    """The sources that were named, from the root of the file system; empty where none were."""
+    choice: tuple[str, ...]
+    """The words that chose among them, such as --subject 1."""
     seconds: float
     """Wall time."""
     item: str = TRIALS.item
@@ -78,6 +80,7 @@ class VerifyReport:
         numbers = [session for session in sessions if session is not None]
         words = ["nsd-zarr", "repair", str(self.store)]
         words += [word for source in self.source or ("SOURCE",) for word in ("--source", source)]
+        words += self.choice
         # Others need not be at hand then.
         words += ["--session", format_sessions(numbers)] if None not in sessions else []
         return shlex.join(words)
@@ -115,12 +118,13 @@ def verify(
     """
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
     strength = "quick" if quick and source is None else "full" if source is None else "source"
-    words = () if source is None else tuple(os.fspath(word) for word in as_words(source))
+    words = () if source is None else tuple(os.path.abspath(word) for word in as_words(source))
+    choice = tuple(_list_choice(config))
     try:
         opened = open_to_check(path)
     except DamageFound as error:
         damage = Damage(METADATA_NAME, error.problem)
-        return VerifyReport(path, strength, 0, 0, (damage,), (), words, time.perf_counter() - started)
+        return VerifyReport(path, strength, 0, 0, (damage,), (), words, choice, time.perf_counter() - started)
     sources = [] if source is None else find_sources(opened, source, config)
     damages = check_store(opened, strength, sources, config, on_event)
     return VerifyReport(
@@ -131,9 +135,16 @@ def verify(
         damages=damages,
         strangers=tuple(find_strangers(opened)),
         source=words,
+        choice=choice,
         seconds=time.perf_counter() - started,
         item=opened.geometry.kind.item,
     )
+
+
+def _list_choice(config: Config) -> Iterator[str]:
+    for option in ("subject", "space", "betas"):
+        if (value := getattr(config, option)) is not None:
+            yield from (f"--{option}", str(value))
 
 
 def open_to_check(path: Path) -> Store:

@@ -49,6 +49,20 @@ def test_every_file_that_is_lost_or_changed_is_made_again(made, store, digest_tr
         assert digest_tree(store) == whole
 
 
+@pytest.mark.parametrize("key", ["session_mean/c/1/0/0/0", "valid/c/1/0/0/0"])
+def test_volume_of_one_session_is_told_and_repaired_with_it(key, made, store, digest_tree):
+    whole = digest_tree(store)
+    flip(store / key)
+    flip(store / "session_std/c/2/0/0/0")
+    report = nsd_zarr.verify(store, made[1] / "nsd")
+    assert {(damage.session, damage.path) for damage in report.damages} == {(3, "session_std/c/2/0/0/0"), (2, key)}
+    assert report.repair_command == f"nsd-zarr repair {store} --source {made[1] / 'nsd'} --session 2-3"
+    assert nsd_zarr.repair(store, made[1] / "nsd", sessions=2).rewritten == (key,)
+    assert not nsd_zarr.verify(store).is_whole
+    assert nsd_zarr.repair(store, made[1] / "nsd", sessions="2-3").is_whole
+    assert digest_tree(store) == whole
+
+
 def test_all_but_the_root_document_is_made_again_at_once(made, store, digest_tree):
     whole = digest_tree(store)
     for path in list_files(store):

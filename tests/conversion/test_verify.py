@@ -260,6 +260,19 @@ def test_damage_is_told_with_the_command_that_repairs_it(store, source, run_cli)
     assert run_cli("verify", store).code == 0
 
 
+def test_command_that_repairs_holds_from_any_folder_and_names_the_same_betas(store, source, tmp_path, monkeypatch):
+    # Of two subjects, the second.
+    root = tmp_path / "root"
+    for subject in ("subj01", "subj02"):
+        folder = root / f"nsddata_betas/ppdata/{subject}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+        folder.parent.mkdir(parents=True)
+        shutil.copytree(source, folder)
+    _lose(store / "session/c/0")
+    monkeypatch.chdir(tmp_path)
+    report = nsd_zarr.verify(store, "root", subject=2)
+    assert report.repair_command == f"nsd-zarr repair {store} --source {root} --subject 2"
+
+
 def test_damage_to_files_that_concern_all_is_repaired_with_all_sessions(store):
     _lose(store / SHARD)
     _lose(store / "session/c/0")
