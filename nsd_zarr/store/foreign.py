@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MOST_TRIALS, Geometry, SessionNumber, make_dims
+from nsd_zarr.store.check import MOST_ROOT_BYTES
 from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.files import open_file
@@ -98,9 +100,23 @@ def _open_remote(url: str, allow_unfinished: bool) -> Store:
 
 
 def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
-    """A Zarr group of another layout. Raises _NotOurs when there is none with `betas`."""
+    """A Zarr group of another layout. Raises _NotOurs when there is none with `betas`, StoreError when it is odd."""
+    try:
+        return _describe_group(location, path, allow_unfinished)
+    except (NsdZarrError, _NotOurs):
+        raise
+    except Exception as error:  # Whatever a stranger may write into metadata: zarr-python has no one error for it.
+        raise _refuse(f"zarr-python cannot read its metadata: {error or type(error).__name__}", path) from error
+
+
+def _refuse(problem: str, path: Path, **what: Any) -> StoreError:
+    return StoreError(problem, hint="Open it with xarray.open_zarr.", path=path, **what)
+
+
+def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
     import zarr
 
+    _check_documents(path)
     try:
         group = open_group(location)
         betas = group[BETAS]
@@ -108,7 +124,7 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
         raise _NotOurs(str(error)) from error
     if not isinstance(betas, zarr.Array) or betas.ndim not in (2, 4) or str(betas.dtype.name) not in DTYPE_BYTES:
         raise _NotOurs("betas is no array of numbers with 4 dimensions (volumes) or 2 (surfaces)")
-    _check_sizes(betas, path)
+    _check_betas(betas, path)
     attributes = dict(group.attrs)
     if attributes.get("format") == FORMAT:
         check_version(attributes, path)
@@ -119,7 +135,7 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
     store = Store(
         path=path,
         attributes=attributes,
-        members=dict(sorted(_describe_all(group, betas))),
+        members=dict(sorted(_describe_all(group, betas, path))),
         manifest={},
         geometry=_make_geometry(group, betas, path),
         slices_from=location,
@@ -128,39 +144,80 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
     return store
 
 
-def _check_sizes(betas: Any, path: Path) -> None:
+_DOCUMENTS = (METADATA_NAME, ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+"""Metadata of Zarr 3 and 2."""
+
+
+def _check_documents(path: Path) -> None:
+    """Refuse metadata that are no plain files, or huge: zarr-python would wait for them, or read them whole."""
+    folders = [path, *(each for each in path.iterdir() if each.is_dir())] if path.is_dir() else []
+    for place in (folder / name for folder in folders for name in _DOCUMENTS):
+        try:
+            found = place.stat()
+        except OSError:
+            continue
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_ROOT_BYTES:
+            raise _refuse(f"its metadata are no file of at most {MOST_ROOT_BYTES} bytes", place)
+
+
+def _check_betas(betas: Any, path: Path) -> None:
     """Refuse shapes that no session has, before memory is taken for a trial or a chunk."""
-    for shape in ((1, *betas.shape[1:]), betas.chunks):
-        size = math.prod(shape) * betas.dtype.itemsize
-        if not 0 < size <= MOST_FRAME_BYTES or not 0 < betas.shape[0] <= MOST_TRIALS:
-            raise StoreError(
-                f"betas of shape {betas.shape} in chunks of {betas.chunks}, expected trials and chunks of at most "
-                f"{MOST_FRAME_BYTES} bytes, and at most {MOST_TRIALS} trials",
-                hint="Open it with xarray.open_zarr.",
-                path=path,
-            )
+    is_sane = all(_is_sane(shape, betas.dtype) for shape in ((1, *betas.shape[1:]), betas.chunks))
+    is_sane = is_sane and min(*betas.shape, *betas.chunks) > 0
+    if not is_sane or betas.shape[0] > MOST_TRIALS or _count_in_shard(betas) > MOST_TRIALS:
+        raise _refuse(
+            f"betas of shape {betas.shape} in chunks of {betas.chunks}, expected trials and chunks of at most "
+            f"{MOST_FRAME_BYTES} bytes, and at most {MOST_TRIALS} trials",
+            path,
+        )
+
+
+def _is_sane(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    return math.prod(shape) * max(1, dtype.itemsize) <= MOST_FRAME_BYTES
+
+
+def _count_in_shard(array: Any) -> int:
+    """Chunks of which the index of one shard tells; 1 without shards."""
+    return math.prod(array.shards) // math.prod(array.chunks) if array.shards else 1
 
 
 def _check_scale(attributes: Json, dtype: np.dtype[Any], path: Path) -> None:
     """Integers must be counts of 1/300 percent: what the dataset delivers, and all that this package scales."""
     scale = attributes.get("scale_factor", 1 / COUNTS_PER_PERCENT)
-    if dtype.kind in "iu" and abs(scale * COUNTS_PER_PERCENT - 1) > 1e-6:
-        raise StoreError(
-            f"betas have scale_factor {scale}, expected 1/{COUNTS_PER_PERCENT}",
-            hint="Open it with xarray.open_zarr.",
-            path=path,
+    is_ours = type(scale) in (int, float) and abs(scale * COUNTS_PER_PERCENT - 1) <= 1e-6
+    if dtype.kind in "iu" and not is_ours:
+        raise _refuse(
+            f"betas have scale_factor {str(scale)[:80]}, expected 1/{COUNTS_PER_PERCENT}",
+            path,
             expected=1 / COUNTS_PER_PERCENT,
             found=scale,
         )
 
 
-def _describe_all(group: Any, betas: Any) -> Iterator[tuple[str, Json]]:
-    """Name, and what readers ask of the metadata, of each array whose dimensions are named."""
-    yield BETAS, _describe(betas, make_dims(betas.ndim))
+def _describe_all(group: Any, betas: Any, path: Path) -> Iterator[tuple[str, Json]]:
+    """Name, and what readers ask of the metadata, of each array whose dimensions are named. Raises StoreError."""
+    names = make_dims(betas.ndim)
+    sizes = dict(zip(names, betas.shape, strict=True))
+    yield BETAS, _describe(betas, names)
     for name, array in group.arrays():
         dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
         if name != BETAS and dims is not None and None not in dims:
+            _check_beside(name, array, dims, sizes, path)
             yield name, _describe(array, dims)
+
+
+def _check_beside(name: str, array: Any, dims: Sequence[str], sizes: dict[str, int], path: Path) -> None:
+    """Refuse an array that does not lie along the axes of betas and of the others, or whose chunks are absurd."""
+    fits = isinstance(dims, (list, tuple)) and all(isinstance(dim, str) for dim in dims)
+    fits = fits and len(set(dims)) == len(dims) == array.ndim
+    fits = fits and all(sizes.setdefault(dim, length) == length for dim, length in zip(dims, array.shape, strict=True))
+    shapes = (_describe(array, dims)["chunk_grid"]["configuration"]["chunk_shape"], array.chunks)
+    if not fits or not all(_is_sane(shape, array.dtype) for shape in shapes) or _count_in_shard(array) > MOST_TRIALS:
+        raise _refuse(
+            f"{name} of shape {array.shape} along {tuple(dims)} in chunks of {array.chunks}, expected axes as long as "
+            f"those of the other arrays, and chunks of at most {MOST_FRAME_BYTES} bytes",
+            path,
+        )
 
 
 def _describe(array: Any, dims: Sequence[str]) -> Json:
@@ -178,14 +235,13 @@ def _describe(array: Any, dims: Sequence[str]) -> Json:
 
 def _make_geometry(group: Any, betas: Any, path: Path) -> Geometry:
     """Sessions by the coordinate `session`, where there is one; else all trials are one session's."""
-    numbers = np.asarray(group["session"][:]) if "session" in group else np.ones(betas.shape[0], np.int16)
+    numbers = _read_sessions(group, betas, path)
     sessions, counts = np.unique(numbers, return_counts=True)
     if not np.array_equal(numbers, np.repeat(sessions, counts)) or len(set(counts.tolist())) != 1:
-        raise StoreError(
+        raise _refuse(
             f"its {len(sessions)} sessions have {counts.min()} to {counts.max()} trials or are mixed, expected one "
             "after the other, of one length",
-            hint="Open it with xarray.open_zarr.",
-            path=path,
+            path,
         )
     along = (betas.shards or betas.chunks)[0]
     return Geometry(
@@ -195,6 +251,24 @@ def _make_geometry(group: Any, betas: Any, path: Path) -> Geometry:
         volume_shape=tuple(betas.shape[1:]),
         dtype=betas.dtype.name,
     )
+
+
+def _read_sessions(group: Any, betas: Any, path: Path) -> np.ndarray:
+    """Session number of each trial; 1 for all where the store does not tell."""
+    if "session" not in group:
+        return np.ones(betas.shape[0], np.int16)
+    session = group["session"]
+    if (
+        session.shape != betas.shape[:1]
+        or session.dtype.kind not in "iu"
+        or not _is_sane(session.chunks, session.dtype)
+    ):
+        raise _refuse(
+            f"session is {session.dtype} of shape {session.shape} in chunks of {session.chunks}, expected one whole "
+            f"number for each of {betas.shape[0]} trials",
+            path,
+        )
+    return np.asarray(session[:])
 
 
 # -- files behind URLs -------------------------------------------------------------------------------------------
