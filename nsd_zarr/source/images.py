@@ -11,9 +11,9 @@ from threading import Lock
 import h5py
 import numpy as np
 
-from nsd_zarr.errors import NsdZarrError, SourceError
+from nsd_zarr.errors import SourceError
 from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.reader import SessionReader, open_session, read_by_h5py
+from nsd_zarr.source.reader import SessionReader, explain_read_errors, open_session, read_by_h5py
 from nsd_zarr.source.session import SessionInfo, check_not_cut, open_dataset
 from nsd_zarr.source.stimuli import ImageBlock
 
@@ -65,18 +65,10 @@ class BlockReader:
         SourceError.
         """
         ids = np.asarray(self.block.ids[trials.start : trials.stop])
-        try:
+        with explain_read_errors(f"images {ids[0]} to {ids[-1]}", self.block):
             for start, stop in _find_pieces(ids, self.block.file.chunk_images):
                 self._read_piece(ids[start:stop], out[start:stop], check_stop)
             check_not_cut(self.block)
-        except NsdZarrError:
-            raise
-        except (OSError, RuntimeError) as error:
-            raise SourceError(
-                f"reading images {ids[0]} to {ids[-1]} failed: {error}",
-                hint="The file may be cut short or its disk failing: check it, then run the same command again.",
-                path=self.block.path,
-            ) from error
 
     def _read_piece(self, ids: np.ndarray, out: np.ndarray, check_stop: Callable[[], None]) -> None:
         chunk, count = self.block.file.chunk_images, self.block.file.shape[0]

@@ -17,7 +17,7 @@ from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.gather import OnRows, gather_trials
 from nsd_zarr.source.retry import read_again
-from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
+from nsd_zarr.source.session import Inspected, SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -64,7 +64,7 @@ class SessionReader:
         pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored. Raises
         SourceError. Cost: each pass reads the whole file.
         """
-        try:
+        with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.info):
             if self._index is None:
                 read_by_h5py(self._data, trials, out, check_stop)
                 check_not_cut(self.info)
@@ -72,15 +72,6 @@ class SessionReader:
             if len(self._index.offsets) < self.info.voxels:
                 out[:] = self._data.fillvalue
             gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows)
-        except NsdZarrError:
-            raise
-        except (OSError, RuntimeError) as error:
-            raise SourceError(
-                f"reading trials {trials.start} to {trials.stop - 1} failed: {error}",
-                hint="The file may be cut short or its disk failing: check it, then run the same command again.",
-                path=self.info.path,
-                session=self.info.session,
-            ) from error
 
 
 @contextmanager
@@ -104,6 +95,22 @@ def open_session(info: SessionInfo, *, trust_offsets: bool = True) -> Iterator[S
             yield SessionReader(info, data, descriptor, index)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def explain_read_errors(what: str, inspected: Inspected) -> Iterator[None]:
+    """Turn errors of the system and of HDF5 while *what* is read into SourceError; errors of ours pass."""
+    try:
+        yield
+    except NsdZarrError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise SourceError(
+            f"reading {what} failed: {error}",
+            hint="The file may be cut short or its disk failing: check it, then run the same command again.",
+            path=inspected.path,
+            session=inspected.session_told,
+        ) from error
 
 
 def read_by_h5py(

@@ -55,8 +55,7 @@ class SliceReader:
 
         Raises IndexError outside the store; DamageFound, naming the trial, when zarr-python cannot read it.
         """
-        if not 0 <= trial < self.store.geometry.trials:
-            raise IndexError(f"trial {trial} is outside the store's {self.store.geometry.trials} trials")
+        session, _ = self.store.geometry.locate_trial(trial)
         started = time.perf_counter()
         try:
             self._check_file(trial)
@@ -70,7 +69,7 @@ class SliceReader:
                 f"trial {trial} cannot be read: {error or type(error).__name__}",
                 hint="It is read through zarr-python, because the store's place or layout is not the package's own.",
                 path=self.store.slices_from,
-                session=self.store.geometry.locate_trial(trial)[0],
+                session=session,
             ) from error
         if stages is not None:
             stages.decode += time.perf_counter() - started

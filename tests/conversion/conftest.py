@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,6 +215,28 @@ def make_disk(tmp_path) -> Iterator[Callable[..., Path]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def stop_at_rename(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A block that is stopped by KeyboardInterrupt right before its rename *number*, counted from 1."""
+
+    @contextmanager
+    def stop_at(number) -> Iterator[None]:
+        replace, calls = os.replace, []
+
+        def stop(old, new):
+            calls.append(new)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            replace(old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stop)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return stop_at
 
 
 # -- the command line --------------------------------------------------------------------------------------------

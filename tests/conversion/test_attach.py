@@ -202,7 +202,7 @@ def test_store_in_use_by_a_live_run_is_refused(copy_store, nsd):
 
 @pytest.mark.parametrize("which", ["without", "with", "old"])
 def test_stopped_before_each_rename_the_store_is_whole_and_attaching_again_finishes(
-    which, copy_store, nsd, digest_tree, expected, monkeypatch, tmp_path
+    which, copy_store, nsd, digest_tree, expected, monkeypatch, stop_at_rename, tmp_path
 ):
     def make(name):
         store = copy_store("without" if which == "old" else which, name)
@@ -216,18 +216,9 @@ def test_stopped_before_each_rename_the_store_is_whole_and_attaching_again_finis
         nsd_zarr.attach(make("counted.zarr"), nsd)
     assert counted[-1] == counted[0] == tmp_path / "counted.zarr/zarr.json"
     for number in sorted({*range(1, len(counted) + 1, 9), 2, 3, len(counted)}):
-        store, calls = make(f"stopped{number}.zarr"), []
-
-        def stop(old, new, calls=calls, number=number):
-            calls.append(new)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            replace(old, new)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", stop)
-            with pytest.raises(KeyboardInterrupt):
-                nsd_zarr.attach(store, nsd)
+        store = make(f"stopped{number}.zarr")
+        with stop_at_rename(number):
+            nsd_zarr.attach(store, nsd)
         assert nsd_zarr.verify(store).is_whole
         nsd_zarr.open_dataset(store).load()
         nsd_zarr.attach(store, nsd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import h5py
@@ -300,26 +299,15 @@ def test_store_in_use_is_refused(store, source):
         nsd_zarr.repair(store, source)
 
 
-def test_repair_killed_before_each_rename_is_repeated(store, source, whole, digest_tree, monkeypatch):
+def test_repair_killed_before_each_rename_is_repeated(store, source, whole, digest_tree, stop_at_rename):
     def damage():
         for key in ("betas/c/0/0/0/0", SHARD, "session/c/0", "zarr.json"):
             _lose(store / key)
 
-    replace = os.replace
     for number in range(1, 5):
         damage()
-        calls = []
-
-        def stop(old, new, calls=calls, number=number):
-            calls.append(new)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            replace(old, new)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", stop)
-            with pytest.raises(KeyboardInterrupt):
-                nsd_zarr.repair(store, source, workers=1)
+        with stop_at_rename(number):
+            nsd_zarr.repair(store, source, workers=1)
         assert nsd_zarr.repair(store, source).is_whole
         assert digest_tree(store) == whole
 

@@ -104,29 +104,22 @@ def test_write_that_fails_midway_is_told_and_gone_on_from(
     assert go_on(store) == ALL[len(recorded) :]
 
 
-def test_conversion_killed_before_each_rename_goes_on(source, tmp_path, go_on, monkeypatch, undisturbed):
+def test_conversion_killed_before_each_rename_goes_on(
+    source, tmp_path, go_on, monkeypatch, stop_at_rename, undisturbed
+):
     # Every file of a store is there by one rename: this stops before each of them in turn.
-    replace, seen = os.replace, []
+    seen = []
     # run, root, betas; shards; statistics; records; run; betas; small arrays; metadata of statistics, rails; root
     renames = 2 + 1 + 9 + 6 + 3 + 1 + 1 + 8 + 2 + 2 + 1
     for number in range(1, renames + 1):
-        store, calls = tmp_path / f"killed{number}.zarr", []
-
-        def stop(old, new, calls=calls, number=number):
-            calls.append(new)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            replace(old, new)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", stop)
-            with pytest.raises(KeyboardInterrupt):
-                nsd_zarr.convert(source, store, trials_per_shard=2, workers=1)
+        store = tmp_path / f"killed{number}.zarr"
+        with stop_at_rename(number):
+            nsd_zarr.convert(source, store, trials_per_shard=2, workers=1)
         seen.append(len(go_on(store)))
     assert seen == sorted(seen, reverse=True)
     assert (seen[0], seen[-1]) == (3, 0)
     # One more would not have stopped it.
-    calls.clear()
+    replace, calls = os.replace, []
     monkeypatch.setattr(os, "replace", lambda old, new: (calls.append(new), replace(old, new)))
     nsd_zarr.convert(source, tmp_path / "counted.zarr", trials_per_shard=2, workers=1)
     assert len(calls) == renames
