@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsd_zarr.conversion.attach import AttachReport, attach
     from nsd_zarr.conversion.images import ImagesReport, convert_images
-    from nsd_zarr.conversion.repair import RepairReport, repair
     from nsd_zarr.conversion.run import ConversionReport, convert
-    from nsd_zarr.conversion.verify import VerifyReport, verify
     from nsd_zarr.errors import NsdZarrError
+    from nsd_zarr.maintenance.attach import AttachReport, attach
+    from nsd_zarr.maintenance.repair import RepairReport, repair
+    from nsd_zarr.maintenance.verify import VerifyReport, verify
     from nsd_zarr.read.dataset import open_dataset
 
 __all__ = [
@@ -40,14 +40,14 @@ __all__ = [
 _HOMES = {
     "convert": "nsd_zarr.conversion.run",
     "ConversionReport": "nsd_zarr.conversion.run",
-    "attach": "nsd_zarr.conversion.attach",
-    "AttachReport": "nsd_zarr.conversion.attach",
+    "attach": "nsd_zarr.maintenance.attach",
+    "AttachReport": "nsd_zarr.maintenance.attach",
     "convert_images": "nsd_zarr.conversion.images",
     "ImagesReport": "nsd_zarr.conversion.images",
-    "verify": "nsd_zarr.conversion.verify",
-    "VerifyReport": "nsd_zarr.conversion.verify",
-    "repair": "nsd_zarr.conversion.repair",
-    "RepairReport": "nsd_zarr.conversion.repair",
+    "verify": "nsd_zarr.maintenance.verify",
+    "VerifyReport": "nsd_zarr.maintenance.verify",
+    "repair": "nsd_zarr.maintenance.repair",
+    "RepairReport": "nsd_zarr.maintenance.repair",
     "open_dataset": "nsd_zarr.read.dataset",
     "NsdZarrError": "nsd_zarr.errors",
 }

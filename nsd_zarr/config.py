@@ -135,7 +135,7 @@ def make_config(file: str | os.PathLike[str] | None = None, **options: Any) -> C
         ) from error
 
 
-MOST_CONFIG_BYTES = 2**20
+MAX_CONFIG_BYTES = 2**20
 """A larger configuration is refused unread."""
 
 
@@ -152,16 +152,16 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """Keys and values of a flat YAML file. Plain data only: tags and aliases are refused. Raises ConfigError."""
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(MOST_CONFIG_BYTES + 1)
-        if len(text) > MOST_CONFIG_BYTES:
-            raise ConfigError(f"more than {MOST_CONFIG_BYTES} characters are no configuration", path=path)
+            text = file.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"more than {MAX_CONFIG_BYTES} characters are no configuration", path=path)
         values = yaml.load(text, _PlainLoader)
     except ConfigError:
         raise
     except OSError as error:
         raise ConfigError(f"cannot read the configuration: {error.strerror}", path=path) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML: {_tell_shortly(' '.join(str(error).split()))}", path=path) from error
+        raise ConfigError(f"not valid YAML: {_shorten(' '.join(str(error).split()))}", path=path) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -177,7 +177,7 @@ def check_keys(values: dict[str, Any], path: Path | None) -> None:
         if key not in Config.model_fields:
             near = difflib.get_close_matches(key.replace("-", "_"), Config.model_fields, 1, 0.5)
             known = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(Config.model_fields)}."
-            raise ConfigError(f"unknown key {_tell(key)}", hint=known, path=path, found=key)
+            raise ConfigError(f"unknown key {_format_value(key)}", hint=known, path=path, found=key)
 
 
 def _explain(error: ValidationError) -> str:
@@ -185,13 +185,13 @@ def _explain(error: ValidationError) -> str:
     for detail in error.errors():
         key = str(detail["loc"][0]) if detail["loc"] else "options"
         message = detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{key} = {_tell(detail['input'])}: {_tell_shortly(message[:1].lower() + message[1:])}")
+        problems.append(f"{key} = {_format_value(detail['input'])}: {_shorten(message[:1].lower() + message[1:])}")
     return "; ".join(problems)
 
 
-def _tell(value: Any) -> str:
-    return _tell_shortly(repr(value))
+def _format_value(value: Any) -> str:
+    return _shorten(repr(value))
 
 
-def _tell_shortly(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -17,7 +17,7 @@ TrialInStore = NewType("TrialInStore", int)
 TRIALS_PER_SESSION = 750
 """Trials in a session of the core experiment. Source: data manual, "Experiments". Used where synthetic
 data are made; a conversion takes the count from the files."""
-MOST_TRIALS = 2**24
+MAX_TRIALS = 2**24
 """Trials that a session or a store may have. The dataset has 30,000 a subject; what a stranger's file claims beyond
 every measure would be counted through for hours, and held in memory trial by trial."""
 RUNS_PER_SESSION = 12

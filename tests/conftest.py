@@ -24,6 +24,8 @@ from nsd_zarr.store.format import (
     make_small_metadata,
 )
 
+pytest_plugins = ["run_fixtures"]
+
 SESSIONS = (2, 3, 5)
 TRIALS_PER_SESSION = 14
 TRIALS_PER_SHARD = 7

@@ -21,7 +21,7 @@ DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
 TUTORIAL = HERE / "docs/tutorial.md"
 SMALLER = {"750,41,52,40": "750,13,11,7"}
 """Sizes in the tutorial, and those that the test runs it with."""
-MOST_PICTURE_BYTES = 150_000
+MAX_PICTURE_BYTES = 150_000
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_pictures_in_documents_are_small_and_shown():
     shown = {path for document in DOCUMENTS for path in re.findall(r"figures/([\w.]+)", document.read_text())}
     pictures = {path.name: path.stat().st_size for path in (HERE / "docs/figures").iterdir()}
     assert set(pictures) == shown
-    assert max(pictures.values()) < MOST_PICTURE_BYTES
+    assert max(pictures.values()) < MAX_PICTURE_BYTES
 
 
 def test_readme_names_every_command_and_no_other():

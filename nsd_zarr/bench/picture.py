@@ -58,7 +58,7 @@ def _draw_rates(axes: Any, report: BenchReport) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.set_xlim(right=2.2 * max(row.trials_per_second for row in rows))
-    axes.set_yticks(range(len(rows)), [_tell(row) for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [_format_value(row) for row in rows], fontsize=8)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel("random trials a second")
     axes.set_title(f"{report.trial_bytes / 1e6:.2f} MB a trial (int16)", fontsize=10, loc="left")
@@ -103,6 +103,6 @@ def _draw_bytes(axes: Any, report: BenchReport) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _tell(row: Measurement) -> str:
+def _format_value(row: Measurement) -> str:
     several = "" if row.threads == 1 else f", {row.threads} {'workers' if 'DataLoader' in row.name else 'threads'}"
     return f"{row.name}, {row.delivers}{several}"

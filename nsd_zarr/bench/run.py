@@ -201,14 +201,14 @@ def make_table(report: BenchReport) -> str:
         # Of bytes, the stages of a floor are no ceiling of each other.
         ceiling = "" if row.percent_of_ceiling is None or row.delivers == "bytes" else f"{row.percent_of_ceiling:.0f} %"
         lines.append(
-            f"{row.name:36} {row.delivers:9} {row.threads:>7} {_tell_rate(row.trials_per_second):>9} "
+            f"{row.name:36} {row.delivers:9} {row.threads:>7} {_format_rate(row.trials_per_second):>9} "
             f"{row.cpu_ms_per_trial:>8.2f} {ceiling:>10} {row.stored_bytes / 1e6:>10.2f}"
-            f" {_tell_rate(row.cold_trials_per_second):>9}".rstrip()
+            f" {_format_rate(row.cold_trials_per_second):>9}".rstrip()
         )
     return "\n".join(lines)
 
 
-def _tell_rate(rate: float | None) -> str:
+def _format_rate(rate: float | None) -> str:
     if rate is None:
         return ""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.3f}"

@@ -13,7 +13,7 @@ import numpy as np
 
 import nsd_zarr
 from nsd_zarr.cli.progress import show_progress
-from nsd_zarr.cli.show import tell_conversion, tell_plan, tell_verification
+from nsd_zarr.cli.show import format_conversion, format_plan, format_verification
 from nsd_zarr.errors import DamageFound
 
 DEMO_SHAPE = (750, 41, 52, 40)
@@ -60,14 +60,14 @@ def _convert(source: Path, store: Path, say: Callable[[str], None], quiet: bool)
     from nsd_zarr.conversion.plan import make_plan
 
     say(f"\n$ nsd-zarr plan {source} {store}")
-    say(tell_plan(make_plan(source, store, make_config())))
+    say(format_plan(make_plan(source, store, make_config())))
     say(f"\n$ nsd-zarr convert {source} {store}")
     with show_progress("converting", quiet) as on_event:
-        say(tell_conversion(nsd_zarr.convert(source, store, on_event=on_event)))
+        say(format_conversion(nsd_zarr.convert(source, store, on_event=on_event)))
     say(f"\n$ nsd-zarr verify {store}")
     with show_progress("verifying", quiet) as on_event:
         report = nsd_zarr.verify(store, on_event=on_event)
-    say(tell_verification(report))
+    say(format_verification(report))
     if not report.is_whole:
         raise DamageFound("the demo's store is damaged", hint="Check this machine's disk and memory.", path=store)
 

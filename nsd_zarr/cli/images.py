@@ -30,11 +30,11 @@ from nsd_zarr.layout import IMAGES
 @common
 def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert stimulus images (SOURCE: nsd_stimuli.hdf5 or an NSD root) to STORE, one a chunk. Again: goes on."""
-    from nsd_zarr.cli.show import tell_images
+    from nsd_zarr.cli.show import format_images
 
     if every and (options["subject"] is not None or options["trial_table"] is not None):
         raise ConfigError("--all, and a subject", hint="Leave out one or the other.")
     given = {name: value for name, value in options.items() if value is not None}
     with show_progress("converting", quiet, IMAGES) as on_event:
         report = nsd_zarr.convert_images(source, store, on_event=on_event, **given)
-    print_report(report.as_dict(), tell_images(report), as_json, quiet)
+    print_report(report.as_dict(), format_images(report), as_json, quiet)

@@ -110,25 +110,25 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
 @converting
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
-    from nsd_zarr.cli.show import tell_plan
+    from nsd_zarr.cli.show import format_plan
     from nsd_zarr.config import make_config
     from nsd_zarr.conversion.lock import check_free
     from nsd_zarr.conversion.plan import make_plan
 
     check_free(Path(store).absolute())
     made = make_plan(source, store, make_config(options.pop("config_file"), **options))
-    print_report(made.as_dict(), tell_plan(made), as_json, quiet)
+    print_report(made.as_dict(), format_plan(made), as_json, quiet)
 
 
 @commands.command()
 @converting
 def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
-    from nsd_zarr.cli.show import tell_conversion
+    from nsd_zarr.cli.show import format_conversion
 
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
-    print_report(report.as_dict(), tell_conversion(report), as_json, quiet)
+    print_report(report.as_dict(), format_conversion(report), as_json, quiet)
 
 
 @commands.command()
@@ -141,11 +141,11 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
 @common
 def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
-    from nsd_zarr.cli.show import tell_attachment
+    from nsd_zarr.cli.show import format_attachment
 
     with show_progress("computing statistics of", quiet) as on_event:
         report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
-    print_report(report.as_dict(), tell_attachment(report), as_json, quiet)
+    print_report(report.as_dict(), format_attachment(report), as_json, quiet)
 
 
 @commands.command()
@@ -157,12 +157,12 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 @common
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
-    from nsd_zarr.cli.show import tell_verification
+    from nsd_zarr.cli.show import format_verification
     from nsd_zarr.store.root import read_kind
 
     with show_progress("verifying", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
-    print_report(report.as_dict(), tell_verification(report), as_json, quiet and report.is_whole)
+    print_report(report.as_dict(), format_verification(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
 
 
@@ -180,12 +180,12 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 @common
 def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
     """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
-    from nsd_zarr.cli.show import tell_repair
+    from nsd_zarr.cli.show import format_repair
     from nsd_zarr.store.root import read_kind
 
     with show_progress("repairing", quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.repair(store, source, on_event=on_event, **options)
-    print_report(report.as_dict(), tell_repair(report), as_json, quiet and report.is_whole)
+    print_report(report.as_dict(), format_repair(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
 
 
@@ -195,11 +195,11 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 @common
 def info(store: str, quiet: bool, as_json: bool) -> None:
     """Say what is in STORE and what made it."""
-    from nsd_zarr.cli.show import describe_store, tell_store
+    from nsd_zarr.cli.show import describe_store, format_store
     from nsd_zarr.store.root import open_store
 
     opened = open_store(Path(store), allow_unfinished=True, kind=None)
-    print_report(describe_store(opened), tell_store(opened), as_json, quiet)
+    print_report(describe_store(opened), format_store(opened), as_json, quiet)
 
 
 @commands.command()

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from nsd_zarr.cli.words import escape_line
-from nsd_zarr.conversion.attach import AttachReport
-from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.images import ImagesReport
 from nsd_zarr.conversion.plan import Plan
-from nsd_zarr.conversion.repair import RepairReport
 from nsd_zarr.conversion.run import ConversionReport
-from nsd_zarr.conversion.verify import VerifyReport
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
+from nsd_zarr.maintenance.attach import AttachReport
+from nsd_zarr.maintenance.damage import Damage
+from nsd_zarr.maintenance.repair import RepairReport
+from nsd_zarr.maintenance.verify import VerifyReport
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 
-MOST_DAMAGES = 20
+MAX_DAMAGES = 20
 """Damages told one by one; --json has them all."""
 
-MOST_STRANGERS = 5
+MAX_UNTRACKED_FILES = 5
 """Files that are not of a store, told by name."""
 
 
-def tell_plan(plan: Plan) -> str:
+def format_plan(plan: Plan) -> str:
     """What a conversion would do."""
     geometry, memory, space, settings = plan.settings.geometry, plan.memory, plan.space, plan.settings
     ways = Counter(info.how for info in plan.sources)
@@ -47,28 +47,28 @@ def tell_plan(plan: Plan) -> str:
         f"{format_count(memory.threads_per_session, 'thread')} "
         f"each, {memory.passes} pass{'es' if memory.passes > 1 else ''} over each file",
     ]
-    lines += tell_experiment(plan.experiment_report)
+    lines += format_experiment(plan.experiment_report)
     if plan.doubtful:
         again = format_sessions(info.session for info in plan.doubtful)
         lines.append(f"again       sessions {again}: their files look different since; they will be read and compared")
     return "\n".join(lines)
 
 
-def tell_experiment(report: ExperimentReport) -> list[str]:
+def format_experiment(report: ExperimentReport) -> list[str]:
     """What of the experiment was found and what was not, one line each; none where there was nothing to look for."""
     words = {"experiment": report.found, "not found": report.missing, "note": report.notes}
     return [f"{word:11} {', '.join(values)}" for word, values in words.items() if values]
 
 
-def tell_attachment(report: AttachReport) -> str:
+def format_attachment(report: AttachReport) -> str:
     """What was attached to a store."""
     what = "statistics computed, " if report.computed_statistics else ""
     done = "experiment attached" if report.experiment.found else "no experiment"
-    lines = [f"{report.store}: {what}{done} in {report.seconds:.1f} s.", *tell_experiment(report.experiment)]
+    lines = [f"{report.store}: {what}{done} in {report.seconds:.1f} s.", *format_experiment(report.experiment)]
     return "\n".join(lines)
 
 
-def tell_conversion(report: ConversionReport) -> str:
+def format_conversion(report: ConversionReport) -> str:
     """What a conversion did."""
     if not report.sessions:
         return f"{report.store} is finished: nothing to do."
@@ -78,12 +78,12 @@ def tell_conversion(report: ConversionReport) -> str:
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
         f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
-        + "".join(f"{line}\n" for line in tell_experiment(report.experiment))
+        + "".join(f"{line}\n" for line in format_experiment(report.experiment))
         + f"Next: nsd-zarr verify {report.store}"
     )
 
 
-def tell_images(report: ImagesReport) -> str:
+def format_images(report: ImagesReport) -> str:
     """What a conversion of images did."""
     if not report.blocks:
         return f"{report.store} is finished: nothing to do."
@@ -96,32 +96,31 @@ def tell_images(report: ImagesReport) -> str:
     )
 
 
-def tell_verification(report: VerifyReport) -> str:
+def format_verification(report: VerifyReport) -> str:
     """What a verification found."""
     what = f"{report.files} files" + (f", {report.trials} {report.item}s" if report.trials else "")
     how = {"quick": "present, sizes and indexes right", "full": "all checksums and value digests right"}
     how["source"] = "all checksums and value digests right, every value equal to its source"
-    lines = [f"{report.store} is damaged, {len(report.damages)} found:", *_tell_damages(report.damages)]
+    lines = [f"{report.store} is damaged, {len(report.damages)} found:", *_format_damages(report.damages)]
     if not report.files:
         lines += ["Without it nothing else was looked at; repair looks at everything."]
     lines += [f"Repair it: {report.repair_command}"]
     if report.is_whole:
         lines = [f"{report.store} is whole: {what}, {how[report.strength]} ({report.seconds:.1f} s)."]
-    if report.strangers:
-        named = ", ".join(report.strangers[:MOST_STRANGERS]) + (", ..." if report.strangers[MOST_STRANGERS:] else "")
-        lines += [
-            f"Note: {format_count(len(report.strangers), 'file')} not of this store, which no reader looks at: {named}"
-        ]
+    if report.untracked_files:
+        files = report.untracked_files
+        named = ", ".join(files[:MAX_UNTRACKED_FILES]) + (", ..." if files[MAX_UNTRACKED_FILES:] else "")
+        lines += [f"Note: {format_count(len(files), 'file')} not of this store, which no reader looks at: {named}"]
     return "\n".join(lines)
 
 
-def _tell_damages(damages: Sequence[Damage]) -> list[str]:
-    told = [f"  {damage}" for damage in damages[:MOST_DAMAGES]]
+def _format_damages(damages: Sequence[Damage]) -> list[str]:
+    told = [f"  {damage}" for damage in damages[:MAX_DAMAGES]]
     more = len(damages) - len(told)
     return [*told, f"  and {more} more (--json has them all)"] if more else told
 
 
-def tell_repair(report: RepairReport) -> str:
+def format_repair(report: RepairReport) -> str:
     """What a repair did."""
     removed = f"; {format_count(report.removed, 'leftover')} of a killed run removed" if report.removed else ""
     if not report.rewritten and report.is_whole:
@@ -130,7 +129,7 @@ def tell_repair(report: RepairReport) -> str:
     if report.is_whole:
         return f"{report.store} is whole again: {made}."
     left = f"{report.store}: {made}; {len(report.left)} found damaged in sessions that were not asked for:"
-    return "\n".join([left, *_tell_damages(report.left)])
+    return "\n".join([left, *_format_damages(report.left)])
 
 
 def describe_store(store: Store) -> dict[str, Any]:
@@ -159,16 +158,16 @@ def describe_store(store: Store) -> dict[str, Any]:
     }
 
 
-def tell_store(store: Store) -> str:
+def format_store(store: Store) -> str:
     """What is in a store and what made it."""
     values = describe_store(store)
     lines = [
         f"store      {values['store']}: {values['status']}, format version {values['format_version']}",
-        _tell_contents(store),
+        _format_contents(store),
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
         f"{format_bytes(values['decoded_bytes'])} decoded",
-        f"settings   {_tell_pairs(values['settings'])}",
-        f"made by    {_tell_pairs(values['libraries'])}",
+        f"settings   {_format_pairs(values['settings'])}",
+        f"made by    {_format_pairs(values['libraries'])}",
         "arrays",
     ]
     lines += [
@@ -184,12 +183,12 @@ def tell_store(store: Store) -> str:
     return "\n".join(map(escape_line, lines))
 
 
-def _tell_contents(store: Store) -> str:
+def _format_contents(store: Store) -> str:
     geometry = store.geometry
     if geometry.kind == IMAGES:
         return f"images     {geometry.trials} of {geometry.volume_shape}, {geometry.trials_per_shard} a shard"
     return f"sessions   {format_sessions(geometry.sessions)}, {geometry.trials} trials"
 
 
-def _tell_pairs(values: dict[str, Any]) -> str:
+def _format_pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())

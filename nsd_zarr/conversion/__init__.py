@@ -1,4 +1,23 @@
-"""From sessions to a store: plan, run, ledger, verify. Joins source and store.
+"""Sources -> a finished store. Joins source and store; knows nothing of maintaining a finished one.
 
 Named conversion rather than convert, so that the function `nsd_zarr.convert` is not shadowed by its own folder.
+Reading order:
+
+settings              what affects values or bytes
+plan                  what a conversion will do, from metadata only
+image_plan            the same for stimulus images
+resume                what an earlier run left, and what of it counts
+memory, space         whether it fits
+run                   carries a plan out: lock, skeleton, one unit a session, finish
+unit                  one session: read, compress, write, record
+session_statistics    mean, deviation and rails of each voxel, while the trials are in memory
+ledger                the durable records of a run
+lock                  one run a store
+cluster               units on a Dask cluster
+events                what a run reports while it goes
+experiment            the files of the experiment, read and checked
+experiment_arrays     the arrays made of them
+contents              the arrays beside the trials, as they enter a store
+finish                the skeleton, and the last write that makes a store complete
+images                stimulus images as a store of their own
 """

@@ -12,7 +12,7 @@ from uuid import uuid4
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone
 from nsd_zarr.conversion.lock import RunEnded
 from nsd_zarr.conversion.memory import MemoryPlan
-from nsd_zarr.conversion.unit import Stopped, Surroundings, Unit, run_unit
+from nsd_zarr.conversion.unit import RunContext, Stopped, Unit, run_unit
 from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
 
@@ -109,7 +109,7 @@ def run_for_client(unit: Unit, run_ended: RunEnded) -> SessionDone | NsdZarrErro
     Not raised, or each worker would log a traceback for what the client tells in one paragraph.
     """
     try:
-        return run_unit(unit, Surroundings(stop=run_ended))
+        return run_unit(unit, RunContext(stop=run_ended))
     except NsdZarrError as error:
         return error
     except Stopped:

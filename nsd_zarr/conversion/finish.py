@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nsd_zarr.conversion.arrays import Contents, SmallArray, make_statistics_arrays
-from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
+from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
+from nsd_zarr.conversion.experiment import Experiment
+from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
+from nsd_zarr.places.durable import make_folder, make_place, write_durably
 from nsd_zarr.store.digest import join_digests
-from nsd_zarr.store.durable import make_folder, make_place, write_durably
 from nsd_zarr.store.format import (
     BETAS,
     CONVENTIONS,
@@ -52,7 +53,7 @@ def finish_store(
     contents = Contents(partial(write_file, store))
     root = lay_out(contents, settings, records, experiment)
     write_durably(store / METADATA_NAME, root)
-    remove_strays(store, contents.members)
+    remove_unlisted_arrays(store, contents.members)
 
 
 def lay_out(
@@ -81,7 +82,7 @@ def make_root(attributes: Json, contents: Contents) -> bytes:
     return make_root_metadata(attributes, dict(sorted(contents.members.items())))
 
 
-def remove_strays(store: Path, members: Container[str]) -> None:
+def remove_unlisted_arrays(store: Path, members: Container[str]) -> None:
     """Remove folders of arrays that an interrupted run or a former experiment left, and that are none of *members*."""
     for folder in store.iterdir():
         # Of an array the metadata are written first: what has none is not ours.

@@ -15,42 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.arrays import Contents, SmallArray
+from nsd_zarr.config import make_config
+from nsd_zarr.conversion.contents import Contents, SmallArray
 from nsd_zarr.conversion.events import Listener, ignore_event
-from nsd_zarr.conversion.experiment import ExperimentReport
-from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, remove_strays
+from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, remove_unlisted_arrays
+from nsd_zarr.conversion.image_plan import make_image_plan
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
-from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan, read_available_memory
-from nsd_zarr.conversion.plan import Plan, SourceWords, as_words
+from nsd_zarr.conversion.plan import Plan
+from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
-from nsd_zarr.conversion.space import make_image_space_plan
-from nsd_zarr.conversion.target import TargetState, find_progress
-from nsd_zarr.errors import ConfigError, DamageFound, SourceError
-from nsd_zarr.layout import IMAGES, Geometry, SessionNumber, choose_images_per_shard
+from nsd_zarr.layout import IMAGES
+from nsd_zarr.places.durable import write_durably
 from nsd_zarr.source.stimuli import (
     DATASET,
     ImageBlock,
-    StimulusInfo,
-    find_stimuli,
-    find_trial_table,
-    inspect_stimuli,
-    make_blocks,
-    share_chunks,
 )
-from nsd_zarr.source.trial_table import parse_trial_table
-from nsd_zarr.source.volume import read_whole
-from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import write_durably
 from nsd_zarr.store.format import METADATA_NAME, NSD_ID, make_shard_key
-from nsd_zarr.store.root import COMPLETE, Store, open_store
-from nsd_zarr.store.small import read_array
+from nsd_zarr.store.root import COMPLETE, open_store
 from nsd_zarr.store.volume import write_file
-
-ALL = "all"
-"""Settings' selection of a store of all images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,122 +118,6 @@ def convert_images(
     )
 
 
-# -- the plan ----------------------------------------------------------------------------------------------------
-
-
-def make_image_plan(source: Path, store: Path, config: Config, images_per_shard: int | None = None) -> Plan:
-    """Plan a conversion of images. Reads metadata and the trial table; writes nothing.
-
-    Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
-    """
-    file = inspect_stimuli(find_stimuli(source), config.dataset)
-    ids = find_wanted(file, config)
-    settings = _make_settings(file, ids, config, images_per_shard)
-    blocks = make_blocks(file, ids, settings.images_per_shard)
-    progress = find_progress(store, settings, blocks, fresh=config.fresh)
-    pending = [block for block in blocks if block.session not in progress.done - progress.doubtful]
-    shared = {block.session: block for block in share_chunks(pending)}
-    left = sum(block.trials for block in blocks if block.session not in progress.done)
-    return Plan(
-        store=store,
-        settings=settings,
-        sources=tuple(shared.get(block.session, block) for block in blocks),
-        progress=progress,
-        memory=plan_block_memory(settings.geometry, file, max(1, len(pending)), config),
-        space=make_image_space_plan(store, settings, left),
-        scheduler="threads",
-        fresh=config.fresh,
-        experiment=None,
-        experiment_report=ExperimentReport(),
-    )
-
-
-def plan_block_memory(geometry: Geometry, file: StimulusInfo, blocks: int, config: Config) -> MemoryPlan:
-    """How *blocks* blocks are read side by side. Raises DoesNotFit."""
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    return make_image_memory_plan(geometry, file.chunk_images, blocks, config.effective_workers, limit)
-
-
-def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:
-    """0-based 73k ids, ascending, that the configuration means: all of the file, or those that a subject saw."""
-    if config.subject is None and config.trial_table is None:
-        return range(file.shape[0])
-    path = config.trial_table or find_trial_table(file.path, config.subject or 0)
-    table = parse_trial_table(read_whole(path), path)
-    if config.subject not in (None, table.subject):
-        raise ConfigError(
-            f"subject {config.subject}, and a trial table of subject {table.subject}",
-            hint="Leave out --subject, or name the table of that subject.",
-            path=path,
-            expected=config.subject,
-            found=table.subject,
-        )
-    return tuple((np.unique(table.count("73KID")) - 1).tolist())
-
-
-def _make_settings(
-    file: StimulusInfo, ids: Sequence[int], config: Config, images_per_shard: int | None
-) -> ImageSettings:
-    if images_per_shard is not None and images_per_shard < 1:
-        raise ConfigError(f"images_per_shard = {images_per_shard}", hint="Give a number from 1.")
-    chosen = images_per_shard or choose_images_per_shard(len(ids), file.image_bytes, file.chunk_images)
-    return ImageSettings(
-        dataset=config.dataset,
-        selection=ALL if isinstance(ids, range) else make_digest(np.array(ids, "<i4")),
-        images_per_shard=min(chosen, len(ids)),
-        codec=config.codec,
-        clevel=config.effective_clevel,
-        shape=(len(ids), *file.shape[1:]),
-    )
-
-
-# -- a finished store -------------------------------------------------------------------------------------------
-
-
-def find_blocks(
-    store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
-) -> Sequence[ImageBlock]:
-    """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
-    file = _inspect_source(store, source)
-    blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)
-    return [block for block in blocks if block.session in numbers]
-
-
-def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
-    words, shape = as_words(source), store.geometry.volume_shape
-    file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes["settings"]["dataset"])
-    if file.shape[1:] != shape or len(words) > 1:
-        raise SourceError(
-            f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
-            "stored",
-            hint="Give the stimulus file from which this store was made.",
-            path=file.path,
-            expected=shape,
-            found=file.shape[1:],
-        )
-    return file
-
-
-def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]:
-    """0-based 73k ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
-
-    Raises SourceError, ConfigError, and DamageFound where nothing tells them.
-    """
-    try:
-        return tuple(read_array(store, NSD_ID).tolist())
-    except DamageFound:
-        selection = store.attributes["settings"]["selection"]
-        if selection == ALL:
-            return range(store.geometry.trials)
-        wanted = find_wanted(_inspect_source(store, source), config)
-        if make_digest(np.array(wanted, "<i4")) != selection:
-            raise
-        return wanted
-
-
-# -- the end -----------------------------------------------------------------------------------------------------
-
-
 def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
     """Write what lies beside the shards, then the root with manifest and status `complete`: the last write of all.
 
@@ -260,7 +128,7 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
     ids = [number for block in plan.sources if isinstance(block, ImageBlock) for number in block.ids]
     root = lay_out_images(contents, plan.settings, records, ids)
     write_durably(plan.store / METADATA_NAME, root)
-    remove_strays(plan.store, contents.members)
+    remove_unlisted_arrays(plan.store, contents.members)
 
 
 def lay_out_images(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.places.durable import make_folder, sync_folder, write_durably
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import make_folder, sync_folder, write_durably
 from nsd_zarr.store.format import encode_json
 from nsd_zarr.store.shard import ShardRecord
 from nsd_zarr.store.volume import WrittenFile

@@ -17,7 +17,7 @@ from typing import Any
 
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.errors import StoreError
-from nsd_zarr.store.durable import explain_write_error, make_folder
+from nsd_zarr.places.durable import explain_write_error, make_folder
 
 BEAT_SECONDS = 2.0
 """How often a live run renews its lock."""

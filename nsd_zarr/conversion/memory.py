@@ -7,7 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsd_zarr.conversion.statistics import ACCUMULATOR_BYTES_PER_VOXEL, RESULT_BYTES_PER_VOXEL, row_bytes, tile_bytes
+from nsd_zarr.conversion.session_statistics import (
+    ACCUMULATOR_BYTES_PER_VOXEL,
+    RESULT_BYTES_PER_VOXEL,
+    row_bytes,
+    tile_bytes,
+)
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.source.gather import TILE_BYTES
@@ -94,7 +99,7 @@ def make_image_memory_plan(
     """How many of *blocks* blocks of images are converted side by side, one thread each. Raises DoesNotFit.
 
     Each holds its block, one chunk of the source (of *chunk_images* images), what the library keeps beside it, what
-    waits on the shelf for another block, and two compressed images.
+    is kept for another block, and two compressed images.
     """
     slab = 0 if chunk_images == 1 else 2 * chunk_images * geometry.trial_bytes
     library = min(SLAB_BYTES, geometry.trials_per_shard * geometry.trial_bytes)

@@ -18,9 +18,9 @@ from nsd_zarr.conversion.memory import (
     make_memory_plan,
     read_available_memory,
 )
+from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
-from nsd_zarr.conversion.target import Progress, TargetState, find_progress
 from nsd_zarr.errors import ConfigError, SourceError
 from nsd_zarr.layout import Geometry, SessionNumber, choose_trials_per_shard, divisors
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
@@ -28,7 +28,7 @@ from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_sessi
 from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.session import SessionInfo, inspect_session
 
-LARGEST_COORDINATE = 2**15 - 1
+MAX_COORDINATE = 2**15 - 1
 """The coordinates session and trial_in_session are int16."""
 STAYS = "the store is finished and stays as it is: nsd-zarr attach gives it an experiment, or another one"
 SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -206,13 +206,13 @@ def check_countable(sources: Sequence[SessionInfo]) -> None:
     """Refuse session numbers and trial counts that the store's coordinates cannot hold. Raises SourceError."""
     for info in sources:
         for what, number in (("session number", info.session), ("trial count", info.trials)):
-            if number > LARGEST_COORDINATE:
+            if number > MAX_COORDINATE:
                 raise SourceError(
-                    f"{what} {number}, expected at most {LARGEST_COORDINATE}",
+                    f"{what} {number}, expected at most {MAX_COORDINATE}",
                     hint="Number the files from 1, or split the session.",
                     path=info.path,
                     session=info.session,
-                    expected=LARGEST_COORDINATE,
+                    expected=MAX_COORDINATE,
                     found=number,
                 )
 

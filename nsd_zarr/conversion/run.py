@@ -20,11 +20,11 @@ from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
+from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.target import TargetState
-from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
+from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.store.durable import explain_write_error, remove_partials
+from nsd_zarr.places.durable import explain_write_error, remove_partials
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
@@ -215,10 +215,10 @@ def _run_here(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
     from dask.delayed import delayed
 
     stop = Event()
-    surroundings = Surroundings(listen, stop)
+    context = RunContext(listen, stop)
     # Named so that Dask, which begins with the last name among equals, takes them in order.
     tasks = [
-        delayed(run_unit, pure=False)(unit, surroundings, dask_key_name=f"unit-{len(units) - position:04d}")
+        delayed(run_unit, pure=False)(unit, context, dask_key_name=f"unit-{len(units) - position:04d}")
         for position, unit in enumerate(units)
     ]
     if plan.scheduler == "synchronous":

@@ -15,12 +15,12 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
+from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSums
 from nsd_zarr.conversion.settings import AnySettings, Settings
-from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.images import AnySource, BlockReader, Shelf, open_source
+from nsd_zarr.source.images import AnySource, BlockReader, ImageCache, open_source
 from nsd_zarr.source.reader import SessionReader
 from nsd_zarr.source.session import check_unchanged
 from nsd_zarr.store.digest import make_digest
@@ -29,7 +29,7 @@ from nsd_zarr.store.shard import PendingShard, ShardRecord, write_shard
 from nsd_zarr.store.volume import WrittenFile, write_volume
 from nsd_zarr.tasks import map_all
 
-MOST_UNCOMMITTED = 32
+MAX_UNCOMMITTED = 32
 """Shards of one session that may wait for the disk: each is an open file, of which a process commonly has 1,024."""
 
 
@@ -72,7 +72,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunContext:
     """What a unit shares with others in its process. The default is right for a process of its own."""
 
     listen: Listener = ignore_event
@@ -81,7 +81,7 @@ class Surroundings:
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
-    shelf: Shelf = field(default_factory=Shelf)
+    image_cache: ImageCache = field(default_factory=ImageCache)
     """Where images lie that were read with those of another block."""
 
     def check_stop(self) -> None:
@@ -95,58 +95,58 @@ class Surroundings:
         self.listen(TrialsDone(1))
 
 
-def run_unit(unit: Unit, surroundings: Surroundings | None = None) -> SessionDone:
+def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
     """Convert one session, or compare it with its record. Raises what went wrong, with the session named."""
-    surroundings = surroundings or Surroundings()
+    context = context or RunContext()
     started = time.perf_counter()
     try:
-        stored, how = _run(unit, surroundings)
+        stored, how = _run(unit, context)
     except SourceError as error:
         if not unit.shards:
             _note_fault(unit, error)
         raise
     except NsdZarrError as error:
-        error.session = error.session or unit.source.session_told
+        error.session = error.session or unit.source.error_session
         raise
     except MemoryError as error:
         raise DoesNotFit(
             f"memory ran out ({error or type(error).__name__})",
             hint="Read sessions in more passes with --memory, then run the same command again: it goes on.",
             path=unit.source.path,
-            session=unit.source.session_told,
+            session=unit.source.error_session,
         ) from error
     done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
-    surroundings.listen(done)
+    context.listen(done)
     return done
 
 
-def _run(unit: Unit, surroundings: Surroundings) -> tuple[int, str]:
+def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
     # One thread more waits for the disk, so that those that compress need not: 3.0 to 3.1 s for three sessions on a
     # quiet disk rather than 3.2 to 3.5 s, and more on a slow one. Left last: whatever stops a run, each shard that was
     # written whole is still committed, and no file stays open.
     with (
         ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
-        open_source(unit.source, surroundings.shelf) as reader,
+        open_source(unit.source, context.image_cache) as reader,
     ):
         how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
-            compare_session(unit, reader, executor, surroundings)
+            compare_session(unit, reader, executor, context)
             return 0, how
         if unit.shards:
-            shards = _write_session(unit, reader, executor, committer, surroundings)
+            shards = _write_session(unit, reader, executor, committer, context)
             check_unchanged(unit.source)
             return sum(shard.size for shard in shards), how
         files: tuple[WrittenFile, ...] = ()
         rail_count = None
         if isinstance(unit.settings, Settings):
             sums = SessionSums(unit.source.voxels, unit.source.dtype)
-            shards = _write_session(unit, reader, executor, committer, surroundings, sums)
+            shards = _write_session(unit, reader, executor, committer, context, sums)
             statistics = sums.make_statistics(unit.source.trials)
             rail_count = statistics.rail_count
             files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
         else:
-            shards = _write_session(unit, reader, executor, committer, surroundings)
+            shards = _write_session(unit, reader, executor, committer, context)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
     record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
@@ -172,7 +172,7 @@ def _write_session(
     reader: SessionReader | BlockReader,
     executor: Executor,
     committer: Executor,
-    surroundings: Surroundings,
+    context: RunContext,
     sums: SessionSums | None = None,
 ) -> tuple[ShardRecord, ...]:
     """The wanted shards of the session, on disk when this returns: each written once, whole, by one thread.
@@ -181,13 +181,13 @@ def _write_session(
     """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     commits: list[Future[ShardRecord]] = []
-    room = Semaphore(MOST_UNCOMMITTED)
+    room = Semaphore(MAX_UNCOMMITTED)
 
     def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
         room.acquire()
         try:
             key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
-            pending = write_shard(unit.store, key, part, codec, surroundings.count_trial, slots)
+            pending = write_shard(unit.store, key, part, codec, context.count_trial, slots)
             _check_as_recorded(unit, pending)
             commit = committer.submit(pending.commit)
         except BaseException:
@@ -198,9 +198,9 @@ def _write_session(
 
     by_rows = sums is not None and sums.is_exact and reader.can_hand_rows
     on_rows = sums.add_rows if sums is not None and by_rows else None
-    for numbers, span in _read_passes(unit, reader, executor, surroundings, on_rows):
+    for numbers, span in _read_passes(unit, reader, executor, context, on_rows):
         if sums is not None and not by_rows:
-            sums.add(span.reshape(-1, geometry.voxels), executor, surroundings.check_stop)
+            sums.add(span.reshape(-1, geometry.voxels), executor, context.check_stop)
         commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
 
@@ -218,28 +218,26 @@ def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
             if same_values
             else "Put the former file back, or convert to another store.",
             path=unit.source.path,
-            session=unit.source.session_told,
+            session=unit.source.error_session,
         )
 
 
-def compare_session(
-    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
-) -> None:
+def compare_session(unit: Unit, reader: SessionReader | BlockReader, executor: Executor, context: RunContext) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
-    found = digest_session(unit, reader, executor, surroundings)
+    found = digest_session(unit, reader, executor, context)
     differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
     if differing:
         raise ResumeRefused(
-            f"the source changed since it was converted: {unit.source.tell_trial(differing[0])} and "
+            f"the source changed since it was converted: {unit.source.describe_trial(differing[0])} and "
             f"{len(differing) - 1} others of {len(found)} have other values",
             hint="Put the former file back, or convert to another store.",
             path=unit.source.path,
-            session=unit.source.session_told,
+            session=unit.source.error_session,
         )
 
 
 def digest_session(
-    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, surroundings: Surroundings
+    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, context: RunContext
 ) -> dict[int, str]:
     """Digest of the values of each trial that is wanted, by its place in the session."""
     geometry = unit.settings.geometry
@@ -247,10 +245,10 @@ def digest_session(
     first = geometry.first_trial(unit.source.session)
 
     def digest(values: np.ndarray) -> str:
-        surroundings.count_trial()
+        context.count_trial()
         return make_digest(values)
 
-    for numbers, span in _read_passes(unit, reader, executor, surroundings):
+    for numbers, span in _read_passes(unit, reader, executor, context):
         trials = [trial - first for number in numbers for trial in geometry.shard_trials(number)]
         values = [trial for part in _choose(unit, span, numbers) for trial in part]
         found |= dict(zip(trials, map_all(executor, digest, values), strict=True))
@@ -261,7 +259,7 @@ def _read_passes(
     unit: Unit,
     reader: SessionReader | BlockReader,
     executor: Executor,
-    surroundings: Surroundings,
+    context: RunContext,
     on_rows: OnRows | None = None,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Numbers of wanted shards, and the trials from the first to the last: as many at a time as were planned.
@@ -272,7 +270,7 @@ def _read_passes(
     first = geometry.session_shards(unit.source.session).start
     most = unit.trials_per_pass // geometry.trials_per_shard
     shape = (most, geometry.trials_per_shard, geometry.voxels)
-    with surroundings.blocks.borrow(shape, unit.source.dtype) as block:
+    with context.blocks.borrow(shape, unit.source.dtype) as block:
         while wanted:
             numbers = [number for number in wanted if number < wanted[0] + most]
             span = block[: numbers[-1] - numbers[0] + 1]
@@ -280,7 +278,7 @@ def _read_passes(
             # The last shard of a store of images may be short.
             trials = range(start, min(start + len(span) * geometry.trials_per_shard, unit.source.trials))
             rows = span.reshape(-1, geometry.voxels)[: len(trials)]
-            reader.read_into(trials, rows, executor, surroundings.check_stop, on_rows)
+            reader.read_into(trials, rows, executor, context.check_stop, on_rows)
             yield numbers, span
             wanted = wanted[len(numbers) :]
 

@@ -16,10 +16,10 @@ from nsd_zarr.read import accessor as accessor  # registers ds.nsd
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
 from nsd_zarr.read.volume import AFFINE, make_place
-from nsd_zarr.store.foreign import open_any_store
+from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.root import Store, is_store
-from nsd_zarr.store.slices import AnyReader, make_reader
+from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -52,7 +52,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         decode_timedelta: bool | None = None,
     ) -> xr.Dataset:
         """Open a store lazily; see nsd_zarr.open_dataset."""
-        store = open_any_store(filename_or_obj, allow_unfinished=allow_unfinished)
+        store = open_any(filename_or_obj, allow_unfinished=allow_unfinished)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         reader = make_reader(store)
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale

@@ -12,9 +12,9 @@ import numpy as np
 
 from nsd_zarr.tasks import map_all
 
-MOST_THREADS = 4
+MAX_THREADS = 4
 """Each holds one compressed and one decoded trial, 7 MB at (150, 150, 100) int16: together well below 64 MB."""
-FEWEST_TRIALS = 8
+MIN_TRIALS_FOR_THREADS = 8
 """Below this, starting threads costs about as much as they save."""
 
 Read = Callable[[int, int], None]
@@ -31,8 +31,8 @@ def read_rows(read: Read, wanted: Sequence[int], out: np.ndarray) -> None:
     for row, trial in enumerate(wanted):
         rows.setdefault(trial, row)
     todo = deque(sorted(rows.items()))
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
-    if len(todo) < FEWEST_TRIALS or threads == 1 or threading.current_thread() is not threading.main_thread():
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    if len(todo) < MIN_TRIALS_FOR_THREADS or threads == 1 or threading.current_thread() is not threading.main_thread():
         _work(read, todo)
     else:
         with ThreadPoolExecutor(threads, thread_name_prefix="nsd-zarr bulk") as executor:

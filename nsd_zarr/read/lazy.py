@@ -94,7 +94,7 @@ class SmallArray(BackendArray):
         self.volume_axes = (len(volume) if voxels is None else 1) if is_volume else 0
         self.shape = shape if voxels is None else (*shape[: -len(volume)], len(voxels))
         # The only text in a store of ours is digests of 32 digits.
-        text = object if store.slices_from else "U32"
+        text = object if store.zarr_location else "U32"
         self.dtype = np.dtype(text if metadata["data_type"] == "string" else metadata["data_type"])
 
     def gather(self, voxels: np.ndarray) -> SmallArray:

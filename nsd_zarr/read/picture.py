@@ -143,7 +143,7 @@ def _draw_panel(one: Any, scene: Scene, panel: tuple[str, str, str, str], millim
     for axis, line in ((right, one.axvline), (up, one.axhline)):
         line(scene.at[axis], color=FAINT, linewidth=0.5, linestyle=(0, (4, 4)), alpha=0.7)
     _write_sides(one, scene.affine, right, up)
-    one.set_title(f"{name}, {_tell_place(scene, cut)}", fontsize=10, color=INK)
+    one.set_title(f"{name}, {_format_place(scene, cut)}", fontsize=10, color=INK)
     one.set_facecolor(OUTSIDE)
     # Room for the letters at the edges.
     rows, columns = image.get_array().shape
@@ -185,7 +185,7 @@ def _write_sides(one: Any, affine: np.ndarray | None, right: str, up: str) -> No
         one.text(x, y, letter, ha=ha, va=va, **style)
 
 
-def _tell_place(scene: Scene, cut: str) -> str:
+def _format_place(scene: Scene, cut: str) -> str:
     index = scene.at[cut]
     if scene.affine is None:
         return f"{cut} = {index}"

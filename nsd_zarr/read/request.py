@@ -17,8 +17,8 @@ from nsd_zarr.read.view import ViewReader
 from nsd_zarr.science.splits import select_split
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.slices import AnyReader, make_reader
 from nsd_zarr.store.small import read_array
+from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 
 TABLE = ("nsd_id", "image_10k", "repeat", "shared1000")
 """Columns of the trial table that go with each sample, where the store has them."""

@@ -19,7 +19,7 @@ from nsd_zarr.read.score import KEPT_BYTES, SessionScores
 from nsd_zarr.science.repeats import NONE, average_into
 from nsd_zarr.science.zscore import zscore_into
 from nsd_zarr.store.reader import StageSeconds
-from nsd_zarr.store.slices import AnyReader
+from nsd_zarr.store.zarr_reader import AnyReader
 
 
 class ViewReader:

@@ -17,7 +17,7 @@ from nsd_zarr.simulate.images import (
     make_73k_ids,
     make_master_ordering,
 )
-from nsd_zarr.simulate.recipe import MOST_SESSIONS, SUBJECTS
+from nsd_zarr.simulate.recipe import MAX_SESSIONS, SUBJECTS
 
 SLOTS_PER_RUN = 75
 """Four-second slots of a run; those without a stimulus are blank. Source: data manual, "Experiments"."""
@@ -41,14 +41,14 @@ def make_expdesign(sessions: int, trials_per_session: int, seed: int = 0) -> dic
     ordering = make_master_ordering(sessions, trials_per_session, seed)
     ids = np.arange(1, IMAGES_PER_SUBJECT + 1)
     images = np.stack([make_73k_ids(ids, subject) for subject in SUBJECTS])
-    session = np.minimum(np.arange(len(ordering)) // trials_per_session, MOST_SESSIONS)
-    counts = np.zeros((SHOWINGS, MOST_SESSIONS + 1))
+    session = np.minimum(np.arange(len(ordering)) // trials_per_session, MAX_SESSIONS)
+    counts = np.zeros((SHOWINGS, MAX_SESSIONS + 1))
     np.add.at(counts, (find_showings(ordering) % SHOWINGS, session), 1)
     variables = {
         "masterordering": ordering[np.newaxis],
         "subjectim": images,
         "sharedix": images[:1, :SHARED_IMAGES],
-        "basiccnt": counts[:, :MOST_SESSIONS],
+        "basiccnt": counts[:, :MAX_SESSIONS],
         "stimpattern": make_stimulus_pattern(trials_per_session),
     }
     return {name: np.asarray(values, np.float64) for name, values in variables.items()}
@@ -64,7 +64,7 @@ def find_showings(ordering: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def make_stimulus_pattern(trials_per_session: int) -> NDArray[np.bool_]:
     """Slots that show an image, blank ones spread evenly; shape (session, run, slot)."""
-    pattern = np.zeros((MOST_SESSIONS, len(runs_of(trials_per_session)), SLOTS_PER_RUN), bool)
+    pattern = np.zeros((MAX_SESSIONS, len(runs_of(trials_per_session)), SLOTS_PER_RUN), bool)
     for run, trials in enumerate(runs_of(trials_per_session)):
         shown = min(trials, SLOTS_PER_RUN)
         pattern[:, run, np.arange(shown) * SLOTS_PER_RUN // max(1, shown)] = True

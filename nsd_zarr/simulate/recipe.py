@@ -11,13 +11,13 @@ LAYOUTS = ("nsd", "contiguous", "gzip")
 """How a session file may lie: one voxel per chunk as delivered, one block, or one compressed trial per chunk."""
 SUBJECTS = range(1, 9)
 """Subjects of the dataset. Source: data manual, "Behavioral data"."""
-MOST_SESSIONS = 40
+MAX_SESSIONS = 40
 """Most sessions that any subject has. Source: data manual, "Experiments"."""
-MOST_TRIALS = 30_000
+MAX_TRIALS = 30_000
 """Trials of a whole experiment: 10,000 images, each shown three times. Source: data manual, "Experiments"."""
-MOST_IMAGES = 73_000
+MAX_IMAGES = 73_000
 """Images of all subjects. Source: data manual, "Experiments"."""
-IMAGE_SIZE, MOST_PIXELS = 425, 4096
+IMAGE_SIZE, MAX_PIXELS = 425, 4096
 """Edge of the dataset's images in pixels, and the largest that is made; the latter is our choice."""
 VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
 """Edge of a voxel in mm for each volume space. Source: data manual, "Functional data (NSD)"."""
@@ -50,13 +50,13 @@ class Simulation:
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
-        check_range("sessions", self.sessions, 1, MOST_SESSIONS)
+        check_range("sessions", self.sessions, 1, MAX_SESSIONS)
         check_range("subject", self.subject, SUBJECTS[0], SUBJECTS[-1])
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("space", self.space, tuple(VOXEL_MM))
         check_choice("betas", self.betas, BETAS)
-        check_range("images", self.images, 0, MOST_IMAGES)
-        check_range("image_size", self.image_size, 8, MOST_PIXELS)
+        check_range("images", self.images, 0, MAX_IMAGES)
+        check_range("image_size", self.image_size, 8, MAX_PIXELS)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
 
@@ -122,11 +122,11 @@ def check_seed(seed: int) -> None:
 
 def check_trials(sessions: int, trials_per_session: int) -> None:
     """Refuse more trials than 10,000 images shown three times can fill."""
-    if sessions * trials_per_session > MOST_TRIALS:
+    if sessions * trials_per_session > MAX_TRIALS:
         raise ConfigError(
             f"{sessions} sessions of {trials_per_session} trials are {sessions * trials_per_session:,} trials, "
-            f"more than the {MOST_TRIALS:,} of a whole experiment",
+            f"more than the {MAX_TRIALS:,} of a whole experiment",
             hint="Ask for fewer sessions or fewer trials.",
-            expected=MOST_TRIALS,
+            expected=MAX_TRIALS,
             found=sessions * trials_per_session,
         )

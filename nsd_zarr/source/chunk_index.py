@@ -18,7 +18,7 @@ from functools import partial
 import h5py
 import numpy as np
 
-from nsd_zarr.source.retry import read_again
+from nsd_zarr.retry import read_again
 
 _LAYOUT_MESSAGE = 0x0008
 _CONTINUATION_MESSAGE = 0x0010
@@ -28,9 +28,9 @@ _UNDEFINED = 2**64 - 1
 _NODE_HEADER_BYTES = 24
 _KEY_PREFIX_BYTES = 8
 _ADDRESS_BYTES = 8
-_MOST_HEADER_BYTES = 1 << 16
+_MAX_HEADER_BYTES = 1 << 16
 _NODES_PER_BATCH = 1024
-_MOST_ADDRESS = 2**62
+_MAX_ADDRESS = 2**62
 
 
 class NotRecognised(Exception):
@@ -102,7 +102,7 @@ def _find_message(descriptor: int, address: int, base: int, wanted: int) -> byte
     version, _, _, _, length = struct.unpack_from("<BBHII", prefix)
     if version != 1:
         raise NotRecognised("not a version-1 object header")
-    blocks, budget = [(address + 16, length)], _MOST_HEADER_BYTES
+    blocks, budget = [(address + 16, length)], _MAX_HEADER_BYTES
     while blocks:
         start, length = blocks.pop(0)
         budget -= max(length, 8)
@@ -186,14 +186,14 @@ def _decode_rows(leaves: np.ndarray, shape: tuple[int, ...], row_bytes: int) -> 
     inside = (place[:, 1:-1] < np.array(shape[1:], "<u8")).all() and not place[:, 0].any() and not place[:, -1].any()
     if not inside or (leaves["size"] != row_bytes).any() or leaves["filter_mask"].any():
         raise NotRecognised("chunks that are not whole rows")
-    if (leaves["child"] >= np.uint64(_MOST_ADDRESS)).any():
+    if (leaves["child"] >= np.uint64(_MAX_ADDRESS)).any():
         raise NotRecognised("rows overlap, or lie outside the file")
     axes = tuple(place[:, axis].astype(np.int64) for axis in range(1, len(shape)))
     return leaves["child"].astype(np.int64), np.ravel_multi_index(axes, shape[1:]).astype(np.int64)
 
 
 def _read(descriptor: int, length: int, offset: int, *, short: bool = False) -> bytes:
-    if length < 0 or not 0 <= offset < _MOST_ADDRESS:
+    if length < 0 or not 0 <= offset < _MAX_ADDRESS:
         raise NotRecognised("an address outside the file")
     data = read_again(partial(os.pread, descriptor, length, offset), f"reading the chunk index at byte {offset}")
     if len(data) < length and not short:

@@ -123,7 +123,7 @@ def _compare_with(table: TrialTable, name: str, found: np.ndarray, expected: np.
     if differing.size:
         row = int(differing[0])
         raise SourceError(
-            f"{table.tell_row(row)} of {table.path.name}: {name} {float(found[row]):g}, expected "
+            f"{table.describe_row(row)} of {table.path.name}: {name} {float(found[row]):g}, expected "
             f"{float(expected[row]):g} by {path.name}; {differing.size} rows differ",
             hint=_HINT,
             path=table.path,

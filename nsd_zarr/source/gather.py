@@ -14,17 +14,17 @@ from itertools import chain, pairwise, zip_longest
 
 import numpy as np
 
+from nsd_zarr.retry import read_again
 from nsd_zarr.source.chunk_index import ChunkIndex
-from nsd_zarr.source.retry import read_again
 from nsd_zarr.tasks import map_all
 
 TILE_BYTES = 768 * 1024
 """Bytes of rows read and transposed at a time. Measured on 750-trial rows: tiles of 256 to 2,048 rows (0.4 to 3 MB)
 run within 10 % of each other at 3.5 to 3.9 GB/s of one core, 128 rows at 2.6, 8,192 and more at a third."""
-MOST_GAP_BYTES = 64 * 1024
+MAX_GAP_BYTES = 64 * 1024
 """Rows farther apart are read by calls of their own. In files as MATLAB leaves them a node of the index (2 kB) lies
 behind each 57 rows or so."""
-MOST_GAPS = 500
+MAX_GAPS = 500
 """In one call: POSIX systems take 1,024 buffers and more."""
 ROWS_PER_TASK = 16_384
 """Rows between two looks at the stop signal: about 10 ms."""
@@ -75,9 +75,9 @@ def _read_tiles(
     """
     row_bytes, offsets, voxels = index.row_bytes, index.offsets[first:last], index.voxels[first:last]
     tile = np.empty((max(1, TILE_BYTES // row_bytes), row_bytes), np.uint8)
-    waste = np.empty(MOST_GAP_BYTES, np.uint8)
+    waste = np.empty(MAX_GAP_BYTES, np.uint8)
     gaps = np.diff(offsets) - row_bytes
-    apart = np.flatnonzero((gaps < 0) | (gaps > MOST_GAP_BYTES)) + 1
+    apart = np.flatnonzero((gaps < 0) | (gaps > MAX_GAP_BYTES)) + 1
     breaks = np.flatnonzero(np.diff(voxels) != 1) + 1
     for start, stop in _cut(len(offsets), apart, np.flatnonzero(gaps) + 1, len(tile)):
         rows = tile[: stop - start]
@@ -96,7 +96,7 @@ def _cut(rows: int, apart: np.ndarray, behind_gaps: np.ndarray, most: int) -> It
     for begin, end in pairwise([0, *apart.tolist(), rows]):
         while begin < end:
             stop = min(begin + most, end)
-            later = behind_gaps[np.searchsorted(behind_gaps, begin, "right") :][MOST_GAPS : MOST_GAPS + 1]
+            later = behind_gaps[np.searchsorted(behind_gaps, begin, "right") :][MAX_GAPS : MAX_GAPS + 1]
             stop = min(stop, int(later[0])) if later.size else stop
             yield begin, stop
             begin = stop

@@ -28,7 +28,7 @@ class Inspected(Protocol):
     """What was inspected: a session, or a block of images."""
 
     @property
-    def session_told(self) -> SessionNumber | None:
+    def error_session(self) -> SessionNumber | None:
         """The session that errors name; None where there is none."""
 
     @property

@@ -20,7 +20,7 @@ from nsd_zarr.source.stimuli import ImageBlock
 AnySource = SessionInfo | ImageBlock
 
 
-class Shelf:
+class ImageCache:
     """Images that came with the chunk of another block, until their own block takes them. Thread-safe."""
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class BlockReader:
 
     by_offset = can_hand_rows = False
 
-    def __init__(self, block: ImageBlock, data: h5py.Dataset, shelf: Shelf) -> None:
+    def __init__(self, block: ImageBlock, data: h5py.Dataset, image_cache: ImageCache) -> None:
         self.block = block
         self._data = data
-        self._shelf = shelf
+        self._image_cache = image_cache
 
     def read_into(
         self,
@@ -60,7 +60,7 @@ class BlockReader:
     ) -> None:
         """Read consecutive images *trials* (0-based, in the block) into *out*, uint8 (len(trials), values).
 
-        Each chunk is read once, whole: what other blocks need of it goes to the shelf. Beside *out* it takes one chunk
+        Each chunk is read once, whole: what other blocks need of it goes to the cache. Beside *out* it takes one chunk
         of images, where the block needs only some of it. *executor* and *on_rows* are SessionReader's alone. Raises
         SourceError.
         """
@@ -78,14 +78,14 @@ class BlockReader:
             read_by_h5py(self._data, range(int(ids[0]), int(ids[-1]) + 1), out, check_stop)
             return
         # With the lock held from the look to the end no two blocks read one chunk; h5py has a lock of its own anyway.
-        with self._shelf.lock:
-            if self._shelf.take(ids.tolist(), out):
+        with self._image_cache.lock:
+            if self._image_cache.take(ids.tolist(), out):
                 return
             whole = np.empty((len(span), out.shape[1]), np.uint8)
             read_by_h5py(self._data, span, whole, check_stop)
             out[:] = whole[ids - first]
             others = sorted(number for number in self.block.others if number in span)
-            self._shelf.put(others, whole[np.array(others, int) - first])
+            self._image_cache.put(others, whole[np.array(others, int) - first])
 
 
 def _find_pieces(ids: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
@@ -96,7 +96,7 @@ def _find_pieces(ids: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def open_images(block: ImageBlock, shelf: Shelf | None = None) -> Iterator[BlockReader]:
+def open_images(block: ImageBlock, image_cache: ImageCache | None = None) -> Iterator[BlockReader]:
     """Open the stimulus file of an inspected block. Raises SourceError."""
     file = block.file
     with open_dataset(file.path, file.dataset) as data:
@@ -109,13 +109,13 @@ def open_images(block: ImageBlock, shelf: Shelf | None = None) -> Iterator[Block
                 expected=file.shape,
                 found=data.shape,
             )
-        yield BlockReader(block, data, shelf or Shelf())
+        yield BlockReader(block, data, image_cache or ImageCache())
 
 
 def open_source(
-    source: AnySource, shelf: Shelf | None = None, *, trust_offsets: bool = True
+    source: AnySource, image_cache: ImageCache | None = None, *, trust_offsets: bool = True
 ) -> AbstractContextManager[SessionReader | BlockReader]:
     """Open what one unit of work reads: a session, or a block of images. Raises SourceError."""
     if isinstance(source, ImageBlock):
-        return open_images(source, shelf)
+        return open_images(source, image_cache)
     return open_session(source, trust_offsets=trust_offsets)

@@ -12,7 +12,7 @@ import h5py
 
 from nsd_zarr.errors import SourceError
 
-MOST_LINKS = 16
+MAX_LINKS = 16
 """Links followed from the name of a dataset to the dataset; more are a circle."""
 _PLAIN_HINT = "Copy it beside the session file and link it there, or write the session as one plain dataset."
 
@@ -43,7 +43,7 @@ def check_link(file: h5py.File, name: str, path: Path, session: int | None, hops
     Every step of *name* is looked at before it is followed, so that nothing outside is opened. What is not there is
     left to the caller. Raises SourceError.
     """
-    if hops > MOST_LINKS:
+    if hops > MAX_LINKS:
         raise SourceError(
             f"/{name.strip('/')} is a circle of links",
             hint="Name another dataset with --dataset.",
@@ -114,7 +114,7 @@ def _virtual_parts(data: h5py.Dataset, path: Path, session: int | None, hops: in
             problem = ""
             if not isinstance(inner, h5py.Dataset):
                 problem = f"{where} is missing"
-            elif hops > MOST_LINKS:
+            elif hops > MAX_LINKS:
                 problem = f"{where} is a circle of virtual parts"
             elif inner.external:
                 # HDF5 would look for it in the working directory, and read another file of that name.

@@ -14,10 +14,11 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
+from nsd_zarr.retry import read_again
 from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.gather import OnRows, gather_trials
-from nsd_zarr.source.retry import read_again
-from nsd_zarr.source.session import Inspected, SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
+from nsd_zarr.source.identity import Inspected
+from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -26,7 +27,7 @@ SLAB_BYTES = 64 * 2**20
 enough that a stop is heard."""
 
 
-MOST_CHUNKS = 8192
+MAX_CHUNKS = 8192
 """Chunks that one read through h5py touches: HDF5 takes about 6.5 kB for each while it reads."""
 
 
@@ -109,7 +110,7 @@ def explain_read_errors(what: str, inspected: Inspected) -> Iterator[None]:
             f"reading {what} failed: {error}",
             hint="The file may be cut short or its disk failing: check it, then run the same command again.",
             path=inspected.path,
-            session=inspected.session_told,
+            session=inspected.error_session,
         ) from error
 
 
@@ -137,7 +138,7 @@ def read_by_h5py(
 
 
 def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
-    """Extent of one read along each axis: whole chunks, within SLAB_BYTES and MOST_CHUNKS where one chunk is.
+    """Extent of one read along each axis: whole chunks, within SLAB_BYTES and MAX_CHUNKS where one chunk is.
 
     Grown from the last axis to the first, in boxes of nearly equal size.
     """
@@ -145,7 +146,7 @@ def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
     size, count = math.prod(chunk[1:]) * min(chunk[0], trials) * data.dtype.itemsize, 1
     for axis in reversed(range(len(chunk))):
         whole = -(-data.shape[axis] // chunk[axis])
-        room = max(1, min(SLAB_BYTES // max(1, size), MOST_CHUNKS // count, whole))
+        room = max(1, min(SLAB_BYTES // max(1, size), MAX_CHUNKS // count, whole))
         factor = -(-whole // -(-whole // room))
         chunk[axis] *= factor
         size, count = size * factor, count * factor

@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
-from nsd_zarr.layout import DTYPE_BYTES, MOST_TRIALS, SessionNumber
+from nsd_zarr.layout import DTYPE_BYTES, MAX_TRIALS, SessionNumber
 from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.identity import FileIdentity, Inspected, read_identity
 from nsd_zarr.source.parts import check_link, find_parts
 
-LARGEST_TRIAL_BYTES = 2**31 - 1 - 16
+MAX_TRIAL_BYTES = 2**31 - 1 - 16
 """A trial must fit one Blosc frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
 
 
@@ -72,11 +72,11 @@ class SessionInfo:
         return 0 if self.chunks is None else math.prod(self.chunks) * np.dtype(self.dtype).itemsize
 
     @property
-    def session_told(self) -> SessionNumber:
+    def error_session(self) -> SessionNumber:
         """The session that errors name."""
         return self.session
 
-    def tell_trial(self, trial: int) -> str:
+    def describe_trial(self, trial: int) -> str:
         """A trial of the session, for people."""
         return f"trial {trial} of the session"
 
@@ -133,14 +133,14 @@ def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
 
 def check_unchanged(info: Inspected) -> None:
     """Refuse a session whose file is no longer the one that was inspected. Raises SourceError."""
-    now = read_identity(info.path, info.parts, info.session_told)
+    now = read_identity(info.path, info.parts, info.error_session)
     if now != info.identity:
         raise SourceError(
             f"the file changed while it was read: {now.size} bytes, expected {info.identity.size} bytes with the "
             "modification time that it had",
             hint="Let the copy finish, then run the same command again.",
             path=info.path,
-            session=info.session_told,
+            session=info.error_session,
             expected=info.identity,
             found=now,
         )
@@ -152,13 +152,13 @@ def check_not_cut(info: Inspected) -> None:
     The library itself reads zeros past the end of a file, and fill values for a part that went away. Raises
     SourceError.
     """
-    size = read_identity(info.path, info.parts, info.session_told).size
+    size = read_identity(info.path, info.parts, info.error_session).size
     if size < info.identity.size:
         raise SourceError(
             f"the file was cut short while it was read: {size} bytes, expected {info.identity.size}",
             hint="Fetch it again, then run the same command again.",
             path=info.path,
-            session=info.session_told,
+            session=info.error_session,
             expected=info.identity.size,
             found=size,
         )
@@ -195,13 +195,13 @@ def _check_shape(data: h5py.Dataset, file: SessionFile) -> None:
         problem = f"shape {data.shape}, expected (trial, z, y, x) or (trial, vertex)"
     elif math.prod(data.shape) == 0:
         problem = f"shape {data.shape} holds no value"
-    elif data.shape[0] > MOST_TRIALS:
-        problem = f"{data.shape[0]} trials, expected at most {MOST_TRIALS} (the dataset's sessions have 750)"
+    elif data.shape[0] > MAX_TRIALS:
+        problem = f"{data.shape[0]} trials, expected at most {MAX_TRIALS} (the dataset's sessions have 750)"
     elif data.dtype.name not in DTYPE_BYTES or h5py.check_enum_dtype(data.dtype):
         kind = "enum" if h5py.check_enum_dtype(data.dtype) else data.dtype.name
         problem = f"dtype {kind}, expected integers or floats (the dataset's own are int16)"
-    elif math.prod(data.shape[1:]) * data.dtype.itemsize > LARGEST_TRIAL_BYTES:
-        problem = f"one trial of shape {data.shape[1:]} is more than the {LARGEST_TRIAL_BYTES} bytes that Blosc takes"
+    elif math.prod(data.shape[1:]) * data.dtype.itemsize > MAX_TRIAL_BYTES:
+        problem = f"one trial of shape {data.shape[1:]} is more than the {MAX_TRIAL_BYTES} bytes that Blosc takes"
     if problem:
         raise SourceError(
             f"dataset {data.name}: {problem}",

@@ -67,7 +67,7 @@ class ImageBlock:
     """Ids of other blocks of the same run that lie in a chunk together with some of these."""
 
     @property
-    def session_told(self) -> None:
+    def error_session(self) -> None:
         """The session that errors name: none. The number of a block says nothing to anyone."""
         return None
 
@@ -121,7 +121,7 @@ class ImageBlock:
         """How its values are read, for people."""
         return "through h5py"
 
-    def tell_trial(self, position: int) -> str:
+    def describe_trial(self, position: int) -> str:
         """An image of the block, for people."""
         return f"image {self.ids[position]} (0-based 73k id)"
 

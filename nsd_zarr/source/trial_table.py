@@ -64,7 +64,7 @@ class TrialTable:
         numbers[order] = np.arange(len(ids)) - np.repeat(starts, np.diff([*starts, len(ids)]))
         return numbers
 
-    def tell_row(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """Where a row is, for people."""
         session, run, trial = (int(self.columns[name][row]) for name in ("SESSION", "RUN", "TRIAL"))
         return f"row {row + 1} (session {session:02d}, run {run}, trial {trial})"
@@ -149,7 +149,7 @@ def _check_values(table: TrialTable) -> None:
     if often.size:
         image = int(table.columns["73KID"][often[0]])
         raise SourceError(
-            f"{table.tell_row(int(often[0]))} shows image {image} (73KID) for the fourth time, expected at most "
+            f"{table.describe_row(int(often[0]))} shows image {image} (73KID) for the fourth time, expected at most "
             f"{SHOWINGS}",
             hint=_HINT,
             path=table.path,
@@ -165,7 +165,7 @@ def _check_order(table: TrialTable) -> None:
     if not forward.all():
         row = int(np.argmin(forward)) + 1
         raise SourceError(
-            f"{table.tell_row(row)} comes after {table.tell_row(row - 1)}, expected rows in the order of trials",
+            f"{table.describe_row(row)} comes after {table.describe_row(row - 1)}, expected rows in trial order",
             hint=_HINT,
             path=table.path,
         )

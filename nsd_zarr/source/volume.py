@@ -11,7 +11,7 @@ import numpy as np
 
 from nsd_zarr.errors import SourceError
 
-LEAST_TURN = 1e-3
+AFFINE_TOLERANCE = 1e-3
 """Millimetres a voxel by which two affines may differ before they count as turned, mirrored or of another voxel size:
 above what float32 headers round, below any real difference."""
 
@@ -80,7 +80,7 @@ def compare_affines(volume: Volume, reference: Volume) -> str:
     tools write it in several ways; voxels of another size, turned or mirrored, cannot be the same: SourceError.
     """
     difference = np.abs(volume.affine - reference.affine)
-    if difference[:3, :3].max() > LEAST_TURN:
+    if difference[:3, :3].max() > AFFINE_TOLERANCE:
         raise SourceError(
             f"affine {format_affine(volume.affine)}, expected {format_affine(reference.affine)} as in "
             f"{reference.path.name}: its voxels are turned, mirrored or of another size",
@@ -90,7 +90,7 @@ def compare_affines(volume: Volume, reference: Volume) -> str:
             found=volume.affine.tolist(),
         )
     shift = float(difference[:3, 3].max())
-    if shift <= LEAST_TURN:
+    if shift <= AFFINE_TOLERANCE:
         return ""
     return f"the origin of {volume.path.name} differs from that of {reference.path.name} by up to {shift:.4g} mm"
 

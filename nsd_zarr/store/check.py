@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.layout import DTYPE_BYTES, IMAGES, MOST_TRIALS, TRIALS, Geometry, SessionNumber, make_image_geometry
-from nsd_zarr.store.codec import IMAGE_SHUFFLE, MOST_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
+from nsd_zarr.layout import DTYPE_BYTES, IMAGES, MAX_TRIALS, TRIALS, Geometry, SessionNumber, make_image_geometry
+from nsd_zarr.store.codec import IMAGE_SHUFFLE, MAX_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
 from nsd_zarr.store.format import (
     BETAS,
     FORMATS,
@@ -27,10 +27,10 @@ from nsd_zarr.store.format import (
 )
 from nsd_zarr.store.index import shard_index_bytes
 
-MOST_ROOT_BYTES = 16 * 2**20
+MAX_ROOT_BYTES = 16 * 2**20
 """A larger root document is refused unread: parsed JSON takes up to 25 times its bytes. 30,000 trials in shards of one
 trial, the most files that anybody has a use for, make 3 MB."""
-MOST_SESSION = 9999
+MAX_SESSION = 9999
 """The largest session number that --sessions takes."""
 CODECS = ("blosclz", "lz4", "lz4hc", "zlib", "zstd")
 """Compressors inside Blosc that a store may name."""
@@ -47,13 +47,13 @@ def make_geometry(attributes: Json, members: dict[str, Json]) -> Geometry:
         return _make_image_geometry(attributes["settings"], members[IMAGES.array])
     settings, betas = attributes["settings"], members[BETAS]
     sessions = settings["sessions"]
-    _need(_are_counts(sessions, MOST_SESSION) and sessions == sorted(set(sessions)), "its sessions are not ascending")
+    _require(_are_counts(sessions, MAX_SESSION) and sessions == sorted(set(sessions)), "its sessions are not ascending")
     shape = betas["shape"]
-    _need(_are_counts(shape, 2**31) and len(shape) in (2, 4), f"betas have shape {_tell(shape)}")
-    _need(betas["data_type"] in DTYPE_BYTES, f"betas have data type {_tell(betas['data_type'])}")
+    _require(_are_counts(shape, 2**31) and len(shape) in (2, 4), f"betas have shape {_show(shape)}")
+    _require(betas["data_type"] in DTYPE_BYTES, f"betas have data type {_show(betas['data_type'])}")
     trials, left = divmod(shape[0], len(sessions))
-    _need(not left and trials > 0 and shape[0] <= MOST_TRIALS, f"{shape[0]} trials are not {len(sessions)} sessions'")
-    _need(_are_counts([settings["trials_per_shard"]], trials), "its trials per shard are none")
+    _require(not left and trials > 0 and shape[0] <= MAX_TRIALS, f"{shape[0]} trials are not {len(sessions)} sessions'")
+    _require(_are_counts([settings["trials_per_shard"]], trials), "its trials per shard are none")
     geometry = Geometry(
         sessions=tuple(SessionNumber(number) for number in sessions),
         trials_per_session=trials,
@@ -61,35 +61,35 @@ def make_geometry(attributes: Json, members: dict[str, Json]) -> Geometry:
         volume_shape=tuple(shape[1:]),
         dtype=betas["data_type"],
     )
-    _need(geometry.trial_bytes <= MOST_FRAME_BYTES, f"one trial of shape {_tell(shape[1:])} fits no Blosc frame")
+    _require(geometry.trial_bytes <= MAX_FRAME_BYTES, f"one trial of shape {_show(shape[1:])} fits no Blosc frame")
     _check_betas(betas, geometry, settings)
     return geometry
 
 
 def _make_image_geometry(settings: Json, images: Json) -> Geometry:
     shape, per_shard = images["shape"], settings["images_per_shard"]
-    _need(_are_counts(shape, 2**31) and len(shape) == 4, f"images have shape {_tell(shape)}")
-    _need(shape[0] <= MOST_TRIALS and _are_counts([per_shard], shape[0]), "its images per shard are none")
+    _require(_are_counts(shape, 2**31) and len(shape) == 4, f"images have shape {_show(shape)}")
+    _require(shape[0] <= MAX_TRIALS and _are_counts([per_shard], shape[0]), "its images per shard are none")
     geometry = make_image_geometry(tuple(shape), per_shard)
-    _need(geometry.trial_bytes <= MOST_FRAME_BYTES, f"one image of shape {_tell(shape[1:])} fits no Blosc frame")
+    _require(geometry.trial_bytes <= MAX_FRAME_BYTES, f"one image of shape {_show(shape[1:])} fits no Blosc frame")
     expected = make_images_metadata(geometry, _make_codec(settings, 1, IMAGE_SHUFFLE))
-    _need(_is_alike(images, expected), "the metadata of images are not those that its settings make")
+    _require(_is_alike(images, expected), "the metadata of images are not those that its settings make")
     return geometry
 
 
 def _make_codec(settings: Json, typesize: int, shuffle: str = "shuffle") -> BloscCodec:
-    _need(settings["codec"] in CODECS, f"its codec is {_tell(settings['codec'])}")
-    _need(settings["clevel"] in range(10), f"its compression level is {_tell(settings['clevel'])}")
+    _require(settings["codec"] in CODECS, f"its codec is {_show(settings['codec'])}")
+    _require(settings["clevel"] in range(10), f"its compression level is {_show(settings['clevel'])}")
     return BloscCodec(settings["codec"], settings["clevel"], typesize, shuffle)
 
 
 def _check_betas(betas: Json, geometry: Geometry, settings: Json) -> None:
     codec = _make_codec(settings, DTYPE_BYTES[geometry.dtype])
     expected = make_betas_metadata(geometry, codec)
-    _need(_is_alike(betas, expected), "the metadata of betas are not those that its settings make")
+    _require(_is_alike(betas, expected), "the metadata of betas are not those that its settings make")
     scales = (betas["attributes"].get("scale_factor"), expected["attributes"].get("scale_factor"))
-    _need(scales[0] == scales[1], f"the scale factor of betas is {_tell(scales[0])}")
-    _need(isinstance(betas["attributes"].get("coordinates", ""), str), "the coordinates of betas are no text")
+    _require(scales[0] == scales[1], f"the scale factor of betas is {_show(scales[0])}")
+    _require(isinstance(betas["attributes"].get("coordinates", ""), str), "the coordinates of betas are no text")
 
 
 def check_members(members: dict[str, Json], geometry: Geometry) -> None:
@@ -98,43 +98,45 @@ def check_members(members: dict[str, Json], geometry: Geometry) -> None:
     sizes = dict(zip(members[array]["dimension_names"], geometry.shape, strict=True))
     sizes["session_number"] = len(geometry.sessions)
     for name, metadata in members.items():
-        _need(_is_name(name), f"{_tell(name)} is no name of an array")
+        _require(_is_name(name), f"{_show(name)} is no name of an array")
         if name != array:
             _check_small(name, metadata, sizes)
 
 
 def _check_small(name: str, metadata: Json, sizes: dict[str, int]) -> None:
     shape, dims, kind = metadata["shape"], metadata["dimension_names"], metadata["data_type"]
-    _need(_are_counts(shape, 2**31) and len(shape) <= 4, f"{name} has shape {_tell(shape)}")
-    _need(kind in ("bool", "string", *DTYPE_BYTES), f"{name} has data type {_tell(kind)}")
-    _need(isinstance(dims, list) and all(isinstance(dim, str) for dim in dims), f"{name} has no dimensions")
-    _need(len(set(dims)) == len(dims) == len(shape), f"{name} has dimensions {_tell(dims)} for {len(shape)} axes")
+    _require(_are_counts(shape, 2**31) and len(shape) <= 4, f"{name} has shape {_show(shape)}")
+    _require(kind in ("bool", "string", *DTYPE_BYTES), f"{name} has data type {_show(kind)}")
+    _require(isinstance(dims, list) and all(isinstance(dim, str) for dim in dims), f"{name} has no dimensions")
+    _require(len(set(dims)) == len(dims) == len(shape), f"{name} has dimensions {_show(dims)} for {len(shape)} axes")
     for dim, length in zip(dims, shape, strict=True):
-        _need(sizes.setdefault(dim, length) == length, f"{name} has {length} along {_tell(dim)}, others {sizes[dim]}")
+        _require(
+            sizes.setdefault(dim, length) == length, f"{name} has {length} along {_show(dim)}, others {sizes[dim]}"
+        )
     # Of the right shape and dtype, and without memory of its own.
     model = np.broadcast_to(np.zeros((), "U1" if kind == "string" else kind), shape)
     expected = make_small_metadata(model, tuple(dims), {})
     if metadata["codecs"] != expected["codecs"]:
         expected["codecs"].insert(1, _blosc_of(metadata["codecs"]))
     expected["chunk_grid"]["configuration"]["chunk_shape"][:1] = _rows_of(metadata)
-    _need(_is_alike(metadata, expected), f"the metadata of {name} are not of a kind that this package writes")
+    _require(_is_alike(metadata, expected), f"the metadata of {name} are not of a kind that this package writes")
 
 
 def _blosc_of(codecs: list[Json]) -> Json:
     """The Blosc codec in the middle of three, when it is one that can be decoded."""
     blosc = codecs[1]["configuration"]
-    _need(blosc["cname"] in CODECS and blosc["shuffle"] in SHUFFLES, "a codec is unknown")
+    _require(blosc["cname"] in CODECS and blosc["shuffle"] in SHUFFLES, "a codec is unknown")
     return {"name": "blosc", "configuration": blosc}
 
 
 def _rows_of(metadata: Json) -> list[int]:
     """Rows in a chunk: all, or some along the first axis."""
     rows: list[int] = metadata["chunk_grid"]["configuration"]["chunk_shape"][:1]
-    _need(_are_counts(rows, 2**31) and rows <= metadata["shape"][:1], f"chunks of {_tell(rows)} rows")
+    _require(_are_counts(rows, 2**31) and rows <= metadata["shape"][:1], f"chunks of {_show(rows)} rows")
     return rows
 
 
-def find_most_bytes(metadata: Json) -> int:
+def find_max_bytes(metadata: Json) -> int:
     """The largest file that one chunk of an array beside betas can be: bounded before it is read."""
     shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     texts = metadata["data_type"] == "string"
@@ -149,16 +151,16 @@ def check_manifest(manifest: dict[str, list[Any]], members: dict[str, Json], geo
     Raises ValueError or TypeError.
     """
     array = geometry.kind.array
-    most = {name: find_most_bytes(metadata) for name, metadata in members.items() if name != array}
+    most = {name: find_max_bytes(metadata) for name, metadata in members.items() if name != array}
     most[array] = (geometry.trial_bytes + overhead_bytes()) * geometry.trials_per_shard
     most[array] += shard_index_bytes(geometry.trials_per_shard)
     for key, record in manifest.items():
         name, _, rest = key.partition("/")
-        _need(name in most and _KEY.fullmatch(rest) is not None, f"its manifest names {_tell(key)}")
+        _require(name in most and _KEY.fullmatch(rest) is not None, f"its manifest names {_show(key)}")
         size, *digests = record
-        limit = MOST_ROOT_BYTES if rest == METADATA_NAME else most[name]
-        _need(type(size) is int and 0 <= size <= limit, f"its manifest gives {_tell(size)} bytes for {key}")
-        _need(
+        limit = MAX_ROOT_BYTES if rest == METADATA_NAME else most[name]
+        _require(type(size) is int and 0 <= size <= limit, f"its manifest gives {_show(size)} bytes for {key}")
+        _require(
             len(digests) in (1, 2) and all(_DIGEST.fullmatch(digest) for digest in digests),
             f"its manifest gives no digest for {key}",
         )
@@ -166,14 +168,14 @@ def check_manifest(manifest: dict[str, list[Any]], members: dict[str, Json], geo
 
 def check_attributes(attributes: Json) -> None:
     """Refuse what tells of sources and libraries in other words than ours. Raises ValueError, KeyError or TypeError."""
-    _need(isinstance(attributes["status"], str), "its status is no text")
-    _need(isinstance(attributes["settings"]["dataset"], str), "its dataset is no name")
+    _require(isinstance(attributes["status"], str), "its status is no text")
+    _require(isinstance(attributes["settings"]["dataset"], str), "its dataset is no name")
     libraries, sources = attributes["libraries"], attributes.get("sources", [])
-    _need(isinstance(libraries, dict) and all(isinstance(text, str) for text in libraries.values()), "its libraries")
+    _require(isinstance(libraries, dict) and all(isinstance(text, str) for text in libraries.values()), "its libraries")
     kind = IMAGES if attributes.get("format") == FORMATS[IMAGES] else TRIALS
     kinds = {kind.part: int, "name": str, "size": int, "digest": str}
     for source in sources:
-        _need(all(type(source[name]) is kind for name, kind in kinds.items()), f"it tells of source {_tell(source)}")
+        _require(all(type(source[name]) is kind for name, kind in kinds.items()), f"it tells of source {_show(source)}")
 
 
 def _is_name(name: str) -> bool:
@@ -192,12 +194,12 @@ def _are_counts(values: Any, most: int) -> bool:
     return isinstance(values, list) and bool(values) and all(type(n) is int and 1 <= n <= most for n in values)
 
 
-def _tell(value: Any) -> str:
+def _show(value: Any) -> str:
     """*value* as a stranger wrote it, kept short."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _need(holds: bool, problem: str) -> None:
+def _require(holds: bool, problem: str) -> None:
     if not holds:
         raise ValueError(problem)

@@ -13,9 +13,9 @@ from nsd_zarr.store.digest import CRC_BYTES, make_crc
 HEADER_BYTES = 16
 """Length of a Blosc header: version, versionlz, flags, typesize, nbytes, blocksize, cbytes.
 Source: c-blosc, README_CHUNK_FORMAT."""
-MOST_FRAME_BYTES = 2**31 - 1 - HEADER_BYTES
+MAX_FRAME_BYTES = 2**31 - 1 - HEADER_BYTES
 """Decoded bytes that fit one frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
-MOST_BLOCK_BYTES = 16 * 2**20
+MAX_BLOCK_BYTES = 16 * 2**20
 """A frame with larger blocks is refused: Blosc takes three blocks of memory and does not look whether it got them. It
 chooses at most 1 MiB itself."""
 IMAGE_SHUFFLE = "bitshuffle"
@@ -96,7 +96,7 @@ def _check_header(frame: np.ndarray, out: np.ndarray) -> None:
             f"its Blosc header tells {decoded} decoded and {stored} stored bytes of {typesize}-byte values, "
             f"expected {out.nbytes}, {frame.size} and {out.itemsize}"
         )
-    if block % typesize or not 0 < block <= min(decoded, MOST_BLOCK_BYTES):
+    if block % typesize or not 0 < block <= min(decoded, MAX_BLOCK_BYTES):
         raise ChunkError(f"its Blosc header tells blocks of {block} bytes")
     if flags >> 5 not in (_BLOSCLZ, _LZ4, _ZLIB, _ZSTD):
         raise ChunkError(f"its Blosc header tells compressor {flags >> 5}, which is none of ours")

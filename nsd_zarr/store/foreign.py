@@ -15,17 +15,17 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, StoreError
-from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MOST_TRIALS, Geometry, SessionNumber, make_dims
-from nsd_zarr.store.check import MOST_ROOT_BYTES
-from nsd_zarr.store.codec import MOST_FRAME_BYTES, BloscCodec
+from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MAX_TRIALS, Geometry, SessionNumber, make_dims
+from nsd_zarr.places.files import open_file
+from nsd_zarr.store.check import MAX_ROOT_BYTES
+from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
-from nsd_zarr.store.slices import open_group
+from nsd_zarr.store.zarr_reader import open_group
 
 
-def open_any_store(location: str | os.PathLike[str], *, allow_unfinished: bool = False) -> Store:
+def open_any(location: str | os.PathLike[str], *, allow_unfinished: bool = False) -> Store:
     """Open a store to read from: ours, or a Zarr group (version 2 or 3) elsewhere or of another layout with `betas`.
 
     *location*: a folder, a zip file, or a URL as fsspec takes it ("s3://bucket/subj01.zarr"). Raises StoreError:
@@ -41,7 +41,7 @@ def open_any_store(location: str | os.PathLike[str], *, allow_unfinished: bool =
         with suppress(_NotOurs):
             return _make_foreign(str(path), path, allow_unfinished)
     store = open_store(path, allow_unfinished=allow_unfinished)
-    return store if is_trial_sharded(store) else store.read_by_slices(str(path))
+    return store if is_trial_sharded(store) else store.read_through_zarr(str(path))
 
 
 def is_trial_sharded(store: Store) -> bool:
@@ -87,7 +87,7 @@ def _open_remote(url: str, allow_unfinished: bool) -> Store:
         if data is not None and data[:4] == b'{\n "':
             store = make_store(Path(url), data)
             check_complete(store, allow_unfinished)
-            return store.read_by_slices(url)
+            return store.read_through_zarr(url)
         return _make_foreign(url, Path(url), allow_unfinished)
     except _NotOurs as error:
         raise StoreError(f"no Zarr store with betas is there: {error}", hint="Check the URL.", path=url) from error
@@ -138,7 +138,7 @@ def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
         members=dict(sorted(_describe_all(group, betas, path))),
         manifest={},
         geometry=_make_geometry(group, betas, path),
-        slices_from=location,
+        zarr_location=location,
     )
     check_complete(store, allow_unfinished)
     return store
@@ -156,24 +156,24 @@ def _check_documents(path: Path) -> None:
             found = place.stat()
         except OSError:
             continue
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_ROOT_BYTES:
-            raise _refuse(f"its metadata are no file of at most {MOST_ROOT_BYTES} bytes", place)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_ROOT_BYTES:
+            raise _refuse(f"its metadata are no file of at most {MAX_ROOT_BYTES} bytes", place)
 
 
 def _check_betas(betas: Any, path: Path) -> None:
     """Refuse shapes that no session has, before memory is taken for a trial or a chunk."""
     is_sane = all(_is_sane(shape, betas.dtype) for shape in ((1, *betas.shape[1:]), betas.chunks))
     is_sane = is_sane and min(*betas.shape, *betas.chunks) > 0
-    if not is_sane or betas.shape[0] > MOST_TRIALS or _count_in_shard(betas) > MOST_TRIALS:
+    if not is_sane or betas.shape[0] > MAX_TRIALS or _count_in_shard(betas) > MAX_TRIALS:
         raise _refuse(
             f"betas of shape {betas.shape} in chunks of {betas.chunks}, expected trials and chunks of at most "
-            f"{MOST_FRAME_BYTES} bytes, and at most {MOST_TRIALS} trials",
+            f"{MAX_FRAME_BYTES} bytes, and at most {MAX_TRIALS} trials",
             path,
         )
 
 
 def _is_sane(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
-    return math.prod(shape) * max(1, dtype.itemsize) <= MOST_FRAME_BYTES
+    return math.prod(shape) * max(1, dtype.itemsize) <= MAX_FRAME_BYTES
 
 
 def _count_in_shard(array: Any) -> int:
@@ -212,10 +212,10 @@ def _check_beside(name: str, array: Any, dims: Sequence[str], sizes: dict[str, i
     fits = fits and len(set(dims)) == len(dims) == array.ndim
     fits = fits and all(sizes.setdefault(dim, length) == length for dim, length in zip(dims, array.shape, strict=True))
     shapes = (_describe(array, dims)["chunk_grid"]["configuration"]["chunk_shape"], array.chunks)
-    if not fits or not all(_is_sane(shape, array.dtype) for shape in shapes) or _count_in_shard(array) > MOST_TRIALS:
+    if not fits or not all(_is_sane(shape, array.dtype) for shape in shapes) or _count_in_shard(array) > MAX_TRIALS:
         raise _refuse(
             f"{name} of shape {array.shape} along {tuple(dims)} in chunks of {array.chunks}, expected axes as long as "
-            f"those of the other arrays, and chunks of at most {MOST_FRAME_BYTES} bytes",
+            f"those of the other arrays, and chunks of at most {MAX_FRAME_BYTES} bytes",
             path,
         )
 

@@ -208,8 +208,8 @@ def _decode_texts(body: bytes, count: int) -> list[str]:
 
 # -- the root document -------------------------------------------------------------------------------------------
 
-_SEAL_KEY = '"checksum": "'
-_NO_SEAL = "0" * 32
+_CHECKSUM_KEY = '"checksum": "'
+_ZERO_CHECKSUM = "0" * 32
 
 
 def make_root_metadata(attributes: Json, members: dict[str, Json]) -> bytes:
@@ -221,18 +221,18 @@ def make_root_metadata(attributes: Json, members: dict[str, Json]) -> bytes:
     document = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": attributes | {"checksum": _NO_SEAL},
+        "attributes": attributes | {"checksum": _ZERO_CHECKSUM},
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": members},
     }
     blank = encode_json(document)
-    return blank.replace((_SEAL_KEY + _NO_SEAL).encode(), (_SEAL_KEY + make_digest(blank)).encode(), 1)
+    return blank.replace((_CHECKSUM_KEY + _ZERO_CHECKSUM).encode(), (_CHECKSUM_KEY + make_digest(blank)).encode(), 1)
 
 
 def decode_root_metadata(data: bytes) -> Json:
     """The root's attributes, checked against the document's own checksum. Raises ValueError when they do not agree."""
     attributes = read_root_attributes(data)
     seal = str(attributes.get("checksum"))
-    blank = data.replace((_SEAL_KEY + seal).encode(), (_SEAL_KEY + _NO_SEAL).encode(), 1)
+    blank = data.replace((_CHECKSUM_KEY + seal).encode(), (_CHECKSUM_KEY + _ZERO_CHECKSUM).encode(), 1)
     if make_digest(blank) != seal:
         raise ValueError("its checksum does not match")
     return attributes

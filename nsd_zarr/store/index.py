@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nsd_zarr.store.codec import MOST_FRAME_BYTES, overhead_bytes
+from nsd_zarr.store.codec import MAX_FRAME_BYTES, overhead_bytes
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 
 ABSENT = 2**64 - 1
@@ -29,7 +29,7 @@ def encode_shard_index(lengths: list[int], slots: int | None = None) -> bytes:
 
 
 def decode_shard_index(
-    data: bytes, trials: int, shard_bytes: int, trial_bytes: int = MOST_FRAME_BYTES, slots: int | None = None
+    data: bytes, trials: int, shard_bytes: int, trial_bytes: int = MAX_FRAME_BYTES, slots: int | None = None
 ) -> np.ndarray:
     """Offsets and lengths, int64 of shape (trials, 2), of a shard file of *shard_bytes* bytes.
 

@@ -17,14 +17,14 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.layout import TRIALS
+from nsd_zarr.places.files import open_file
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES
-from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
 from nsd_zarr.store.root import Store
 
-MOST_OPEN_SHARDS = 64
+MAX_OPEN_SHARDS = 64
 """Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
 
 
@@ -133,7 +133,7 @@ class TrialReader:
         file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
         if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
             raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
-        while len(self._files) >= MOST_OPEN_SHARDS:
+        while len(self._files) >= MAX_OPEN_SHARDS:
             # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
             self._files.pop(next(iter(list(self._files)), -1), None)
         self._files[shard] = file

@@ -9,15 +9,15 @@ from typing import Any
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind
+from nsd_zarr.places.durable import PARTIAL_SUFFIX
+from nsd_zarr.places.files import read_file
 from nsd_zarr.store.check import (
-    MOST_ROOT_BYTES,
+    MAX_ROOT_BYTES,
     check_attributes,
     check_manifest,
     check_members,
     make_geometry,
 )
-from nsd_zarr.store.durable import PARTIAL_SUFFIX
-from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import (
     FORMAT_VERSION,
     FORMATS,
@@ -61,17 +61,17 @@ class Store:
     """Every other file of the store; empty while it is incomplete."""
     geometry: Geometry
     """How sessions, trials and shards lie."""
-    slices_from: str = ""
-    """Where zarr-python opens it, for a store of another layout or place (slices.py); empty for our own."""
+    zarr_location: str = ""
+    """Where zarr-python opens it, for a store of another layout or place (zarr_reader.py); empty for our own."""
 
     @property
     def location(self) -> str:
         """Path or URL under which it is opened again."""
-        return self.slices_from or str(self.path)
+        return self.zarr_location or str(self.path)
 
-    def read_by_slices(self, location: str) -> Store:
+    def read_through_zarr(self, location: str) -> Store:
         """The same store, read through zarr-python at *location*."""
-        return replace(self, slices_from=location)
+        return replace(self, zarr_location=location)
 
     @property
     def is_complete(self) -> bool:
@@ -96,7 +96,7 @@ def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:
 def read_kind(path: Path) -> Kind | None:
     """What the store at *path* holds, as its root says; None when it is none of ours. Never raises."""
     try:
-        found = read_root_attributes(read_file(path, METADATA_NAME, MOST_ROOT_BYTES)).get("format")
+        found = read_root_attributes(read_file(path, METADATA_NAME, MAX_ROOT_BYTES)).get("format")
     except (OSError, ValueError):
         return None
     return next((kind for kind, name in FORMATS.items() if name == found), None)
@@ -125,7 +125,7 @@ def open_store(path: Path, *, allow_unfinished: bool = False, kind: Kind | None 
     if not is_store(path, kind):
         raise _explain_absence(path, kind)
     try:
-        data = read_file(path, METADATA_NAME, MOST_ROOT_BYTES)
+        data = read_file(path, METADATA_NAME, MAX_ROOT_BYTES)
     except ValueError as error:
         raise _explain_damage(error, path) from error
     store = make_store(path, data)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from nsd_zarr.places.durable import DurableFile, make_place, write_partially
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import DurableFile, make_place, write_partially
 from nsd_zarr.store.index import encode_shard_index, make_shard_tail
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.store.check import find_most_bytes
+from nsd_zarr.places.files import read_file
+from nsd_zarr.store.check import find_max_bytes
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import Json, decode_small, make_chunk_key
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.slices import read_slice
+from nsd_zarr.store.zarr_reader import read_zarr_rows
 
 
 def find_chunk_rows(metadata: Json) -> int:
@@ -32,12 +32,12 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
     unicode. Raises DamageFound, naming the file, when it is lost or damaged.
     """
     metadata = store.members[name]
-    if store.slices_from:
+    if store.zarr_location:
         rows = find_chunk_rows(metadata)
-        return read_slice(store, name, slice(row * rows, (row + 1) * rows))
+        return read_zarr_rows(store, name, slice(row * rows, (row + 1) * rows))
     key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:]))[: len(metadata["shape"])])
     try:
-        data = read_file(store.path, key, find_most_bytes(metadata))
+        data = read_file(store.path, key, find_max_bytes(metadata))
         expected = store.manifest.get(key)
         if expected is not None and make_digest(data) != expected.digest:
             raise ValueError("its digest is not the manifest's")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nsd_zarr.places.durable import make_place, write_durably
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.durable import make_place, write_durably
 
 
 @dataclass(frozen=True, slots=True)

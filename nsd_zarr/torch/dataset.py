@@ -15,7 +15,7 @@ from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.read.images import PairedImages
 from nsd_zarr.read.request import Request, find_trials, read_table
-from nsd_zarr.store.foreign import open_any_store
+from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
 
 Sample = dict[str, Any]
@@ -68,7 +68,7 @@ class TrialDataset(Dataset[Sample]):
         images: str | os.PathLike[str] | None = None,
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
-        opened = open_any_store(store)
+        opened = open_any(store)
         if dtype not in (None, *_FORMS) or (raw and dtype is not None):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
@@ -94,7 +94,7 @@ class TrialDataset(Dataset[Sample]):
         return state | {"path": self.store.location, "fingerprint": self.store.fingerprint, "images": images}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        store, images = open_any_store(state.pop("path")), state.pop("images")
+        store, images = open_any(state.pop("path")), state.pop("images")
         _check_same(store.fingerprint, state.pop("fingerprint"), store.path)
         self.__dict__.update(state)
         self._attach(store, None if images is None else images["path"])

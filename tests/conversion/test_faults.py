@@ -52,7 +52,7 @@ def without_pauses(monkeypatch):
     monkeypatch.setattr(retry, "PAUSES", (0, 0, 0))
 
 
-def _check_told(outcome, code, *words):
+def _check_reported(outcome, code, *words):
     """One paragraph, however many threads met the fault."""
     assert outcome.code == code, outcome.err
     assert len(outcome.err) < 800
@@ -85,7 +85,7 @@ def test_disk_that_is_full_is_told_with_session_and_shard(source, make_disk, run
     fill = f"with suppress(OSError): Path({str(ballast)!r}).write_bytes(bytes(os.statvfs(store).f_bavail * 4096))"
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=fill))
     # Of shard 4, or of shard 3, which may wait for the disk still.
-    _check_told(outcome, 6, "session 02: cannot write: the disk is full", GO_ON, "/0/0/0]")
+    _check_reported(outcome, 6, "session 02: cannot write: the disk is full", GO_ON, "/0/0/0]")
     ballast.unlink()
     check_gone_on_from(store, least=3)
 
@@ -97,7 +97,7 @@ def test_inodes_that_are_used_up_are_told_with_session_and_shard(source, make_di
     use_up += f"[open(os.path.join({str(folder)!r}, str(n)), 'w').close() for n in range(os.statvfs(store).f_favail)]"
     folder.mkdir()
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=use_up))
-    _check_told(outcome, 6, "session 02: cannot write: the disk is full (or out of inodes)", GO_ON, "/betas/c/")
+    _check_reported(outcome, 6, "session 02: cannot write: the disk is full (or out of inodes)", GO_ON, "/betas/c/")
     subprocess.run(["rm", "-r", str(folder)], check=True)
     check_gone_on_from(store, least=3)
 
@@ -105,7 +105,7 @@ def test_inodes_that_are_used_up_are_told_with_session_and_shard(source, make_di
 def test_disk_that_is_read_only_is_told_before_anything_is_read(source, make_disk, run_child):
     disk = make_disk("size=1m,ro")
     outcome = run_child("convert", source, disk / "subj01.zarr", *OPTIONS)
-    _check_told(outcome, 4, "cannot write: Read-only file system. See to permissions and the disk", str(disk))
+    _check_reported(outcome, 4, "cannot write: Read-only file system. See to permissions and the disk", str(disk))
 
 
 def test_file_size_limit_is_told_with_session_and_shard(source, tmp_path, run_child, check_gone_on_from):
@@ -113,7 +113,7 @@ def test_file_size_limit_is_told_with_session_and_shard(source, tmp_path, run_ch
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))"
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=limit))
     # Or the shard before, which may wait for the disk still.
-    _check_told(outcome, 6, "session 02: cannot write: the file would exceed the file-size limit", "/0/0/0]")
+    _check_reported(outcome, 6, "session 02: cannot write: the file would exceed the file-size limit", "/0/0/0]")
     check_gone_on_from(store, least=3)
 
 
@@ -126,7 +126,7 @@ def test_permission_lost_midway_is_told_with_session_and_shard(
         "convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=act), prefix=without_privileges
     )
     (store / "betas/c").chmod(0o755)
-    _check_told(outcome, 4, "session 02: cannot write: Permission denied", GO_ON, "/betas/c/4/0/0")
+    _check_reported(outcome, 4, "session 02: cannot write: Permission denied", GO_ON, "/betas/c/4/0/0")
     check_gone_on_from(store, least=3)
 
 
@@ -261,7 +261,7 @@ def test_read_that_fails_once_is_tried_again_and_told(number, read_midway, conve
     store = convert(source)
     assert len(calls) == 4  # once a session, and again
     (record,) = caplog.records
-    assert (record.name, record.levelno) == ("nsd_zarr.source.retry", logging.WARNING)
+    assert (record.name, record.levelno) == ("nsd_zarr.retry", logging.WARNING)
     assert record.getMessage().startswith("reading ")
     assert record.getMessage().endswith("; try 2 of 4 follows")
     assert nsd_zarr.verify(store, source).is_whole
@@ -315,5 +315,5 @@ def test_memory_that_runs_out_is_told_and_gone_on_from(source, tmp_path, run_chi
         "resource.setrlimit(resource.RLIMIT_AS, (used, used)); bytearray(10**9)"
     )
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=act))
-    _check_told(outcome, 6, "session 02: memory ran out", "--memory", "betas_session02.hdf5")
+    _check_reported(outcome, 6, "session 02: memory ran out", "--memory", "betas_session02.hdf5")
     check_gone_on_from(store, least=3)

@@ -11,7 +11,7 @@ import pytest
 
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import make_plan
-from nsd_zarr.conversion.target import TargetState
+from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.errors import SourceError
 
 

@@ -111,11 +111,11 @@ class Conversion(RuleBasedStateMachine):
             with pytest.raises(StoreError):
                 nsd_zarr.verify(self.store)
         elif self.damaged or self.changed:
-            self.check_damage_is_told()
+            self.check_damage_is_reported()
         else:
             assert nsd_zarr.verify(self.store, self.source).is_whole
 
-    def check_damage_is_told(self):
+    def check_damage_is_reported(self):
         damaged = self.damaged
         try:
             report = nsd_zarr.verify(self.store)

@@ -16,9 +16,9 @@ from nsd_zarr.conversion import unit as module
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.plan import make_plan
 from nsd_zarr.conversion.run import make_units
-from nsd_zarr.conversion.unit import Surroundings, run_unit
+from nsd_zarr.conversion.unit import RunContext, run_unit
 from nsd_zarr.errors import SourceError
-from nsd_zarr.store.durable import DurableFile
+from nsd_zarr.places.durable import DurableFile
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_unit_goes_through_pickle_and_gives_the_same_bytes(unit, digest_tree):
 
 
 def test_unit_told_to_stop_leaves_no_record(unit):
-    surroundings = Surroundings()
-    surroundings.stop.set()
+    context = RunContext()
+    context.stop.set()
     with pytest.raises(module.Stopped):
-        run_unit(unit, surroundings)
+        run_unit(unit, context)
     assert Ledger(unit.store).read_session(2) is None
 
 
@@ -67,7 +67,7 @@ def test_many_shards_need_few_open_files(make_source, convert, monkeypatch):
     monkeypatch.setattr(DurableFile, "commit", slow_commit)
     convert(folder, trials_per_shard=1, workers=4)
     assert len(most) > 180
-    assert max(most) <= opened + module.MOST_UNCOMMITTED + 4 + 12
+    assert max(most) <= opened + module.MAX_UNCOMMITTED + 4 + 12
 
 
 def test_many_shards_convert_under_a_low_limit_of_open_files(make_source, run_child, tmp_path):

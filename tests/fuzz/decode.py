@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 import nsd_zarr
-from nsd_zarr.cli.show import describe_store, tell_store
+from nsd_zarr.cli.show import describe_store, format_store
 from nsd_zarr.errors import NsdZarrError
 from nsd_zarr.store.codec import BloscCodec, ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
@@ -259,7 +259,7 @@ def _try_document(data: bytes, store: Path, whole: dict[str, bytes]) -> str:
     try:
         opened = open_store(store)
         describe_store(opened)
-        tell_store(opened)
+        format_store(opened)
         with nsd_zarr.open_dataset(store) as dataset:
             dataset.load()
     except NsdZarrError:

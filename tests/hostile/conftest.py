@@ -25,7 +25,7 @@ from nsd_zarr.store.index import make_shard_tail
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 
-MOST_MEMORY = 64 * 2**20
+MAX_MEMORY = 64 * 2**20
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def _read_by_torch(path: Path) -> object:
     return np.stack([trials[trial]["betas"].numpy() for trial in range(len(trials))])
 
 
-def _tell(*words: str) -> Callable[[Path], object]:
+def _format_value(*words: str) -> Callable[[Path], object]:
     def call(path: Path) -> object:
         code = run([words[0], str(path), *words[1:]])
         # 70 is a bug of ours, told in one line: nothing that a stranger can write may be one.
@@ -133,9 +133,9 @@ FACES: dict[str, Callable[[Path], object]] = {
     "reader": _read_trials,
     "quick": lambda path: nsd_zarr.verify(path, quick=True).is_whole,
     "verify": lambda path: nsd_zarr.verify(path, workers=1).is_whole,
-    "info": _tell("info"),
-    "info --json": _tell("info", "--json"),
-    "verify command": _tell("verify"),
+    "info": _format_value("info"),
+    "info --json": _format_value("info", "--json"),
+    "verify command": _format_value("verify"),
 }
 if importlib.util.find_spec("torch"):
     from nsd_zarr.torch import TrialDataset
@@ -189,7 +189,7 @@ def read_all_ways(capsys) -> Callable[[Path], dict[str, object]]:
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
             assert len(str(found[name])) < 2000 or not isinstance(found[name], NsdZarrError)
-            assert peak < MOST_MEMORY, (name, peak)
+            assert peak < MAX_MEMORY, (name, peak)
             written = [file for file, flags in opened if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)]
             assert [file for file in written if not file.endswith(".pyc") and "__pycache__" not in file] == []
             beside = os.path.realpath(path.parent.parent)

@@ -12,8 +12,8 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.places.durable import make_place
 from nsd_zarr.store.codec import BloscCodec
-from nsd_zarr.store.durable import make_place
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.shard import write_shard
 

@@ -225,7 +225,7 @@ DOCUMENTS = {
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document_that_is_none_is_refused(name, hostile, read_all_ways, capsys, monkeypatch):
     # JSON takes many times its bytes: what the limit lets through is bounded with it.
-    monkeypatch.setitem(read_all_ways.__globals__, "MOST_MEMORY", 512 * 2**20)
+    monkeypatch.setitem(read_all_ways.__globals__, "MAX_MEMORY", 512 * 2**20)
     (hostile.path / "zarr.json").write_bytes(DOCUMENTS[name])
     _check_refused(read_all_ways(hostile.path))
 

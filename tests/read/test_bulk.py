@@ -22,10 +22,10 @@ def many_cores(monkeypatch):
 def test_rows_are_read_once_by_several_threads(many_cores):
     wanted = [5, 3, 3, 9, 5, *range(20, 60), 5]
     out, calls, threads = np.zeros(len(wanted), int), [], set()
-    meet = threading.Barrier(bulk.MOST_THREADS, timeout=20)
+    meet = threading.Barrier(bulk.MAX_THREADS, timeout=20)
 
     def read(trial, row):
-        if len(threads) < bulk.MOST_THREADS and threading.current_thread() not in threads:
+        if len(threads) < bulk.MAX_THREADS and threading.current_thread() not in threads:
             threads.add(threading.current_thread())
             meet.wait()
         calls.append(trial)
@@ -34,7 +34,7 @@ def test_rows_are_read_once_by_several_threads(many_cores):
     read_rows(read, wanted, out)
     assert out.tolist() == wanted
     assert sorted(calls) == sorted(set(wanted))
-    assert len(threads) == bulk.MOST_THREADS
+    assert len(threads) == bulk.MAX_THREADS
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nsd-zarr bulk")]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.parts import MOST_LINKS
+from nsd_zarr.source.parts import MAX_LINKS
 from nsd_zarr.source.session import inspect_session
 
 NAME = "betas_session03.hdf5"
@@ -357,7 +357,7 @@ def test_circle_of_external_links_is_refused(folder, refuse):
 
 
 def test_chain_of_many_links_is_followed_as_far_as_hdf5_does(folder, read_session):
-    assert MOST_LINKS == 16
+    assert MAX_LINKS == 16
     create(folder / "part0.h5")
     for number in range(1, 6):
         file = create_link(folder / f"part{number}.h5", f"part{number - 1}.h5")
@@ -374,7 +374,7 @@ def test_circle_of_virtual_parts_is_refused(folder, refuse, length):
 
 def test_endless_chain_of_virtual_parts_is_refused(folder, refuse):
     create(folder / "part0.h5")
-    for number in range(1, MOST_LINKS + 3):
+    for number in range(1, MAX_LINKS + 3):
         file = create_virtual(folder / f"part{number}.h5", f"part{number - 1}.h5")
     refuse(file, "is a circle of virtual parts", read=inspect_session)
 

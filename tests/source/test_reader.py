@@ -205,7 +205,7 @@ def test_library_path_decodes_each_chunk_once_a_pass(
     out = np.full((len(trials), 42), -1, "i2")
     with pytest.MonkeyPatch.context() as patch, h5py.File(file.path) as hdf5:
         patch.setattr(reader_module, "SLAB_BYTES", slab)
-        patch.setattr(reader_module, "MOST_CHUNKS", most)
+        patch.setattr(reader_module, "MAX_CHUNKS", most)
         with recorded_reads(patch) as reads:
             read_by_h5py(hdf5["betas"], trials, out)
     assert np.array_equal(out, read_plainly(file)[trials.start : trials.stop].reshape(len(trials), -1))

@@ -14,10 +14,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 
 import nsd_zarr
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.store.foreign import is_trial_sharded, open_any_store
+from nsd_zarr.store.foreign import is_trial_sharded, open_any
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
-from nsd_zarr.store.slices import SliceReader, make_reader
+from nsd_zarr.store.zarr_reader import ZarrReader, make_reader
 
 VOLUME = (5, 11, 3)
 LAYOUTS = {
@@ -82,7 +82,7 @@ def read_all(store):
 
 
 def test_our_own_layout_is_read_by_the_decode_engine(volumes):
-    store = open_any_store(volumes.path)
+    store = open_any(volumes.path)
     assert is_trial_sharded(store)
     assert isinstance(make_reader(store), TrialReader)
     assert store.location == str(volumes.path)
@@ -91,13 +91,13 @@ def test_our_own_layout_is_read_by_the_decode_engine(volumes):
 @pytest.mark.parametrize("form", ["file://{}", "{}/", "{}/../{name}"])
 def test_our_own_layout_is_known_however_its_place_is_written(volumes, form):
     text = form.format(volumes.path, name=volumes.path.name)
-    assert isinstance(make_reader(open_any_store(text)), TrialReader)
+    assert isinstance(make_reader(open_any(text)), TrialReader)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_other_layout_gives_the_same_values_through_slices(volumes, rewritten, layout):
-    store = open_any_store(rewritten(**layout))
-    assert isinstance(make_reader(store), SliceReader)
+    store = open_any(rewritten(**layout))
+    assert isinstance(make_reader(store), ZarrReader)
     assert store.geometry.sessions == volumes.sessions
     np.testing.assert_array_equal(read_all(store), volumes.stored)
 
@@ -121,7 +121,7 @@ def test_dataset_saved_by_xarray_opens_again(volumes, tmp_path):
 
 
 def test_store_behind_a_url_gives_the_same_values(volumes, remote):
-    store = open_any_store(remote)
+    store = open_any(remote)
     assert store.fingerprint == open_store(volumes.path).fingerprint
     np.testing.assert_array_equal(read_all(store), volumes.stored)
     dataset = nsd_zarr.open_dataset(remote)
@@ -132,13 +132,13 @@ def test_store_behind_a_url_gives_the_same_values(volumes, remote):
 
 def test_zip_file_of_a_store_is_read(volumes, tmp_path):
     shutil.make_archive(str(tmp_path / "subj01"), "zip", volumes.path)
-    np.testing.assert_array_equal(read_all(open_any_store(tmp_path / "subj01.zip")), volumes.stored)
+    np.testing.assert_array_equal(read_all(open_any(tmp_path / "subj01.zip")), volumes.stored)
 
 
 def test_shard_lost_behind_a_url_raises_and_is_not_read_as_zeros(remote):
     files, root = fsspec.core.url_to_fs(remote)
     files.rm_file(f"{root}/betas/c/3/0/0/0")
-    reader = make_reader(open_any_store(remote))
+    reader = make_reader(open_any(remote))
     out = np.empty(reader.volume_shape, reader.dtype)
     reader.read_into(20, out)
     with pytest.raises(DamageFound, match="session 03: trial 21 is lost or damaged: its shard is missing"):
@@ -150,7 +150,7 @@ def test_flipped_bit_behind_a_url_raises(remote):
     data = bytearray(files.cat_file(f"{root}/betas/c/0/0/0/0"))
     data[30] ^= 4
     files.pipe_file(f"{root}/betas/c/0/0/0/0", bytes(data))
-    reader = make_reader(open_any_store(remote))
+    reader = make_reader(open_any(remote))
     with pytest.raises(DamageFound, match="trial 0 cannot be read"):
         reader.read_into(0, np.empty(reader.volume_shape, reader.dtype))
 
@@ -160,11 +160,11 @@ def test_changed_root_document_behind_a_url_is_damage(remote):
     data = files.cat_file(f"{root}/zarr.json")
     files.pipe_file(f"{root}/zarr.json", data.replace(b'"trials_per_shard": 7', b'"trials_per_shard": 1'))
     with pytest.raises(DamageFound, match="its checksum does not match"):
-        open_any_store(remote)
+        open_any(remote)
 
 
 def test_reader_goes_through_pickle(volumes, rewritten):
-    reader = make_reader(open_any_store(rewritten(chunks=(1, *VOLUME))))
+    reader = make_reader(open_any(rewritten(chunks=(1, *VOLUME))))
     out = np.empty(reader.volume_shape, reader.dtype)
     reader.read_into(3, out)
     again = pickle.loads(pickle.dumps(reader))
@@ -176,7 +176,7 @@ def test_reader_goes_through_pickle(volumes, rewritten):
 
 
 def test_trial_outside_the_store_is_an_index_error(rewritten):
-    reader = make_reader(open_any_store(rewritten(chunks=(1, *VOLUME))))
+    reader = make_reader(open_any(rewritten(chunks=(1, *VOLUME))))
     for trial in (-1, 42):
         with pytest.raises(IndexError, match="outside the store's 42 trials"):
             reader.read_into(trial, np.empty(VOLUME, np.int16))
@@ -196,14 +196,14 @@ def test_array_of_any_origin_counts_as_one_session(tmp_path):
     dataset = nsd_zarr.open_dataset(tmp_path / "x.zarr")
     np.testing.assert_array_equal(dataset.betas, np.float32(values) / np.float32(300))
     assert dataset.betas.dims == ("trial", "vertex")
-    assert open_any_store(tmp_path / "x.zarr").geometry.sessions == (1,)
+    assert open_any(tmp_path / "x.zarr").geometry.sessions == (1,)
 
 
 @pytest.mark.parametrize("betas", [np.ones((3, 4, 5), np.int16), np.ones((3, 4), bool)], ids=["three axes", "bool"])
 def test_betas_of_another_kind_are_refused(tmp_path, betas):
     make_group(tmp_path / "x.zarr", betas)
     with pytest.raises(StoreError, match="a Zarr store that nsd-zarr did not make"):
-        open_any_store(tmp_path / "x.zarr")
+        open_any(tmp_path / "x.zarr")
 
 
 @pytest.mark.parametrize(
@@ -214,44 +214,44 @@ def test_betas_of_another_kind_are_refused(tmp_path, betas):
 def test_betas_of_absurd_size_are_refused_before_memory_is_taken(tmp_path, shape, chunks):
     zarr.open_group(tmp_path / "x.zarr", mode="w").create_array("betas", shape=shape, chunks=chunks, dtype="int16")
     with pytest.raises(StoreError, match="expected trials and chunks of at most"):
-        open_any_store(tmp_path / "x.zarr")
+        open_any(tmp_path / "x.zarr")
 
 
 def test_root_document_that_is_a_pipe_is_refused(tmp_path):
     (tmp_path / "x.zarr").mkdir()
     os.mkfifo(tmp_path / "x.zarr/zarr.json")
     with pytest.raises(StoreError, match=r"did not make, or a damaged one|no Zarr v3 store"):
-        open_any_store(tmp_path / "x.zarr")
+        open_any(tmp_path / "x.zarr")
 
 
 def test_counts_of_another_scale_are_refused(tmp_path):
     make_group(tmp_path / "x.zarr", np.ones((3, 4), np.int16), scale_factor=0.01)
     with pytest.raises(StoreError, match=r"scale_factor 0\.01, expected 1/300"):
-        open_any_store(tmp_path / "x.zarr")
+        open_any(tmp_path / "x.zarr")
 
 
 def test_sessions_of_different_lengths_are_refused(tmp_path):
     group = make_group(tmp_path / "x.zarr", np.ones((3, 4), np.int16))
     group.create_array("session", data=np.array([1, 1, 2], np.int16))
     with pytest.raises(StoreError, match="its 2 sessions have 1 to 2 trials"):
-        open_any_store(tmp_path / "x.zarr")
+        open_any(tmp_path / "x.zarr")
 
 
 def test_unfinished_copy_is_refused_unless_asked_for(rewritten):
     path = rewritten(chunks=(1, *VOLUME))
     zarr.open_group(path, mode="r+").attrs["status"] = "incomplete"
     with pytest.raises(StoreError, match="has not finished"):
-        open_any_store(path)
-    assert open_any_store(path, allow_unfinished=True).geometry.trials == 42
+        open_any(path)
+    assert open_any(path, allow_unfinished=True).geometry.trials == 42
 
 
 @pytest.mark.parametrize("url", ["memory://nothing/subj01.zarr", "nothing://here/subj01.zarr"])
 def test_nothing_behind_a_url_is_refused(url):
     with pytest.raises(StoreError, match=r"no Zarr store with betas is there|cannot be opened"):
-        open_any_store(url)
+        open_any(url)
 
 
 def test_package_for_a_url_that_is_missing_is_told():
     fsspec.register_implementation("absent", "nsd_zarr_no_such_package.Files", errtxt="Install absentfs", clobber=True)
     with pytest.raises(StoreError, match="a package for this URL is missing: Install absentfs"):
-        open_any_store("absent://bucket/subj01.zarr")
+        open_any("absent://bucket/subj01.zarr")

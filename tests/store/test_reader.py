@@ -139,7 +139,7 @@ def test_shards_that_fail_leave_no_open_file(damaged):
 
 
 def test_open_files_are_bounded_and_given_back(volumes, monkeypatch):
-    monkeypatch.setattr(module, "MOST_OPEN_SHARDS", 2)
+    monkeypatch.setattr(module, "MAX_OPEN_SHARDS", 2)
     reader = TrialReader(open_store(volumes.path))
     assert _open_files(volumes.path) == 0
     for trial in (0, 7, 14, 21, 28, 35, 3):
@@ -153,7 +153,7 @@ def test_open_files_are_bounded_and_given_back(volumes, monkeypatch):
 
 
 def test_threads_read_rightly_while_shards_are_closed_under_them(volumes, monkeypatch):
-    monkeypatch.setattr(module, "MOST_OPEN_SHARDS", 1)
+    monkeypatch.setattr(module, "MAX_OPEN_SHARDS", 1)
     reader, wrong = TrialReader(open_store(volumes.path)), []
 
     def read(seed):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nsd_zarr.conversion.arrays import Contents
+from nsd_zarr.conversion.contents import Contents
 from nsd_zarr.conversion.experiment import Experiment
 from nsd_zarr.conversion.finish import lay_out
 from nsd_zarr.conversion.images import lay_out_images
@@ -16,10 +16,10 @@ from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, Settings, read_settings
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.places.files import open_file, read_file
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.check import MOST_ROOT_BYTES
+from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.digest import digest_file, join_digests
-from nsd_zarr.store.files import open_file, read_file
 from nsd_zarr.store.format import (
     BETAS,
     METADATA_NAME,
@@ -34,7 +34,7 @@ from nsd_zarr.store.small import read_array
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class ExpectedStore:
     """A store as it ought to be."""
 
     store: Store
@@ -55,7 +55,7 @@ class Remains:
         sources, part = self.store.attributes["sources"], self.store.geometry.kind.part
         return next(str(source["digest"]) for source in sources if source[part] == session)
 
-    def with_digests(self, session: SessionNumber, digests: Sequence[str]) -> Remains:
+    def with_digests(self, session: SessionNumber, digests: Sequence[str]) -> ExpectedStore:
         """The same, with the trial digests of one session."""
         records = [_add_digests(record, digests) if record.session == session else record for record in self.records]
         return replace(self, records=tuple(records))
@@ -75,11 +75,11 @@ class Remains:
         return documents | members
 
 
-def make_remains(store: Store) -> Remains:
+def make_expected_store(store: Store) -> ExpectedStore:
     """Of a store whose root document is right."""
     settings = read_settings(store.attributes["settings"], store.geometry.kind)
     records = tuple(_make_record(store, source) for source in store.attributes["sources"])
-    return Remains(store, settings, _find_digests(store, records), b"")
+    return ExpectedStore(store, settings, _find_digests(store, records), b"")
 
 
 def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
@@ -118,7 +118,9 @@ def _find_digests(store: Store, records: Sequence[SessionRecord]) -> tuple[Sessi
     return tuple(found)
 
 
-def recover_remains(path: Path, settings: Settings, experiment: Experiment | None, error: DamageFound) -> Remains:
+def recover_expected_store(
+    path: Path, settings: Settings, experiment: Experiment | None, error: DamageFound
+) -> ExpectedStore:
     """Of a store of *settings* whose root document is lost or damaged: from the record of its run.
 
     Raises StoreError that names what is missing.
@@ -140,7 +142,7 @@ def recover_remains(path: Path, settings: Settings, experiment: Experiment | Non
     attributes = decode_root_metadata(root)
     manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest").items()}
     store = Store(path, attributes, read_members(root), manifest, settings.geometry)
-    return Remains(store, settings, whole, root)
+    return ExpectedStore(store, settings, whole, root)
 
 
 def explain_loss(path: Path, problem: str, error: DamageFound) -> StoreError:
@@ -163,7 +165,7 @@ def _is_as_recorded(path: Path, shard: ShardRecord) -> bool:
 def recover_settings(path: Path, sessions: Sequence[SessionNumber], dataset: str) -> Settings | None:
     """The settings, from the metadata of `betas`; None where these are lost."""
     try:
-        betas = json.loads(read_file(path, f"{BETAS}/{METADATA_NAME}", MOST_ROOT_BYTES))
+        betas = json.loads(read_file(path, f"{BETAS}/{METADATA_NAME}", MAX_ROOT_BYTES))
         (sharding,) = betas["codecs"]
         blosc = next(codec for codec in sharding["configuration"]["codecs"] if codec["name"] == "blosc")
         trials, *volume = betas["shape"]

@@ -10,16 +10,16 @@ from nsd_zarr.config import Config
 from nsd_zarr.conversion.events import Listener, RunStarted
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.plan import SourceWords, check_uniform, find_files, make_settings
-from nsd_zarr.conversion.recover import explain_loss, recover_settings
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.unit import Surroundings, Unit, run_unit
-from nsd_zarr.conversion.verify import plan_memory
+from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.maintenance.expected import explain_loss, recover_settings
+from nsd_zarr.maintenance.sources import plan_memory
+from nsd_zarr.places.files import read_file
 from nsd_zarr.source.session import SessionInfo, inspect_session
-from nsd_zarr.store.check import MOST_ROOT_BYTES
+from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.digest import CRC_BYTES
-from nsd_zarr.store.files import read_file
 from nsd_zarr.store.format import decode_plain, make_chunk_key, make_shard_key
 
 _DIGESTS = make_chunk_key("trial_digest", (0,))
@@ -65,17 +65,17 @@ def rebuild_run(
         )
         for place, info in enumerate(infos)
     ]
-    ledger, surroundings = Ledger(path), Surroundings(listen)
+    ledger, context = Ledger(path), RunContext(listen)
     records = {number: ledger.read_session(number) for number in numbers}
     fingerprint = settings.make_fingerprint()
     done = {number for number, record in records.items() if record is not None and record.settings == fingerprint}
     todo = [unit for unit in units if unit.source.session not in done]
     listen(RunStarted(len(units), sum(unit.source.trials for unit in units + todo), infos[0].trial_bytes, len(done)))
     for unit in units:
-        run_unit(unit, surroundings)
+        run_unit(unit, context)
     ledger.update_sources({info.session: info.identity for info in infos})
     for unit in todo:
-        run_unit(replace(unit, expected_digests=()), surroundings)
+        run_unit(replace(unit, expected_digests=()), context)
     geometry = settings.geometry
     return tuple(make_shard_key(geometry, shard) for unit in todo for shard in unit.wanted)
 
@@ -94,7 +94,7 @@ def _of_session(digests: Sequence[str], place: int, trials: int) -> tuple[str, .
 
 def _read_digests(path: Path, error: DamageFound) -> list[str]:
     try:
-        data = read_file(path, _DIGESTS, MOST_ROOT_BYTES)
+        data = read_file(path, _DIGESTS, MAX_ROOT_BYTES)
         shape = (int.from_bytes(data[:4], "little"),)
         return [str(digest) for digest in decode_plain(data, shape, "string")]
     except (OSError, ValueError) as second:
@@ -105,7 +105,7 @@ def _read_digests(path: Path, error: DamageFound) -> list[str]:
 def _read_sessions(path: Path) -> tuple[SessionNumber, ...] | None:
     """Session numbers of the store; None where they are lost, too: then the sources tell."""
     try:
-        data = read_file(path, _SESSIONS, MOST_ROOT_BYTES)
+        data = read_file(path, _SESSIONS, MAX_ROOT_BYTES)
         values = decode_plain(data, ((len(data) - CRC_BYTES) // 2,), "int16")
     except (OSError, ValueError):
         return None

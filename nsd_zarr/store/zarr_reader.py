@@ -17,16 +17,16 @@ from nsd_zarr.store.format import BETAS, make_shard_key
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
 
-AnyReader: TypeAlias = "TrialReader | SliceReader"
+AnyReader: TypeAlias = "TrialReader | ZarrReader"
 """What reads trials as they are stored."""
 
 
 def make_reader(store: Store) -> AnyReader:
     """What reads trials of *store*: the decode engine where it knows the layout, else zarr-python's slices."""
-    return SliceReader(store) if store.slices_from else TrialReader(store)
+    return ZarrReader(store) if store.zarr_location else TrialReader(store)
 
 
-class SliceReader:
+class ZarrReader:
     """Reads trials through zarr-python, in stored values. Thread-safe, fork-safe, picklable; as TrialReader."""
 
     def __init__(self, store: Store) -> None:
@@ -60,7 +60,7 @@ class SliceReader:
         try:
             self._check_file(trial)
             if self._array is None:
-                self._array = open_group(self.store.slices_from)[BETAS]
+                self._array = open_group(self.store.zarr_location)[BETAS]
             np.copyto(out, self._array[int(trial)], casting="equiv")
         except NsdZarrError:
             raise
@@ -68,7 +68,7 @@ class SliceReader:
             raise DamageFound(
                 f"trial {trial} cannot be read: {error or type(error).__name__}",
                 hint="It is read through zarr-python, because the store's place or layout is not the package's own.",
-                path=self.store.slices_from,
+                path=self.store.zarr_location,
                 session=session,
             ) from error
         if stages is not None:
@@ -84,25 +84,25 @@ class SliceReader:
         key = make_shard_key(self.store.geometry, shard)
         if shard in self._seen or key not in self.store.manifest:
             return
-        size, expected = _read_size(self.store.slices_from, key), self.store.manifest[key].size
+        size, expected = _read_size(self.store.zarr_location, key), self.store.manifest[key].size
         if size != expected:
             found = "missing" if size is None else f"of {size} bytes"
             raise DamageFound(
                 f"trial {trial} is lost or damaged: its shard is {found}, expected {expected} bytes",
-                path=f"{self.store.slices_from}/{key}",
+                path=f"{self.store.zarr_location}/{key}",
                 session=self.store.geometry.locate_trial(trial)[0],
             )
         self._seen.add(shard)
 
 
-def read_slice(store: Store, name: str, rows: slice) -> np.ndarray:
+def read_zarr_rows(store: Store, name: str, rows: slice) -> np.ndarray:
     """Rows of array *name* of a store that is read by slices; all of an array without axes. Raises DamageFound."""
     try:
-        array = open_group(store.slices_from)[name]
+        array = open_group(store.zarr_location)[name]
         return np.asarray(array[rows] if array.shape else array[...])
     except Exception as error:  # The border to stores of all kinds: each has errors of its own.
         raise DamageFound(
-            f"array {name} cannot be read: {error or type(error).__name__}", path=store.slices_from
+            f"array {name} cannot be read: {error or type(error).__name__}", path=store.zarr_location
         ) from error
 
 

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.arrays import Contents, make_statistics_arrays
+from nsd_zarr.conversion.contents import Contents, make_statistics_arrays
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment, make_experiment_arrays
-from nsd_zarr.conversion.finish import make_root, remove_strays
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment
+from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
+from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
-from nsd_zarr.conversion.recount import compute_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
 from nsd_zarr.conversion.unit import write_statistics
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
+from nsd_zarr.maintenance.recompute import compute_statistics
+from nsd_zarr.places.durable import remove_partials, write_durably
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
-from nsd_zarr.store.durable import remove_partials, write_durably
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
 from nsd_zarr.store.root import Store, open_store
 from nsd_zarr.store.volume import write_file
@@ -147,7 +148,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
         contents.add_arrays(make_experiment_arrays(experiment, store.geometry), settings.blosc)
         attributes |= experiment.make_attributes()
     write_durably(store.path / METADATA_NAME, make_root(attributes, contents))
-    remove_strays(store.path, contents.members)
+    remove_unlisted_arrays(store.path, contents.members)
 
 
 def _keep_lasting(store: Store) -> Contents:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.conversion.damage import Damage, make_trial_damage
 from nsd_zarr.conversion.events import Listener, TrialsDone
+from nsd_zarr.maintenance.damage import Damage, make_trial_damage
 from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.root import Store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
-from nsd_zarr.store.files import leads_out
+from nsd_zarr.places.files import leads_out
 
 PARTIAL_SUFFIX = ".partial"
 """End of the name of a file that is being written. No reader looks at one."""

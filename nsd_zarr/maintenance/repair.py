@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.attach import LASTING, find_and_inspect
-from nsd_zarr.conversion.check_files import find_file_problem
-from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.experiment import Experiment
-from nsd_zarr.conversion.images import find_ids
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
-from nsd_zarr.conversion.rebuild import find_settings, has_lost_run, rebuild_run
-from nsd_zarr.conversion.recount import STATISTICS, make_statistics_files
-from nsd_zarr.conversion.recover import Remains, explain_loss, make_remains, recover_remains
-from nsd_zarr.conversion.unit import Surroundings, Unit, digest_session, run_unit
-from nsd_zarr.conversion.verify import check_store, find_sources, open_to_check, plan_memory
+from nsd_zarr.conversion.unit import RunContext, Unit, digest_session, run_unit
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
+from nsd_zarr.maintenance.attach import LASTING, find_and_inspect
+from nsd_zarr.maintenance.damage import Damage
+from nsd_zarr.maintenance.expected import ExpectedStore, explain_loss, make_expected_store, recover_expected_store
+from nsd_zarr.maintenance.rebuild import find_settings, has_lost_run, rebuild_run
+from nsd_zarr.maintenance.recompute import STATISTICS, make_statistics_files
+from nsd_zarr.maintenance.sources import find_ids, find_sources, plan_memory
+from nsd_zarr.maintenance.verify import check_store, open_to_check
+from nsd_zarr.maintenance.verify_files import find_file_problem
+from nsd_zarr.places.durable import find_partials, make_place, remove_partials, write_durably
 from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.digest import join_digests, make_digest
-from nsd_zarr.store.durable import find_partials, make_place, remove_partials, write_durably
 from nsd_zarr.store.format import METADATA_NAME
 
 
@@ -107,7 +107,7 @@ def repair(
 
 
 @dataclass(frozen=True, slots=True)
-class _Mending:
+class RepairPlan:
     """What a repair writes: nothing of it is written before all of it is known to be right."""
 
     units: tuple[Unit, ...]
@@ -120,11 +120,11 @@ class _Mending:
 
 def _look(
     path: Path, source: SourceWords, config: Config, listen: Listener
-) -> tuple[Remains, tuple[Damage, ...], tuple[str, ...]]:
+) -> tuple[ExpectedStore, tuple[Damage, ...], tuple[str, ...]]:
     """What the store ought to hold, what is wrong with it, and what had to be written to know."""
     rebuilt: tuple[str, ...] = ()
     try:
-        remains = make_remains(open_to_check(path))
+        remains = make_expected_store(open_to_check(path))
         return remains, check_store(remains.store, "full", [], config, listen), rebuilt
     except DamageFound as error:
         if (path / IMAGES.digests).exists():
@@ -134,7 +134,7 @@ def _look(
             with hold_lock(path):
                 rebuilt = rebuild_run(path, settings, source, config, listen, error)
         experiment = find_and_inspect(settings.geometry, source, config) if _has_experiment(path) else None
-        remains = recover_remains(path, settings, experiment, error)
+        remains = recover_expected_store(path, settings, experiment, error)
         damages = check_store(remains.store, "full", [], config, listen)
         return remains, (Damage(METADATA_NAME, error.problem), *damages), rebuilt
 
@@ -144,7 +144,7 @@ def _has_experiment(path: Path) -> bool:
     return any((folder / METADATA_NAME).is_file() for folder in path.iterdir() if folder.name not in LASTING)
 
 
-def _sessions(remains: Remains, config: Config) -> Sequence[int]:
+def _sessions(remains: ExpectedStore, config: Config) -> Sequence[int]:
     return remains.store.geometry.sessions if config.sessions is None else config.sessions
 
 
@@ -156,8 +156,8 @@ def _find_leftovers(path: Path) -> list[Path]:
 
 
 def _prepare(
-    remains: Remains, damages: Iterable[Damage], source: SourceWords, config: Config, listen: Listener
-) -> _Mending:
+    remains: ExpectedStore, damages: Iterable[Damage], source: SourceWords, config: Config, listen: Listener
+) -> RepairPlan:
     """Everything to be written, compared with what was recorded. Raises ResumeRefused, StoreError, SourceError."""
     keys = {damage.path for damage in damages}
     _check_known(remains, keys)
@@ -169,16 +169,16 @@ def _prepare(
     geometry = remains.store.geometry
     if infos:
         listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
-    surroundings = Surroundings(listen)
+    context = RunContext(listen)
     for info in infos:
         if info.session in blind:
-            remains = remains.with_digests(info.session, _digest_source(remains, info, config, surroundings))
+            remains = remains.with_digests(info.session, _digest_source(remains, info, config, context))
     units = []
     for info in infos:
         record = remains.record_of(info.session)
         if lost := _select(record, keys):
             unit = _make_unit(remains, info, config, lost)
-            run_unit(replace(unit, expected_digests=record.trial_digests), surroundings)
+            run_unit(replace(unit, expected_digests=record.trial_digests), context)
             units.append(unit)
     statistics = {key for key in keys if key.split("/c/")[0] in STATISTICS}
     experiment = None
@@ -187,10 +187,10 @@ def _prepare(
     ids: Sequence[int] = ()
     if geometry.kind == IMAGES:
         ids = find_ids(remains.store, source, config)
-    return _Mending(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment, ids)))
+    return RepairPlan(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment, ids)))
 
 
-def _check_known(remains: Remains, keys: set[str]) -> None:
+def _check_known(remains: ExpectedStore, keys: set[str]) -> None:
     strange = sorted(keys - set(remains.store.manifest) - {METADATA_NAME})
     if strange:
         raise StoreError(
@@ -204,7 +204,7 @@ def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
     return tuple(shard for shard in record.shards if shard.key in keys)
 
 
-def _make_unit(remains: Remains, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
+def _make_unit(remains: ExpectedStore, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
     memory = plan_memory(remains.store.geometry, [info], config, by_offset=not info.offset_refusal)
     return Unit(
         remains.store.path,
@@ -216,23 +216,23 @@ def _make_unit(remains: Remains, info: AnySource, config: Config, shards: tuple[
     )
 
 
-def _digest_source(remains: Remains, info: AnySource, config: Config, surroundings: Surroundings) -> tuple[str, ...]:
+def _digest_source(remains: ExpectedStore, info: AnySource, config: Config, context: RunContext) -> tuple[str, ...]:
     """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
     unit = _make_unit(remains, info, config, ())
     with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_source(info) as reader:
-        found = tuple(digest_session(unit, reader, executor, surroundings).values())
+        found = tuple(digest_session(unit, reader, executor, context).values())
     if join_digests(found) != remains.session_digest(info.session):
         raise ResumeRefused(
             "the source changed since it was converted: the digest of its values is another",
             hint="Put the former file back, or convert to another store.",
             path=info.path,
-            session=info.session_told,
+            session=info.error_session,
         )
     return found
 
 
 def _make_documents(
-    remains: Remains, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
+    remains: ExpectedStore, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
 ) -> Iterator[tuple[str, bytes]]:
     made = remains.make_documents(experiment, ids)
     for key in sorted(keys - {shard.key for record in remains.records for shard in record.shards} - {METADATA_NAME}):
@@ -242,7 +242,7 @@ def _make_documents(
         yield METADATA_NAME, remains.root
 
 
-def _check_bytes(remains: Remains, key: str, data: bytes | None) -> None:
+def _check_bytes(remains: ExpectedStore, key: str, data: bytes | None) -> None:
     if data is None or make_digest(data) != remains.store.manifest[key].digest:
         raise ResumeRefused(
             f"{key} cannot be made again: other bytes came out than were recorded",
@@ -255,11 +255,11 @@ def _check_bytes(remains: Remains, key: str, data: bytes | None) -> None:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
-def _carry_out(remains: Remains, mending: _Mending, config: Config, listen: Listener) -> Iterator[str]:
+def _carry_out(remains: ExpectedStore, mending: RepairPlan, config: Config, listen: Listener) -> Iterator[str]:
     """Write, and check what was written; gives its paths."""
-    path, surroundings = remains.store.path, Surroundings(listen)
+    path, context = remains.store.path, RunContext(listen)
     for unit in mending.units:
-        run_unit(unit, surroundings)
+        run_unit(unit, context)
     counted: dict[str, bytes] = {}
     if mending.statistics:
         counted = make_statistics_files(remains.store, mending.statistics, remains.settings.blosc, config, listen)

@@ -13,21 +13,18 @@ from typing import Any
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.check_files import check_files, find_strangers
-from nsd_zarr.conversion.compare import compare_source
-from nsd_zarr.conversion.damage import Damage
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
-from nsd_zarr.conversion.images import find_blocks, plan_block_memory
-from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
-from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
-from nsd_zarr.conversion.proof import check_shard
-from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.layout import IMAGES, TRIALS, Geometry, SessionNumber
-from nsd_zarr.source.find import format_sessions, select_sessions
+from nsd_zarr.conversion.plan import SourceWords, as_words
+from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.layout import TRIALS
+from nsd_zarr.maintenance.damage import Damage
+from nsd_zarr.maintenance.sources import find_sources, plan_memory
+from nsd_zarr.maintenance.verify_files import check_files, find_untracked_files
+from nsd_zarr.maintenance.verify_shards import check_shard
+from nsd_zarr.maintenance.verify_values import compare_source
+from nsd_zarr.places.files import open_file
+from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.images import AnySource
-from nsd_zarr.source.session import inspect_session
-from nsd_zarr.source.stimuli import ImageBlock
-from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import FORMATS, METADATA_NAME
 from nsd_zarr.store.root import Store, is_store, open_store
 from nsd_zarr.store.small import read_array
@@ -55,7 +52,7 @@ class VerifyReport:
     """Trials whose values were checked."""
     damages: tuple[Damage, ...]
     """Everything found; empty when the store is whole."""
-    strangers: tuple[str, ...]
+    untracked_files: tuple[str, ...]
     """Files in the store's folder that are not of the store, leftovers of killed writers among them."""
     source: tuple[str, ...]
     """The sources that were named, from the root of the file system; empty where none were."""
@@ -133,7 +130,7 @@ def verify(
         files=len(opened.manifest) + 1,
         trials=0 if strength == "quick" else opened.geometry.trials,
         damages=damages,
-        strangers=tuple(find_strangers(opened)),
+        untracked_files=tuple(find_untracked_files(opened)),
         source=words,
         choice=choice,
         seconds=time.perf_counter() - started,
@@ -212,33 +209,3 @@ def _check_shards(store: Store, executor: Executor, listen: Listener) -> list[Da
         return check_shard(store, shard, digests, buffers, lambda: listen(TrialsDone(1)))
 
     return [damage for found in map_all(executor, check, range(store.geometry.shards)) for damage in found]
-
-
-def find_sources(
-    store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
-) -> Sequence[AnySource]:
-    """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
-    sessions = store.geometry.sessions if sessions is None else tuple(sessions)
-    if store.geometry.kind == IMAGES:
-        return find_blocks(store, source, config, sessions)
-    files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
-    infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
-    expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
-    for info in infos:
-        if info.shape != expected or info.dtype != store.geometry.dtype:
-            raise SourceError(
-                f"{info.dtype} of shape {info.shape}, expected {store.geometry.dtype} of shape {expected} as stored",
-                hint="Give the sources from which this store was made.",
-                path=info.path,
-                session=info.session,
-            )
-    return infos
-
-
-def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
-    """How sessions are read again, one at a time. Raises DoesNotFit."""
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
-    if isinstance(infos[0], ImageBlock):
-        return plan_block_memory(geometry, infos[0].file, 1, config)
-    need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
-    return make_memory_plan(need, 1, config.effective_workers, limit)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsd_zarr.conversion import statistics as module
-from nsd_zarr.conversion.statistics import SessionSums
+from nsd_zarr.conversion.session_statistics import SessionSums
 
 
 @pytest.fixture(scope="module")

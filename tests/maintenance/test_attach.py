@@ -112,7 +112,7 @@ def test_statistics_do_not_depend_on_memory(copy_store, nsd, digest_tree, expect
     need = Need(open_store(store).geometry, by_offset=True, chunk_bytes=0)
     least = need.session_bytes(13, 1) + BASE_BYTES + EXPERIMENT_BYTES
     seen = []
-    planned = "nsd_zarr.conversion.recount.make_memory_plan"
+    planned = "nsd_zarr.maintenance.recompute.make_memory_plan"
     monkeypatch.setattr(planned, lambda *words: seen.append(make_memory_plan(*words)) or seen[-1])
     nsd_zarr.attach(store, nsd, memory=least, workers=1)
     assert seen[0].passes == 2

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from nsd_zarr.errors import DoesNotFit, StoreError
-from nsd_zarr.store.durable import (
+from nsd_zarr.places.durable import (
     DurableFile,
     explain_write_error,
     make_folder,

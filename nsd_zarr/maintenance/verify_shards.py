@@ -9,10 +9,10 @@ import numpy as np
 import xxhash
 
 from nsd_zarr.buffers import BufferPool
-from nsd_zarr.conversion.damage import Damage, make_shard_damage, make_trial_damage
+from nsd_zarr.maintenance.damage import Damage, make_shard_damage, make_trial_damage
+from nsd_zarr.places.files import open_file
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
 from nsd_zarr.store.root import Store

@@ -335,7 +335,7 @@ def test_files_that_are_not_of_the_store_are_noted_and_no_damage(store, run_cli)
     assert outcome.code == 0
     note = "Note: 2 files not of this store, which no reader looks at: notes.txt, betas/c/4/0/0/0.1f.partial"
     assert outcome.out.splitlines()[-1] == note
-    assert json.loads(run_cli("verify", store, "--json").out)["strangers"] == [
+    assert json.loads(run_cli("verify", store, "--json").out)["untracked_files"] == [
         "notes.txt",
         "betas/c/4/0/0/0.1f.partial",
     ]

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nsd_zarr.store.files import leads_out, open_file, read_file
+from nsd_zarr.places.files import leads_out, open_file, read_file
 
 
 @pytest.fixture

@@ -133,16 +133,16 @@ def _check_untouched(ledger: Ledger, sources: Sequence[AnySource], done: Mapping
         before = known.get(info.session, info.identity)
         if info.session not in done and before != info.identity and not ledger.had_fault(info.session):
             raise ResumeRefused(
-                f"the source changed since the run began: {_tell_change(before, info.identity)}",
+                f"the source changed since the run began: {_describe_change(before, info.identity)}",
                 hint="Put the former file back (copy with its times kept), or start again with --fresh.",
                 path=info.path,
-                session=info.session_told,
+                session=info.error_session,
                 expected=before,
                 found=info.identity,
             )
 
 
-def _tell_change(before: FileIdentity, now: FileIdentity) -> str:
+def _describe_change(before: FileIdentity, now: FileIdentity) -> str:
     if before.size != now.size:
         return f"{now.size} bytes, expected {before.size}"
     if before.name != now.name:

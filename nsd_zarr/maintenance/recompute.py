@@ -15,7 +15,7 @@ from nsd_zarr.conversion.memory import (
     make_memory_plan,
     read_available_memory,
 )
-from nsd_zarr.conversion.statistics import SessionStatistics, SessionSums
+from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSums
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.format import RAIL_COUNT, SESSION_MEAN, SESSION_STD, encode_small, make_chunk_key

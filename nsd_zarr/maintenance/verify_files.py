@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from nsd_zarr.conversion.damage import Damage, make_file_damage, make_shard_damage
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS
+from nsd_zarr.maintenance.damage import Damage, make_file_damage, make_shard_damage
+from nsd_zarr.places.files import open_file
 from nsd_zarr.store.digest import digest_file, join_digests, make_digest
-from nsd_zarr.store.files import open_file
 from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store
@@ -50,7 +50,7 @@ def _list_documents(store: Store) -> Iterator[str]:
                 yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
 
 
-def find_strangers(store: Store) -> Iterator[str]:
+def find_untracked_files(store: Store) -> Iterator[str]:
     """Files in the store's folder that are not of the store, by their path inside it. Follows no links."""
     for folder, _, names in sorted(os.walk(store.path)):
         keys = (Path(folder, name).relative_to(store.path).as_posix() for name in sorted(names))

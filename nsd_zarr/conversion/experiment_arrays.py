@@ -1,0 +1,97 @@
+"""The arrays of a store that come from its experiment: trial table, masks, regions, noise ceiling, affine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.conversion.contents import NewArray, SmallArray, VolumeArray
+from nsd_zarr.conversion.experiment import Experiment, find_reference, join_volumes
+from nsd_zarr.layout import Geometry, make_dims
+from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
+from nsd_zarr.source.trial_table import GAPPY, SHARED_IMAGES, TrialTable, parse_trial_table, select_rows
+from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
+
+ABOUT_COLUMNS = {
+    "iscorrect": "whether the response was correct, 0 or 1; NaN without a press",
+    "rt": "reaction time in milliseconds; NaN without a press",
+    "changemind": "whether the subject pressed more than one button, 0 or 1; NaN without a press",
+    "memoryrecent": "stimulus trials since the latest earlier showing of the image; NaN where there is none",
+    "memoryfirst": "stimulus trials since the second latest earlier showing of the image; NaN where there is none",
+    "isoldcurrent": "whether the image is old when this session alone counts, 0 or 1; NaN without a press",
+    "iscorrectcurrent": "whether the response was correct when this session alone counts, 0 or 1; NaN without a press",
+    "total1": "presses of the button for new; NaN where presses are missing",
+    "total2": "presses of the button for old; NaN where presses are missing",
+    "button": "button that is scored, 1 new, 2 old; NaN without a press",
+}
+"""Columns that are float32 in the store. Source: data manual, "Behavioral data"."""
+
+
+def make_experiment_arrays(experiment: Experiment, geometry: Geometry) -> Iterator[NewArray]:
+    """The arrays of an inspected experiment, read again one by one. Raises SourceError when a file changed."""
+    files = experiment.files
+    if files.trial_table is not None:
+        table = parse_trial_table(experiment.read(files.trial_table), files.trial_table)
+        yield from make_trial_arrays(table, select_rows(table, geometry.sessions, geometry.trials_per_session))
+    dims = make_dims(1 + len(geometry.volume_shape))[1:]
+
+    def make(name: str, values: np.ndarray, attributes: dict[str, Any]) -> VolumeArray:
+        return VolumeArray(name, geometry.volume_shape, values.dtype.name, dims, attributes, (values,))
+
+    if files.brainmask is not None:
+        values = make_mask(parse_volume(experiment.read(files.brainmask), files.brainmask))
+        yield make("brainmask", values, {"long_name": "liberal mask of the brain"})
+    if files.ncsnr is not None:
+        ncsnr = parse_volume(experiment.read(files.ncsnr), files.ncsnr).values.astype(np.float32)
+        yield make("ncsnr", ncsnr, {"long_name": "noise ceiling signal-to-noise ratio; NaN where it is invalid"})
+    for roi in files.rois:
+        labels, flags = _read_roi(experiment, roi)
+        yield make(f"roi_{roi.name}", labels, _make_roi_attributes(roi, flags))
+    if files.valid:
+        about = {"long_name": "whether a voxel has data in a session"}
+        volumes = (make_mask(parse_volume(experiment.read(path), path)) for path in files.valid)
+        shape = (len(geometry.sessions), *geometry.volume_shape)
+        yield VolumeArray("valid", shape, "bool", ("session_number", *dims), about, volumes)
+    first = find_reference(files)
+    if first is not None:
+        about = {"long_name": "RAS+ millimetres from NIfTI voxel indices (x, y, z, 1), counted from 0"}
+        affine = parse_volume(experiment.read(first), first).affine
+        yield SmallArray("affine", affine, ("ras", "ijk1"), about)
+
+
+def make_trial_arrays(table: TrialTable, rows: np.ndarray) -> Iterator[SmallArray]:
+    """The coordinates along trial that a trial table brings, for *rows* of it."""
+
+    def make(name: str, values: np.ndarray, dtype: Any, about: str) -> SmallArray:
+        return SmallArray(name, values[rows].astype(dtype), ("trial",), {"long_name": about})
+
+    columns, ids_10k = table.columns, table.count("10KID")
+    yield make("run", columns["RUN"], np.int8, "run of its session, counted from 1")
+    yield make("trial_in_run", columns["TRIAL"], np.int8, "stimulus trial in its run, counted from 1")
+    yield make("nsd_id", table.count("73KID") - 1, np.int32, "image among all 73,000, counted from 0: row of imgBrick")
+    yield make("image_10k", ids_10k, np.int16, "image among the subject's 10,000, counted from 1; up to 1000 shared")
+    yield make(
+        "repeat", table.number_showings(), np.int8, "which showing of its image, counted from 0 over the experiment"
+    )
+    yield make("shared1000", ids_10k <= SHARED_IMAGES, np.bool_, "whether the image is one of the 1,000 that all see")
+    yield make("time", columns["TIME"], np.float64, "image onset in days, 0 is midnight of the first session's day")
+    yield make("isold", columns["ISOLD"], np.int8, "whether the image was shown before, 0 or 1")
+    for name in GAPPY:
+        yield make(name.lower(), columns[name], np.float32, ABOUT_COLUMNS[name.lower()])
+    yield make("missingdata", columns["MISSINGDATA"], np.bool_, "whether the presses of its run were not recorded")
+
+
+def _read_roi(experiment: Experiment, roi: RoiFiles) -> tuple[np.ndarray, dict[int, str]]:
+    values = join_volumes([make_label_volume(parse_volume(experiment.read(path), path)) for path in roi.volumes])
+    labels = {} if roi.labels is None else parse_labels(experiment.read(roi.labels), roi.labels)
+    return values, make_flags(roi.name, labels, np.unique(values))
+
+
+def _make_roi_attributes(roi: RoiFiles, flags: dict[int, str]) -> dict[str, Any]:
+    return {
+        "long_name": f"regions {roi.name}; a mask is > 0",
+        "flag_values": list(flags),
+        "flag_meanings": " ".join(flags.values()),
+    }

@@ -1,0 +1,98 @@
+"""What a conversion of stimulus images will do, found out by reading metadata and the trial table only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nsd_zarr.config import Config
+from nsd_zarr.conversion.experiment import ExperimentReport
+from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan, read_available_memory
+from nsd_zarr.conversion.plan import Plan
+from nsd_zarr.conversion.resume import find_progress
+from nsd_zarr.conversion.settings import ImageSettings
+from nsd_zarr.conversion.space import make_image_space_plan
+from nsd_zarr.errors import ConfigError
+from nsd_zarr.layout import Geometry, choose_images_per_shard
+from nsd_zarr.source.stimuli import (
+    StimulusInfo,
+    find_stimuli,
+    find_trial_table,
+    inspect_stimuli,
+    make_blocks,
+    share_chunks,
+)
+from nsd_zarr.source.trial_table import parse_trial_table
+from nsd_zarr.source.volume import read_whole
+from nsd_zarr.store.digest import make_digest
+
+ALL = "all"
+"""Settings' selection of a store of all images."""
+
+
+def make_image_plan(source: Path, store: Path, config: Config, images_per_shard: int | None = None) -> Plan:
+    """Plan a conversion of images. Reads metadata and the trial table; writes nothing.
+
+    Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
+    """
+    file = inspect_stimuli(find_stimuli(source), config.dataset)
+    ids = find_wanted(file, config)
+    settings = _make_settings(file, ids, config, images_per_shard)
+    blocks = make_blocks(file, ids, settings.images_per_shard)
+    progress = find_progress(store, settings, blocks, fresh=config.fresh)
+    pending = [block for block in blocks if block.session not in progress.done - progress.doubtful]
+    shared = {block.session: block for block in share_chunks(pending)}
+    left = sum(block.trials for block in blocks if block.session not in progress.done)
+    return Plan(
+        store=store,
+        settings=settings,
+        sources=tuple(shared.get(block.session, block) for block in blocks),
+        progress=progress,
+        memory=plan_block_memory(settings.geometry, file, max(1, len(pending)), config),
+        space=make_image_space_plan(store, settings, left),
+        scheduler="threads",
+        fresh=config.fresh,
+        experiment=None,
+        experiment_report=ExperimentReport(),
+    )
+
+
+def plan_block_memory(geometry: Geometry, file: StimulusInfo, blocks: int, config: Config) -> MemoryPlan:
+    """How *blocks* blocks are read side by side. Raises DoesNotFit."""
+    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    return make_image_memory_plan(geometry, file.chunk_images, blocks, config.effective_workers, limit)
+
+
+def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:
+    """0-based 73k ids, ascending, that the configuration means: all of the file, or those that a subject saw."""
+    if config.subject is None and config.trial_table is None:
+        return range(file.shape[0])
+    path = config.trial_table or find_trial_table(file.path, config.subject or 0)
+    table = parse_trial_table(read_whole(path), path)
+    if config.subject not in (None, table.subject):
+        raise ConfigError(
+            f"subject {config.subject}, and a trial table of subject {table.subject}",
+            hint="Leave out --subject, or name the table of that subject.",
+            path=path,
+            expected=config.subject,
+            found=table.subject,
+        )
+    return tuple((np.unique(table.count("73KID")) - 1).tolist())
+
+
+def _make_settings(
+    file: StimulusInfo, ids: Sequence[int], config: Config, images_per_shard: int | None
+) -> ImageSettings:
+    if images_per_shard is not None and images_per_shard < 1:
+        raise ConfigError(f"images_per_shard = {images_per_shard}", hint="Give a number from 1.")
+    chosen = images_per_shard or choose_images_per_shard(len(ids), file.image_bytes, file.chunk_images)
+    return ImageSettings(
+        dataset=config.dataset,
+        selection=ALL if isinstance(ids, range) else make_digest(np.array(ids, "<i4")),
+        images_per_shard=min(chosen, len(ids)),
+        codec=config.codec,
+        clevel=config.effective_clevel,
+        shape=(len(ids), *file.shape[1:]),
+    )

@@ -1,0 +1,16 @@
+"""A finished store: extend it, prove it, repair it. Uses conversion; is never used by it.
+
+Reading order:
+
+attach                gives a store its experiment, or another one
+verify                proves a store, in three strengths
+verify_files          every file against the manifest
+verify_shards         every trial of a shard against its digest
+verify_values         every value against the sources, by independent readers
+damage                one thing that is not as it was written
+sources               the sources of a finished store, found again
+repair                writes again what is damaged or missing
+expected              what a store must hold, for repair
+rebuild               the record of a run, made again
+recompute             statistics once more, from the trials
+"""

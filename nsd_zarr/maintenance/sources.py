@@ -1,0 +1,94 @@
+"""The sources of a finished store, found again: session files, or the stimulus file of a store of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nsd_zarr.config import Config
+from nsd_zarr.conversion.image_plan import ALL, find_wanted, plan_block_memory
+from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
+from nsd_zarr.errors import DamageFound, SourceError
+from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
+from nsd_zarr.source.find import select_sessions
+from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.session import inspect_session
+from nsd_zarr.source.stimuli import ImageBlock, StimulusInfo, find_stimuli, inspect_stimuli, make_blocks
+from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import NSD_ID
+from nsd_zarr.store.root import Store
+from nsd_zarr.store.small import read_array
+
+
+def find_sources(
+    store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
+) -> Sequence[AnySource]:
+    """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
+    sessions = store.geometry.sessions if sessions is None else tuple(sessions)
+    if store.geometry.kind == IMAGES:
+        return find_blocks(store, source, config, sessions)
+    files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
+    infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
+    expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
+    for info in infos:
+        if info.shape != expected or info.dtype != store.geometry.dtype:
+            raise SourceError(
+                f"{info.dtype} of shape {info.shape}, expected {store.geometry.dtype} of shape {expected} as stored",
+                hint="Give the sources from which this store was made.",
+                path=info.path,
+                session=info.session,
+            )
+    return infos
+
+
+def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
+    """How sessions are read again, one at a time. Raises DoesNotFit."""
+    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    if isinstance(infos[0], ImageBlock):
+        return plan_block_memory(geometry, infos[0].file, 1, config)
+    need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
+    return make_memory_plan(need, 1, config.effective_workers, limit)
+
+
+def find_blocks(
+    store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
+) -> Sequence[ImageBlock]:
+    """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
+    file = _inspect_source(store, source)
+    blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)
+    return [block for block in blocks if block.session in numbers]
+
+
+def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
+    words, shape = as_words(source), store.geometry.volume_shape
+    file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes["settings"]["dataset"])
+    if file.shape[1:] != shape or len(words) > 1:
+        raise SourceError(
+            f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
+            "stored",
+            hint="Give the stimulus file from which this store was made.",
+            path=file.path,
+            expected=shape,
+            found=file.shape[1:],
+        )
+    return file
+
+
+def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]:
+    """0-based 73k ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
+
+    Raises SourceError, ConfigError, and DamageFound where nothing tells them.
+    """
+    try:
+        return tuple(read_array(store, NSD_ID).tolist())
+    except DamageFound:
+        selection = store.attributes["settings"]["selection"]
+        if selection == ALL:
+            return range(store.geometry.trials)
+        wanted = find_wanted(_inspect_source(store, source), config)
+        if make_digest(np.array(wanted, "<i4")) != selection:
+            raise
+        return wanted

@@ -1,0 +1,1 @@
+"""Where bytes live: local folders, with durable writes. Knows no format. Reading order: files, durable."""
