@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import nsd_zarr
+from nsd_zarr import retry
 from nsd_zarr.errors import DoesNotFit, SourceError, StoreError
-from nsd_zarr.source import retry
 from nsd_zarr.source.gather import _read_exactly
 
 OPTIONS = ("--trials-per-shard", 2, "--workers", 1)

@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 import nsd_zarr
-from nsd_zarr.conversion import target as module
+from nsd_zarr.conversion import resume as module
 from nsd_zarr.conversion.ledger import Ledger
 
 OPTIONS = ("--trials-per-shard", 2, "--workers", 1)

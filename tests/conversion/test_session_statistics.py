@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd_zarr.conversion import statistics as module
+from nsd_zarr.conversion import session_statistics as module
 from nsd_zarr.conversion.session_statistics import SessionSums
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import nsd_zarr
-from nsd_zarr.conversion import repair as module
 from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
+from nsd_zarr.maintenance import repair as module
 
 SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
 SMALL = ["session", "trial_in_session", "session_number", "trial_digest"]

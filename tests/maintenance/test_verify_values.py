@@ -68,14 +68,14 @@ def test_source_compared_in_several_steps_equals_too(store, source):
 
 def test_comparison_with_sources_reads_neither_by_our_own_code(store, source, monkeypatch):
     """Each value as h5py and zarr-python have it: a mistake in our reading of both cannot hide itself."""
-    from nsd_zarr.conversion import proof
+    from nsd_zarr.maintenance import verify_shards
     from nsd_zarr.source import reader
     from nsd_zarr.store.reader import TrialReader
 
     with h5py.File(source / "betas_session03.hdf5", "r+") as file:
         file["betas"][5, 4, 3, 2] += 1
-    monkeypatch.setattr(proof, "decode_chunk", lambda chunk, out: out.fill(7))
-    monkeypatch.setattr(proof, "make_digest", lambda values: "")
+    monkeypatch.setattr(verify_shards, "decode_chunk", lambda chunk, out: out.fill(7))
+    monkeypatch.setattr(verify_shards, "make_digest", lambda values: "")
     monkeypatch.setattr("nsd_zarr.maintenance.verify.check_shard", lambda *_: [])
     monkeypatch.setattr(reader, "gather_trials", lambda *_: pytest.fail("read by offset"))
     monkeypatch.setattr(TrialReader, "read_into", lambda *_: pytest.fail("read by our reader"))

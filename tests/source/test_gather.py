@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsd_zarr.source import gather, retry
+from nsd_zarr import retry
+from nsd_zarr.source import gather
 from nsd_zarr.source.chunk_index import ChunkIndex
 from nsd_zarr.source.gather import ShortRead, gather_trials
 
