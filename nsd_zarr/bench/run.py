@@ -18,6 +18,7 @@ from nsd_zarr.bench.workers import list_data_loaders
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import find_files
 from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.places.durable import drop_from_cache
 from nsd_zarr.store.root import open_store
 
 SLOW_TRIAL_SECONDS = 0.5
@@ -142,19 +143,9 @@ def _measure_cold(contender: Contender, trials: int, seed: int, taken: _Times) -
         return
     chosen = np.random.default_rng(seed).permutation(min(trials, contender.most_trials))[:COLD_TRIALS].tolist()
     for path in contender.files:
-        _drop_from_cache(path)
+        drop_from_cache(path)
     with contender.open() as deliver:
         taken.cold.append(_time(deliver, chosen)[0])
-
-
-def _drop_from_cache(path: Path) -> None:
-    """Drop a file from the page cache; what was not written yet is written first."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def _time(deliver: Callable[[Sequence[int]], None], wanted: Sequence[int]) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.errors import StoreError
 from nsd_zarr.places.durable import explain_write_error, make_folder
+from nsd_zarr.places.locks import try_lock
 
 BEAT_SECONDS = 2.0
 """How often a live run renews its lock."""
@@ -44,7 +44,7 @@ def hold_lock(store: Path) -> Iterator[None]:
     except OSError as error:
         raise explain_write_error(error, folder / _LOCK_NAME) from error
     try:
-        if not _try_lock(descriptor, fcntl.LOCK_EX) or _is_alive_elsewhere(descriptor):
+        if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
             raise _explain_holder(_read_holder(descriptor), store)
         holder = _make_holder()
         try:
@@ -65,7 +65,7 @@ def check_free(store: Path) -> None:
         return
     try:
         # Shared, so that looks do not turn each other away.
-        if not _try_lock(descriptor, fcntl.LOCK_SH):
+        if not _try_lock(descriptor, shared=True):
             raise _explain_holder(_read_holder(descriptor), store)
     finally:
         os.close(descriptor)
@@ -107,19 +107,17 @@ class RunEnded:
         return now | {"beat": ""} != self.holder | {"beat": ""}
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
     deadline = time.monotonic() + LOOK_SECONDS
     while True:
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(LOOK_SECONDS / 20)
+            if try_lock(descriptor, shared=shared):
+                return True
         except OSError:
             return True  # A file system without locks: what the lock file says has to do.
-        else:
-            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_SECONDS / 20)
 
 
 def _make_holder() -> dict[str, Any]:

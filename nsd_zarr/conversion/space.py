@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsd_zarr.conversion.settings import ImageSettings, Settings
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import format_bytes
+from nsd_zarr.places.free import read_free_space
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
@@ -48,7 +48,7 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
     Raises DoesNotFit.
     """
     geometry = settings.geometry
-    free_bytes, free_inodes = _read_free(store)
+    free = read_free_space(store)
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
     ratio = ratio if settings.clevel else 1.0
     plan = SpacePlan(
@@ -58,8 +58,8 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
         + SMALL_FILES
         + 2 * (geometry.dtype == "int16")
         + experiment_files,
-        free_bytes=free_bytes,
-        free_inodes=free_inodes,
+        free_bytes=free.bytes,
+        free_inodes=free.inodes,
     )
     # Each session has a record in the run, too.
     per_session = (geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
@@ -71,18 +71,12 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
 def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int) -> SpacePlan:
     """Compare what *images_left* images still to be stored take with what is free. Raises DoesNotFit."""
     geometry = settings.geometry
-    free_bytes, free_inodes = _read_free(store)
+    free = read_free_space(store)
     left = -(-images_left // geometry.trials_per_shard)
     # Lossless, and some photographs do not shrink; see ImageSettings.blosc.
-    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, free_bytes, free_inodes)
+    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, free.bytes, free.inodes)
     check_space(plan, left * (INODES_PER_SHARD + 1) + 2 * IMAGE_FILES if left else 0, store, "--images-per-shard")
     return plan
-
-
-def _read_free(store: Path) -> tuple[int, int | None]:
-    """Bytes and inodes free for this user where *store* lies; None where the file system does not count them."""
-    status = os.statvfs(next(folder for folder in (store, *store.parents) if folder.is_dir()))
-    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
 
 def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:

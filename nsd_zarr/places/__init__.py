@@ -1,1 +1,9 @@
-"""Where bytes live: local folders, with durable writes. Knows no format. Reading order: files, durable."""
+"""Where bytes live, behind one small protocol. Knows no format.
+
+place       the protocol: what a store asks of where its bytes live
+local       a folder as a place: durable writes, and reads that never leave the folder
+durable     files that survive a power cut: written under another name, flushed, renamed
+files       opening files inside a folder: regular, bounded, behind no link that leads out
+locks       the operating system's lock on an open file
+free        bytes and inodes that are free
+"""

@@ -56,14 +56,39 @@ class DurableFile:
         3.9 s rather than 6.6 s on a virtual machine), and whoever verifies next reads the disk, not the cache.
         Raises StoreError or DoesNotFit, and discards the file.
         """
-        try:
-            with self._file as file:
-                file.flush()
-                os.fsync(file.fileno())
-                if not keep_cached and hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with self._discarding():
+            self._flush(keep_cached)
             os.replace(self.partial, self.path)
             sync_folder(self.path.parent)
+
+    def commit_new(self) -> bool:
+        """As commit, but never in place of another file; whether it was committed. Discards the file otherwise.
+
+        By a second name, which fails where the first is taken, as a rename does not. Raises StoreError or DoesNotFit.
+        """
+        with self._discarding():
+            self._flush(keep_cached=True)
+            try:
+                os.link(self.partial, self.path)
+            except FileExistsError:
+                return False
+            finally:
+                self.discard()
+            sync_folder(self.path.parent)
+        return True
+
+    def _flush(self, keep_cached: bool) -> None:
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+            if not keep_cached and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """Discard the file when the block fails, and say what went wrong."""
+        try:
+            yield
         except BaseException as error:
             self.discard()
             if isinstance(error, OSError):
@@ -73,7 +98,7 @@ class DurableFile:
     def discard(self) -> None:
         """Remove what was written."""
         with suppress(OSError):
-            # The first error is the one to tell; a leftover is removed by the next run.
+            # The first error is the one to report; a leftover is removed by the next run.
             self._file.close()
         with suppress(OSError):
             self.partial.unlink(missing_ok=True)
@@ -102,6 +127,16 @@ def write_durably(path: Path, data: bytes) -> None:
     with write_partially(path) as file:
         file.write(data)
     file.commit()
+
+
+def create_durably(path: Path, data: bytes) -> bool:
+    """As write_durably, but only where nothing is at *path*; of several who try at once, one alone succeeds.
+
+    Returns whether it was this one. Raises StoreError or DoesNotFit.
+    """
+    with write_partially(path) as file:
+        file.write(data)
+    return file.commit_new()
 
 
 def make_folder(path: Path) -> None:
@@ -137,6 +172,21 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(partial: Path, path: Path) -> None:
+    """Give a file that another library wrote at *partial* the name *path*, in place of what was there."""
+    os.replace(partial, path)
+
+
+def drop_from_cache(path: Path) -> None:
+    """Let the page cache forget a file; what is not on disk yet is written first. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 

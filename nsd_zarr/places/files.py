@@ -11,8 +11,8 @@ def open_file(store: Path, key: str) -> int:
     """Open file *key* of the store at *store* for reading; returns its descriptor, which the caller closes.
 
     The store's folder may be a link, and links inside it are followed as long as they stay inside (a store that is a
-    DataLad dataset of its own is made of such). What a link shows outside is not ours to read: a store from a stranger
-    could name any file. Raises ValueError for that and for what is no regular file (a pipe would wait for ever), and
+    DataLad dataset of its own is made of such). What a link shows outside is not read: a store from somebody else could
+    name any file. Raises ValueError for that and for what is no regular file (a pipe would wait for ever), and
     OSError.
     """
     if leads_out(store, key):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.places.durable import replace_file
 from nsd_zarr.simulate.session import STORED
 
 Shape = tuple[int, int, int, int]
@@ -42,7 +42,7 @@ def create_session_file(path: Path, shape: Shape, layout: str, slabs: Slabs, on_
             DEFAULT_DATASET, shape, STORED, fillvalue=0, fill_time="never", track_times=False, **options(shape)
         )
         write(dataset, slabs, on_step)
-    os.replace(partial, path)
+    replace_file(partial, path)
 
 
 def write_voxel_chunks(dataset: Any, slabs: Slabs, on_step: OnStep) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nsd_zarr.places.durable import replace_file
 from nsd_zarr.simulate.images import make_image_features
 
 DATASET = "imgBrick"
@@ -53,4 +53,4 @@ def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> N
         for first in range(0, images, block):
             stop = min(first + block, images)
             data[first:stop] = make_images(first, stop, size, seed)
-    os.replace(partial, path)
+    replace_file(partial, path)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nsd_zarr.conversion import space
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.space import make_space_plan
 from nsd_zarr.errors import DoesNotFit
@@ -22,7 +21,7 @@ def set_free(monkeypatch):
 
     def patch(size=10**12, inodes=10**6, counts_inodes=True):
         values = os.statvfs_result((1, 1, size, size, size, 9**9 if counts_inodes else 0, inodes, inodes, 0, 255))
-        monkeypatch.setattr(space.os, "statvfs", lambda path: values)
+        monkeypatch.setattr(os, "statvfs", lambda path: values)
 
     return patch
 

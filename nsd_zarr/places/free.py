@@ -1,0 +1,23 @@
+"""Bytes and inodes that are free where a folder is, or shall be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSpace:
+    """What this user may still write."""
+
+    bytes: int
+    """Bytes."""
+    inodes: int | None
+    """Files and folders; None where the file system does not count them."""
+
+
+def read_free_space(folder: Path) -> FreeSpace:
+    """What is free where *folder* lies, which need not exist. Raises OSError."""
+    status = os.statvfs(next(place for place in (folder, *folder.parents) if place.is_dir()))
+    return FreeSpace(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)

@@ -1,0 +1,141 @@
+"""A folder as a place: durable writes, and reads that never leave the folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd_zarr.places.durable import (
+    PARTIAL_SUFFIX,
+    DurableFile,
+    create_durably,
+    explain_write_error,
+    find_partials,
+    make_place,
+    remove_partials,
+    sync_folder,
+    write_durably,
+    write_partially,
+)
+from nsd_zarr.places.files import open_file, read_file
+
+
+class LocalObject:
+    """An open file. Its descriptor is closed when the last thread lets go of it."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size: int = os.fstat(descriptor).st_size
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def read_into(self, out: memoryview, offset: int) -> int:
+        """Fill *out* with the bytes from *offset* on; returns how many, fewer only where the file ends.
+
+        One preadv; another one only where the system gives less than it was asked for, as network file systems and
+        signals may. Raises OSError.
+        """
+        count = os.preadv(self.descriptor, [out], offset)
+        if count == len(out):
+            return count
+        while count < len(out) and (more := os.preadv(self.descriptor, [out[count:]], offset + count)):
+            count += more
+        return count
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """The *length* bytes from *offset* on; fewer where the file ends. Raises OSError."""
+        data = bytearray(length)
+        return bytes(data[: self.read_into(memoryview(data), offset)])
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlace:
+    """The files below a folder, which need not exist before something is written."""
+
+    folder: Path
+    """The folder; it may be a link itself."""
+
+    @property
+    def location(self) -> str:
+        """Path of the folder."""
+        return str(self.folder)
+
+    def locate(self, key: str) -> str:
+        """Path of file *key*."""
+        return str(self.folder / key)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, key: str, max_bytes: int) -> bytes:
+        """The whole of file *key*; see files.read_file. Raises ValueError, OSError."""
+        return read_file(self.folder, key, max_bytes)
+
+    def open(self, key: str) -> LocalObject:
+        """Open file *key*; see files.open_file. Raises ValueError, OSError."""
+        return LocalObject(open_file(self.folder, key))
+
+    def measure(self, key: str) -> int:
+        """Bytes of file *key*. Raises OSError."""
+        status = os.stat(self.folder / key)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(f"{self.folder / key} is no regular file")
+        return status.st_size
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """Keys of the files below the folder, or below *prefix* in it. Links to folders are not entered."""
+        for folder, _, names in os.walk(self.folder / prefix):
+            for name in names:
+                if not name.endswith(PARTIAL_SUFFIX):
+                    yield (Path(folder) / name).relative_to(self.folder).as_posix()
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, key: str, data: bytes) -> None:
+        """Make *data* the whole of file *key*, on disk when this returns. Raises StoreError or DoesNotFit."""
+        write_durably(make_place(self.folder, key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As write, but only where there is no file *key* yet; whether it was written."""
+        return create_durably(make_place(self.folder, key), data)
+
+    def begin(self, key: str) -> AbstractContextManager[DurableFile]:
+        """A file to be written part by part in the block, and committed after it. Raises StoreError or DoesNotFit."""
+        return write_partially(make_place(self.folder, key))
+
+    def remove(self, *keys: str) -> None:
+        """Remove files, those of them that are there; on disk when this returns. Raises StoreError or DoesNotFit."""
+        try:
+            for folder in {path.parent for path in map(self.folder.joinpath, keys) if _unlink(path)}:
+                sync_folder(folder)
+        except OSError as error:
+            raise explain_write_error(error, self.folder) from error
+
+    def remove_below(self, prefix: str) -> None:
+        """Remove folder *prefix* with all that is in it, as far as possible. A link is left alone."""
+        if not (self.folder / prefix).is_symlink():
+            shutil.rmtree(self.folder / prefix, ignore_errors=True)
+
+    def count_partials(self) -> int:
+        """How many files killed writers left half written."""
+        return len(find_partials(self.folder))
+
+    def remove_partials(self) -> int:
+        """Remove what killed writers left; returns how many. Only for who holds the store's lock."""
+        return remove_partials(self.folder)
+
+
+def _unlink(path: Path) -> bool:
+    """Whether *path* was there; it is not any more."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

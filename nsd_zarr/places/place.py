@@ -1,0 +1,103 @@
+"""What a store asks of where its bytes live: names, whole objects, ranges, listing. No renames, no folders, no flush.
+
+A place holds objects by key: path steps joined by "/", as in Zarr ("betas/c/3/0/0/0"). An object is there whole or not
+at all, and durable once it is there. How a place does that is its own affair: a folder writes under another name,
+flushes and renames; an object store ends an upload.
+
+Errors are the same for all places. Who reads gets OSError (FileNotFoundError where there is no such object) or
+ValueError (it may not be read: too large, no regular file, outside); the caller knows what the object is for, and says
+so. Who writes gets StoreError or DoesNotFit, which say what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class OpenObject(Protocol):
+    """An object that is open for reading. Usable by several threads at once; closed when the last one drops it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object when it was opened."""
+
+    def read_into(self, out: memoryview, offset: int) -> int:
+        """Fill *out* with the bytes from *offset* on; returns how many, fewer only where the object ends.
+
+        Raises OSError.
+        """
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """The *length* bytes from *offset* on; fewer where the object ends. Raises OSError."""
+
+
+class NewObject(Protocol):
+    """An object that is being written. Nobody sees it before it is committed; another thread may do that."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write *data* behind what was written so far."""
+
+    def commit(self, *, keep_cached: bool = True) -> None:
+        """Put it under its key, whole and durable, in place of what was there.
+
+        *keep_cached*: whether it is soon read again on this machine. Raises StoreError or DoesNotFit, and discards it.
+        """
+
+    def discard(self) -> None:
+        """Remove what was written."""
+
+
+class Place(Protocol):
+    """Objects by key. Small and picklable; holds no handle, so that it goes to other processes and through fork."""
+
+    @property
+    def location(self) -> str:
+        """What a person calls it: a path or a URL. For messages."""
+
+    def locate(self, key: str) -> str:
+        """What a person calls object *key*. For messages."""
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, key: str, max_bytes: int) -> bytes:
+        """The whole of *key*. Raises ValueError when it is larger than *max_bytes*, before it reads; OSError."""
+
+    def open(self, key: str) -> OpenObject:
+        """Open *key* to read ranges of it. Raises OSError, ValueError."""
+
+    def measure(self, key: str) -> int:
+        """Bytes of *key*. Raises OSError (FileNotFoundError where there is none)."""
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """Keys of all objects, or of those below *prefix*; in any order. Raises OSError."""
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, key: str, data: bytes) -> None:
+        """Make *data* the whole of *key*, durable when this returns. Raises StoreError or DoesNotFit."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As write, but only where there is no *key* yet; of several who try at once, one alone succeeds.
+
+        Returns whether it was this one.
+        """
+
+    def begin(self, key: str) -> AbstractContextManager[NewObject]:
+        """An object to be written part by part in the block, and committed after it; discarded when the block fails.
+
+        Raises StoreError or DoesNotFit.
+        """
+
+    def remove(self, *keys: str) -> None:
+        """Remove objects, those of them that are there; durable when this returns. Raises StoreError."""
+
+    def remove_below(self, prefix: str) -> None:
+        """Remove all objects below *prefix*, as far as possible. Raises nothing: what is left can be found again."""
+
+    def count_partials(self) -> int:
+        """How many objects killed writers left half written. Nobody reads these."""
+
+    def remove_partials(self) -> int:
+        """Remove what killed writers left; returns how many. Only for who holds the store's lock."""
