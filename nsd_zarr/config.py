@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.resources import choose_memory_limit, count_cores
 
 CODECS = ("lz4", "zstd", "lz4hc", "blosclz", "zlib")
 """Compressors inside Blosc that can be asked for."""
@@ -117,8 +118,12 @@ class Config(BaseModel):
     @property
     def effective_workers(self) -> int:
         """The number of threads in force."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.workers or usable or 1
+        return self.workers or count_cores()
+
+    @property
+    def effective_memory(self) -> int:
+        """Bytes for the whole run in force."""
+        return choose_memory_limit(self.memory)
 
 
 def make_config(file: str | os.PathLike[str] | None = None, **options: Any) -> Config:

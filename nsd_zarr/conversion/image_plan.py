@@ -9,7 +9,7 @@ import numpy as np
 
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.experiment import ExperimentReport
-from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan, read_available_memory
+from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.resume import find_progress
 from nsd_zarr.conversion.settings import ImageSettings
@@ -61,7 +61,7 @@ def make_image_plan(source: Path, store: Path, config: Config, images_per_shard:
 
 def plan_block_memory(geometry: Geometry, file: StimulusInfo, blocks: int, config: Config) -> MemoryPlan:
     """How *blocks* blocks are read side by side. Raises DoesNotFit."""
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
+    limit = config.effective_memory
     return make_image_memory_plan(geometry, file.chunk_images, blocks, config.effective_workers, limit)
 
 

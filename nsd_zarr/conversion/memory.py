@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from nsd_zarr.conversion.session_statistics import (
     ACCUMULATOR_BYTES_PER_VOXEL,
@@ -141,17 +139,3 @@ def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
         expected=least,
         found=limit_bytes,
     )
-
-
-def read_available_memory() -> int:
-    """Bytes that a new process may take: what the machine has free, or the control group's limit if that is less."""
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        available = min(available, int(limit)) if limit.isdigit() else available
-    except (OSError, ValueError):
-        return available
-    return available

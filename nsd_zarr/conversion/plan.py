@@ -16,7 +16,6 @@ from nsd_zarr.conversion.memory import (
     MemoryPlan,
     Need,
     make_memory_plan,
-    read_available_memory,
 )
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
@@ -267,7 +266,6 @@ def _make_memory_plan(
     through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
     extra = EXPERIMENT_BYTES * has_experiment
     need = Need(settings.geometry, not through_h5py, max(through_h5py, default=0), extra)
-    limit = config.memory if config.memory is not None else read_available_memory() // 2
     # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
     at_once = 1 if "://" in config.scheduler else left
-    return make_memory_plan(need, at_once, config.effective_workers, int(limit))
+    return make_memory_plan(need, at_once, config.effective_workers, config.effective_memory)

@@ -13,7 +13,6 @@ from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,
     Need,
     make_memory_plan,
-    read_available_memory,
 )
 from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSums
 from nsd_zarr.layout import SessionNumber
@@ -57,9 +56,8 @@ def compute_statistics(
 ) -> Iterator[SessionStatistics]:
     """Statistics of each of *sessions*, from its trials as they are stored. Raises DamageFound."""
     geometry, reader = store.geometry, TrialReader(store)
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
     need = Need(geometry, by_offset=True, chunk_bytes=0, extra_bytes=EXPERIMENT_BYTES)
-    step = make_memory_plan(need, 1, config.effective_workers, limit).trials_per_pass
+    step = make_memory_plan(need, 1, config.effective_workers, config.effective_memory).trials_per_pass
     block = np.empty((step, geometry.voxels), geometry.dtype)
 
     def read(trial: int, out: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.image_plan import ALL, find_wanted, plan_block_memory
-from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.errors import DamageFound, SourceError
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
@@ -46,11 +46,10 @@ def find_sources(
 
 def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
     """How sessions are read again, one at a time. Raises DoesNotFit."""
-    limit = int(config.memory) if config.memory is not None else read_available_memory() // 2
     if isinstance(infos[0], ImageBlock):
         return plan_block_memory(geometry, infos[0].file, 1, config)
     need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
-    return make_memory_plan(need, 1, config.effective_workers, limit)
+    return make_memory_plan(need, 1, config.effective_workers, config.effective_memory)
 
 
 def find_blocks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from nsd_zarr.resources import count_cores
 from nsd_zarr.tasks import map_all
 
 MAX_THREADS = 4
@@ -31,7 +31,7 @@ def read_rows(read: Read, wanted: Sequence[int], out: np.ndarray) -> None:
     for row, trial in enumerate(wanted):
         rows.setdefault(trial, row)
     todo = deque(sorted(rows.items()))
-    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    threads = min(MAX_THREADS, count_cores())
     if len(todo) < MIN_TRIALS_FOR_THREADS or threads == 1 or threading.current_thread() is not threading.main_thread():
         _work(read, todo)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from nsd_zarr.errors import ResumeRefused
 from nsd_zarr.read.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
 from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.resources import count_cores
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot
 from nsd_zarr.torch.device import CudaCopier, copy_ahead, move
@@ -67,7 +67,7 @@ class TrialLoader:
             raise ValueError(f"prefetch {prefetch}, threads {threads}: expected at least 0 and 1")
         self.dataset = dataset
         self.order = TrialOrder(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last)
-        self.threads = threads or min(4, os.cpu_count() or 1)
+        self.threads = threads or min(4, count_cores())
         self.copy = copy
         self.device = torch.device(device) if device is not None else torch.device("cpu")
         self.progress = choose_kind(progress)

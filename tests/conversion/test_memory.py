@@ -12,8 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from nsd_zarr.conversion import memory as module
-from nsd_zarr.conversion.memory import BASE_BYTES, Need, make_memory_plan, read_available_memory
+from nsd_zarr.conversion.memory import BASE_BYTES, Need, make_memory_plan
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry
 
@@ -112,23 +111,6 @@ def test_memory_that_is_too_small_is_refused_with_what_suffices(command, source,
     paragraph = check_refused(6, command, source, tmp_path / "subj01.zarr", "--memory", "64MiB")
     assert paragraph.startswith("memory: 67.1 MB allowed, and one shard of 6 trials needs 16")
     assert "--memory 161MiB" in paragraph
-
-
-def test_available_memory_is_at_most_the_control_groups(tmp_path, monkeypatch):
-    assert read_available_memory() > 0
-    paths = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4096 kB\n", "/sys/fs/cgroup/memory.max": "max\n"}
-    monkeypatch.setattr(module, "Path", lambda name: _Text(paths[name]))
-    assert read_available_memory() == 4 * MIB
-    paths["/sys/fs/cgroup/memory.max"] = f"{MIB}\n"
-    assert read_available_memory() == MIB
-
-
-class _Text:
-    def __init__(self, text):
-        self._text = text
-
-    def read_text(self):
-        return self._text
 
 
 # -- measured ----------------------------------------------------------------------------------------------------

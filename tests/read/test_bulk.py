@@ -16,7 +16,7 @@ from nsd_zarr.read.bulk import read_rows
 
 @pytest.fixture
 def many_cores(monkeypatch):
-    monkeypatch.setattr(bulk.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(bulk, "count_cores", lambda: 16)
 
 
 def test_rows_are_read_once_by_several_threads(many_cores):
