@@ -1,6 +1,6 @@
 """Kill conversions at random moments, go on each time, and compare every store with an undisturbed one.
 
-    python pipelines/kill_conversions.py [--kills 200] [--schedulers synchronous,threads,dask] [--seed 0] [--folder DIR]
+    python tests/stress/kill_conversions.py [--kills 200] [--schedulers threads,dask] [--seed 0] [--folder DIR]
 
 Each time a run of its own (a process and all that it started, forked from one that has everything imported) converts to
 a new store and is sent SIGKILL at a moment drawn over the time that an undisturbed run takes, once its folder is there.

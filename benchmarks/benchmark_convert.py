@@ -1,6 +1,6 @@
 """How long a conversion takes, beside h5py that only reads the files and Dask that converts them; and one trial.
 
-    python pipelines/benchmark_convert.py [DIR] [--sessions 3] [--shape 750,83,104,81] [--rounds 3]
+    python benchmarks/benchmark_convert.py [DIR] [--sessions 3] [--shape 750,83,104,81] [--rounds 3]
 
 Simulates sessions below DIR (once), then, in rounds that alternate: h5py reads every file whole into one prepared and
 touched array; `nsd-zarr convert` runs as a process of its own, start-up included; once, Dask converts in the usual way

@@ -1,6 +1,6 @@
 """Damage small stores in thousands of ways, and count what readers, verify and repair make of it.
 
-    python pipelines/damage_store.py [--flips 10000] [--others 1000] [--seed 0] [--processes 1] [--json OUT.json]
+    python tests/stress/damage_store.py [--flips 10000] [--others 1000] [--seed 0] [--processes 1] [--json OUT.json]
 
 Three stores: one compressed, one of incompressible values, and one that holds an experiment (trial table, masks, ROIs,
 noise ceiling, statistics) of a simulated root. Flips: one bit of one file. Others: truncations, deletions, swaps of two

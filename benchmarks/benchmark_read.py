@@ -1,6 +1,6 @@
 """Random trials by every reader at hand, beside the floors of the hardware, at one or more geometries.
 
-    python pipelines/benchmark_read.py [DIR] [--shape 750,83,104,81 --shape 240,150,150,100] [--rounds 3]
+    python benchmarks/benchmark_read.py [DIR] [--shape 750,83,104,81 --shape 240,150,150,100] [--rounds 3]
 
 Simulates one session of each shape (trials, z, y, x) below DIR (once), converts it, and measures with nsd_zarr.bench,
 page cache warm and cold: the bare floors, our engine, loader and xarray, zarr-python, xr.open_zarr, TensorStore, zarrs

@@ -1,0 +1,36 @@
+"""Benchmarks print every row that the documents quote."""
+
+import importlib.util
+import json
+
+from builders import run_script
+
+
+def test_benchmark_convert_on_small_sessions_prints_every_row(tmp_path, capsys):
+    run_script("benchmarks/benchmark_convert.py", tmp_path, "--sessions", 2, "--shape", "12,7,5,3", "--rounds", 1)
+    shown = capsys.readouterr().out
+    for row in ("h5py reads", "nsd-zarr converts", "dask converts", "ds.betas[i].values", "zarr-python"):
+        assert row in shown
+
+
+def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(tmp_path, capsys):
+    shapes = ("--shape", "12,7,5,3", "--shape", "24,5,7,3")
+    run_script(
+        "benchmarks/benchmark_read.py",
+        tmp_path,
+        *shapes,
+        "--rounds",
+        1,
+        "--trials",
+        32,
+        "--no-workers",
+        "--out",
+        tmp_path / "out/r",
+    )
+    shown = capsys.readouterr().out
+    for row in ("floor: pread + crc + decode", "nsd_zarr loader", "zarr-python", "h5py, gzip", "float32 memory map"):
+        assert shown.count(f"\n{row} ") >= 2
+    reports = json.loads((tmp_path / "out/r.json").read_text())
+    assert [report["trial_bytes"] for report in reports] == [210, 210]
+    assert all(row["trials_per_second"] > 0 for report in reports for row in report["rows"])
+    assert (tmp_path / "out/r.png").exists() == bool(importlib.util.find_spec("matplotlib"))
