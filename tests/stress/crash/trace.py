@@ -41,26 +41,45 @@ def trace_command(command: Sequence[str], log: Path, kill_at: int | None = None)
 
 
 def read_trace(log: Path, top: str) -> list[Operation]:
-    """Operations below *top*, in the order in which their calls ended."""
+    """Operations below *top*, in the order in which their calls ended.
+
+    Of calls that a kill ended, those whose effect shows on the disk, which must be as the command left it.
+    """
     operations: list[Operation] = []
     for call, arguments, result in _read_calls(log):
-        if result >= 0:
-            made = _make_operations(call, arguments, result)
-            operations += [each for each in made if (each.path + "/").startswith(top + "/")]
+        if result is None or result >= 0:
+            made = [each for each in _make_operations(call, arguments, result or 0) if _is_below(each.path, top)]
+            operations += [each for each in made if result is not None or _has_happened(each)]
     return operations
 
 
-def _read_calls(log: Path) -> Iterator[tuple[str, str, int]]:
-    """Name, arguments and result of each call; one that another thread interrupts is written on two lines."""
-    begun: dict[str, str] = {}
+def _is_below(path: str, top: str) -> bool:
+    return (path + "/").startswith(top + "/")
+
+
+def _has_happened(operation: Operation) -> bool:
+    if operation.kind == "rename":
+        return os.path.exists(operation.extra) and not os.path.exists(operation.path)
+    return operation.kind in ("mkdir", "create") and os.path.exists(operation.path)
+
+
+def _read_calls(log: Path) -> Iterator[tuple[str, str, int | None]]:
+    """Name, arguments and result of each call, None where a kill ended it.
+
+    A call that another thread interrupts is written on two lines.
+    """
+    begun: dict[str, tuple[str, str]] = {}
     with open(log, errors="surrogateescape") as file:
         for line in file:
             if match := re.match(r"(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$", line):
-                begun[match[1]] = match[3]
+                begun[match[1]] = match[2], match[3]
             elif match := re.match(r"(\d+)\s+<\.\.\. (\w+) resumed>(.*)\)\s+= (-?\d+)", line):
-                yield match[2], begun.pop(match[1], "") + match[3], int(match[4])
+                yield match[2], begun.pop(match[1], ("", ""))[1] + match[3], int(match[4])
             elif match := re.match(r"(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+)", line):
                 yield match[2], match[3], int(match[4])
+            elif match := re.match(r"(\d+)\s+(\w+)\((.*)\)\s+= \?", line):
+                yield match[2], match[3], None
+    yield from ((call, arguments, None) for call, arguments in begun.values())
 
 
 def _make_operations(call: str, arguments: str, result: int) -> list[Operation]:
