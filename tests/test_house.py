@@ -83,6 +83,7 @@ PLACES = {
     "pandas": {"source/"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
+    "numba": {"science/kernels.py"},
     "matplotlib": {"report/", "bench/", "read/picture.py"},
 }
 """Where a library may be imported; nowhere else."""
@@ -223,7 +224,19 @@ def test_nothing_prints_below_the_command_line():
 
 
 def test_importing_the_package_is_cheap():
-    heavy = ["torch", "dask", "distributed", "xarray", "h5py", "zarr", "numcodecs", "numpy", "pandas", "matplotlib"]
+    heavy = [
+        "torch",
+        "dask",
+        "distributed",
+        "xarray",
+        "h5py",
+        "zarr",
+        "numcodecs",
+        "numpy",
+        "pandas",
+        "matplotlib",
+        "numba",
+    ]
     code = f"import sys, nsd_zarr; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout == "[]\n"

@@ -9,6 +9,7 @@ import numpy as np
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.science import kernels
 from nsd_zarr.store.reader import StageSeconds
 from nsd_zarr.store.zarr_reader import AnyReader
 
@@ -16,8 +17,11 @@ from nsd_zarr.store.zarr_reader import AnyReader
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:
     """Write *counts* / 300 into *out*, float32 of the same shape: bit-equal to np.float32(counts) / np.float32(300).
 
-    Cast first, then divide in place: np.divide with a cast inside goes through a small buffer and takes twice as long.
+    In one pass where compiled kernels were loaded. Else cast first, then divide in place: np.divide with a cast inside
+    goes through a small buffer and takes twice as long.
     """
+    if out.dtype == np.float32 and kernels.convert(counts, out, "float32"):
+        return
     np.copyto(out, counts, casting="same_kind")
     np.divide(out, np.float32(COUNTS_PER_PERCENT), out=out)
 
@@ -99,6 +103,8 @@ class RoundedReader:
 
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, `dtype`, as what is rounded. Errors as PercentReader."""
+        if isinstance(self.percent, PercentReader) and self._convert_counts(self.percent.reader, trial, out, stages):
+            return
         with self._buffers.borrow(out.shape, self.percent.dtype) as values, np.errstate(over="ignore"):
             self.percent.read_into(trial, values, stages)
             started = time.perf_counter()
@@ -108,6 +114,19 @@ class RoundedReader:
                 np.copyto(out, values, casting="same_kind")
             if stages is not None:
                 stages.cast += time.perf_counter() - started
+
+    def _convert_counts(self, reader: AnyReader, trial: int, out: np.ndarray, stages: StageSeconds | None) -> bool:
+        """Straight from counts, in one pass; False where no kernel does it: nothing was read then."""
+        if kernels.get() is None or reader.dtype != np.int16 or not out.flags.c_contiguous:
+            return False
+        with self._buffers.borrow(out.shape, reader.dtype) as counts:
+            reader.read_into(trial, counts, stages)
+            started = time.perf_counter()
+            if not kernels.convert(counts, out, self.form):
+                raise AssertionError(f"no kernel for {self.form}")
+            if stages is not None:
+                stages.cast += time.perf_counter() - started
+        return True
 
 
 def round_to_bfloat16(values: np.ndarray, out: np.ndarray) -> None:

@@ -1,0 +1,82 @@
+"""Compiled conversions against NumPy, for every int16 code; and what happens without numba."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nsd_zarr.read.percent import PercentReader, RoundedReader, scale_into
+from nsd_zarr.science import kernels
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import open_store
+
+CODES = np.arange(-(2**15), 2**15).astype(np.int16)
+PERCENT = np.float32(CODES) / np.float32(300)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Kernels for this test alone: others read by NumPy."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(kernels, "_loaded", None)
+    assert kernels.load() is kernels.get()
+    return kernels.get()
+
+
+def to_bits(values):
+    return values.view({2: np.uint16, 4: np.uint32}[values.itemsize])
+
+
+@pytest.mark.parametrize("form", ["float32", "float16"])
+def test_kernel_equals_numpy_for_every_code(loaded, form):
+    out = np.empty(2**16, form)
+    assert kernels.convert(CODES, out, form)
+    assert (to_bits(out) == to_bits(PERCENT.astype(form))).all()
+
+
+def test_kernel_rounds_to_bfloat16_as_torch_does_for_every_code(loaded):
+    torch = pytest.importorskip("torch")
+    out = np.empty(2**16, np.uint16)
+    assert kernels.convert(CODES, out, "bfloat16")
+    expected = torch.from_numpy(PERCENT.copy()).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    assert (out == expected).all()
+
+
+@pytest.mark.parametrize("form", ["float32", "float16", "bfloat16"])
+def test_readers_deliver_the_same_with_kernels_and_without(loaded, volumes, form, monkeypatch):
+    reader = RoundedReader(PercentReader(TrialReader(open_store(volumes.path))), form)
+    found = []
+    for each in (loaded, None):
+        monkeypatch.setattr(kernels, "_loaded", each)
+        out = np.empty(volumes.stored.shape[1:], reader.dtype)
+        reader.read_into(17, out)
+        found.append(out)
+    assert (to_bits(found[0]) == to_bits(found[1])).all()
+
+
+def test_arrays_that_no_kernel_takes_are_scaled_by_numpy(loaded):
+    counts, out = np.arange(24, dtype=np.int16).reshape(4, 6), np.empty((4, 12), np.float32)
+    scale_into(counts, out[:, ::2])
+    assert (out[:, ::2] == np.float32(counts) / np.float32(300)).all()
+    wide = np.empty((4, 6), np.float32)
+    scale_into(counts.astype(np.int32), wide)
+    assert (wide == np.float32(counts) / np.float32(300)).all()
+
+
+def test_without_numba_nothing_is_loaded_and_values_are_the_same():
+    code = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from nsd_zarr.read import percent
+from nsd_zarr.science import kernels
+kernels.load_soon()
+out = np.empty(3, np.float32)
+percent.scale_into(np.array([1, -300, 32767], np.int16), out)
+print(kernels.load(), (out == np.float32([1, -300, 32767]) / np.float32(300)).all())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "None True\n", done.stderr
