@@ -13,12 +13,17 @@ Result = TypeVar("Result")
 
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each new try of one read: three, so that a shared file system that fails over for a moment is waited
-for, and a disk that is broken is told within three seconds."""
+for, and a disk that is broken is reported within three seconds."""
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN, errno.EAGAIN}
 _IN_TEXT = re.compile(r"errno = (\d+)")
-"""Where HDF5 tells the error of the system call that failed."""
+"""Where a message of HDF5 holds the error number of the system call that failed."""
 
 logger = logging.getLogger(__name__)
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether a read that failed so may succeed when it is tried again."""
+    return _find_number(error) in _PASSING
 
 
 def read_again(read: Callable[[], Result], where: str) -> Result:
@@ -30,7 +35,7 @@ def read_again(read: Callable[[], Result], where: str) -> Result:
         try:
             return read()
         except OSError as error:
-            if _find_number(error) not in _PASSING:
+            if not may_pass(error):
                 raise
             logger.warning("%s: %s; try %d of %d follows", where, error, count + 1, len(PAUSES) + 1)
             time.sleep(pause)

@@ -1,6 +1,7 @@
 """Where bytes live, behind one small protocol. Knows no format.
 
 place       the protocol: what a store asks of where its bytes live
+choose      which place a path names
 local       a folder as a place: durable writes, and reads that never leave the folder
 durable     files that survive a power cut: written under another name, flushed, renamed
 files       opening files inside a folder: regular, bounded, behind no link that leads out

@@ -16,7 +16,8 @@ import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MAX_TRIALS, Geometry, SessionNumber, make_dims
-from nsd_zarr.places.files import open_file
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
@@ -71,9 +72,9 @@ def _is_written_by_us(path: Path) -> bool:
     Then its seal must hold. Whoever copies a store with another tool writes another form, and our seal with it, which
     then says nothing. No single changed bit makes one form of the other and leaves it JSON.
     """
+    place = choose_place(path)
     try:
-        with open(open_file(path, METADATA_NAME), "rb") as file:
-            return file.read(4) == b'{\n "'
+        return read_again(lambda: place.open(METADATA_NAME).read_range(0, 4), str(path)) == b'{\n "'
     except OSError:
         return False
     except ValueError:  # a pipe, or a link that leads out: for open_store to refuse

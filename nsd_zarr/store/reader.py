@@ -7,9 +7,10 @@ touched by single operations, so a reader may be used from any thread, and goes 
 
 from __future__ import annotations
 
-import os
+import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.layout import TRIALS
-from nsd_zarr.places.files import open_file
+from nsd_zarr.places.place import OpenObject
+from nsd_zarr.retry import may_pass, read_again
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES
 from nsd_zarr.store.format import make_shard_key
@@ -26,6 +28,8 @@ from nsd_zarr.store.root import Store
 
 MAX_OPEN_SHARDS = 64
 """Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -40,17 +44,13 @@ class StageSeconds:
     """To the dtype that is delivered."""
 
 
-class _ShardFile:
+@dataclass(frozen=True, slots=True)
+class _Shard:
     """An open shard and its index. Closed when the last thread lets go of it."""
 
-    __slots__ = ("descriptor", "entries")
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.entries: np.ndarray = np.empty((0, 2), np.int64)
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+    file: OpenObject
+    entries: np.ndarray
+    """Offset and length of each chunk, int64 of shape (trials, 2)."""
 
 
 class TrialReader:
@@ -61,7 +61,7 @@ class TrialReader:
         self._start()
 
     def _start(self) -> None:
-        self._files: dict[int, _ShardFile] = {}
+        self._shards: dict[int, _Shard] = {}
         self._buffers = BufferPool()
 
     def __getstate__(self) -> Store:
@@ -92,52 +92,77 @@ class TrialReader:
             raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
         shard, position = divmod(int(trial), geometry.trials_per_shard)
         try:
-            started = time.perf_counter()
-            file = self._files.get(shard) or self._open_shard(shard)
-            offset, length = file.entries[position].tolist()
-            with self._buffers.borrow((length,), np.uint8) as chunk:
-                if os.preadv(file.descriptor, [chunk.data], offset) != length:
-                    raise ChunkError("the file ends inside it")
-                read = time.perf_counter()
-                decode_chunk(chunk, out)
-            if stages is not None:
-                stages.read += read - started
-                stages.decode += time.perf_counter() - read
-        except (OSError, ChunkError, ValueError) as error:
+            try:
+                self._read(shard, position, out, stages)
+            except OSError as error:
+                if not may_pass(error):
+                    raise
+                self._read_again(shard, position, out, error)
+        except (OSError, ValueError) as error:
             raise self._explain(trial, shard, error) from error
+
+    def _read(self, shard: int, position: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
+        started = time.perf_counter()
+        opened = self._shards.get(shard) or self._open_shard(shard)
+        offset, length = opened.entries[position].tolist()
+        with self._buffers.borrow((length,), np.uint8) as chunk:
+            if opened.file.read_into(chunk.data, offset) != length:
+                raise ChunkError("the file ends inside it")
+            read = time.perf_counter()
+            decode_chunk(chunk, out)
+        if stages is not None:
+            stages.read += read - started
+            stages.decode += time.perf_counter() - read
+
+    def _read_again(self, shard: int, position: int, out: np.ndarray, error: OSError) -> None:
+        """Read once more, at once and then as retry.py says, each time from a file that is opened anew.
+
+        A stale handle stays stale for as long as it is open. Raises OSError, ValueError.
+        """
+        where = self._locate(shard)
+
+        def read() -> None:
+            self._shards.pop(shard, None)
+            self._read(shard, position, out)
+
+        logger.warning("%s: %s; it is opened again", where, str(error))
+        read_again(read, where)
+
+    def _locate(self, shard: int) -> str:
+        return self.store.place.locate(make_shard_key(self.store.geometry, shard))
 
     def find_index_problem(self, shard: int) -> str:
         """What is wrong with the size or the index of shard *shard*; empty when nothing is. Decodes no trial."""
         try:
-            self._open_shard(shard)
-        except (OSError, ChunkError, ValueError) as error:
+            read_again(partial(self._open_shard, shard), self._locate(shard))
+        except (OSError, ValueError) as error:
             return str(error)
         return ""
 
     def close(self) -> None:
         """Close the open shards. They are opened again when they are needed."""
-        self._files = {}
+        self._shards = {}
 
-    def _open_shard(self, shard: int) -> _ShardFile:
+    def _open_shard(self, shard: int) -> _Shard:
         key = make_shard_key(self.store.geometry, shard)
-        file = _ShardFile(open_file(self.store.path, key))
-        slots, size = self.store.geometry.trials_per_shard, os.fstat(file.descriptor).st_size
+        file = self.store.place.open(key)
+        slots, size = self.store.geometry.trials_per_shard, file.size
         record = self.store.manifest.get(key)
         if record is not None and size != record.size:
             raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
         length, trials = shard_index_bytes(slots), len(self.store.geometry.shard_trials(shard))
         if size < CRC_BYTES + length:
             raise ChunkError(f"the shard has {size} bytes, too few for its index")
-        tail = os.pread(file.descriptor, CRC_BYTES + length, size - length - CRC_BYTES)
+        tail = file.read_range(size - length - CRC_BYTES, CRC_BYTES + length)
         last_crc, index = tail[:CRC_BYTES], tail[CRC_BYTES:]
-        file.entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
+        entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
         if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
             raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
-        while len(self._files) >= MAX_OPEN_SHARDS:
+        while len(self._shards) >= MAX_OPEN_SHARDS:
             # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
-            self._files.pop(next(iter(list(self._files)), -1), None)
-        self._files[shard] = file
-        return file
+            self._shards.pop(next(iter(list(self._shards)), -1), None)
+        self._shards[shard] = opened = _Shard(file, entries)
+        return opened
 
     def _explain(self, trial: int, shard: int, error: Exception) -> NsdZarrError:
         """What to raise: damage, or that the file system does not let us read (too many files, permissions, I/O)."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import PARTIAL_SUFFIX
-from nsd_zarr.places.files import read_file
+from nsd_zarr.places.place import Place
+from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import (
     MAX_ROOT_BYTES,
     check_attributes,
@@ -65,6 +67,11 @@ class Store:
     """Where zarr-python opens it, for a store of another layout or place (zarr_reader.py); empty for our own."""
 
     @property
+    def place(self) -> Place:
+        """Where its files are read and written."""
+        return choose_place(self.path)
+
+    @property
     def location(self) -> str:
         """Path or URL under which it is opened again."""
         return self.zarr_location or str(self.path)
@@ -96,10 +103,16 @@ def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:
 def read_kind(path: Path) -> Kind | None:
     """What the store at *path* holds, as its root says; None when it is none of ours. Never raises."""
     try:
-        found = read_root_attributes(read_file(path, METADATA_NAME, MAX_ROOT_BYTES)).get("format")
+        found = read_root_attributes(read_root(path)).get("format")
     except (OSError, ValueError):
         return None
     return next((kind for kind, name in FORMATS.items() if name == found), None)
+
+
+def read_root(path: Path) -> bytes:
+    """The root document of the store at *path*. Raises ValueError (larger than any, no regular file), OSError."""
+    place = choose_place(path)
+    return read_again(lambda: place.read(METADATA_NAME, MAX_ROOT_BYTES), place.locate(METADATA_NAME))
 
 
 def is_vacant(path: Path) -> bool:
@@ -125,7 +138,7 @@ def open_store(path: Path, *, allow_unfinished: bool = False, kind: Kind | None 
     if not is_store(path, kind):
         raise _explain_absence(path, kind)
     try:
-        data = read_file(path, METADATA_NAME, MAX_ROOT_BYTES)
+        data = read_root(path)
     except ValueError as error:
         raise _explain_damage(error, path) from error
     store = make_store(path, data)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.places.files import read_file
+from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import find_max_bytes
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import Json, decode_small, make_chunk_key
@@ -37,7 +38,7 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
         return read_zarr_rows(store, name, slice(row * rows, (row + 1) * rows))
     key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:]))[: len(metadata["shape"])])
     try:
-        data = read_file(store.path, key, find_max_bytes(metadata))
+        data = read_again(partial(store.place.read, key, find_max_bytes(metadata)), store.place.locate(key))
         expected = store.manifest.get(key)
         if expected is not None and make_digest(data) != expected.digest:
             raise ValueError("its digest is not the manifest's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import sys
@@ -10,7 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from nsd_zarr.errors import DamageFound
+import nsd_zarr
+from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.store import reader as module
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
@@ -133,6 +135,113 @@ def test_shards_that_fail_leave_no_open_file(damaged):
         with pytest.raises(DamageFound):
             _read(reader, trial)
     assert _open_files(damaged.path) == 0
+
+
+# -- reads that fail for a moment ----------------------------------------------------------------------------------
+
+
+PASSING = [errno.ESTALE, errno.EIO, errno.ETIMEDOUT]
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Seconds that were waited for, without waiting."""
+    waited = []
+    monkeypatch.setattr("nsd_zarr.retry.time.sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def fail_reads(monkeypatch, pauses):
+    """Let the next reads of trials fail, each with its number; returns the descriptors of all reads."""
+
+    def fail(*numbers):
+        left, read, descriptors = list(numbers), os.preadv, []
+
+        def preadv(descriptor, buffers, offset):
+            descriptors.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            if left:
+                number = left.pop(0)
+                raise OSError(number, os.strerror(number))
+            return read(descriptor, buffers, offset)
+
+        monkeypatch.setattr(os, "preadv", preadv)
+        return descriptors
+
+    return fail
+
+
+@pytest.mark.parametrize("number", PASSING)
+@pytest.mark.parametrize("opened", [True, False], ids=["open shard", "new shard"])
+def test_one_error_that_passes_is_survived_without_waiting(number, opened, volumes, fail_reads, pauses, caplog):
+    reader = TrialReader(open_store(volumes.path))
+    if opened:
+        _read(reader, 8)
+    descriptors = fail_reads(number)
+    assert np.array_equal(_read(reader, 9), volumes.stored[9])
+    assert set(descriptors) == {str(volumes.shard_path(9))}
+    assert pauses == []
+    assert [os.strerror(number) in record.message for record in caplog.records] == [True]
+
+
+def test_stale_handle_is_left_for_the_file_that_is_there_now(damaged, monkeypatch, pauses):
+    reader, read = TrialReader(open_store(damaged.path)), os.preadv
+    _read(reader, 0)
+    path = damaged.shard_path(0)
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    stale = path.stat().st_ino
+    os.replace(copy, path)
+
+    def preadv(descriptor, buffers, offset):
+        if os.fstat(descriptor).st_ino == stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert [np.array_equal(_read(reader, trial), damaged.stored[trial]) for trial in range(7)] == [True] * 7
+    assert _open_files(damaged.path) == 1
+
+
+def test_error_that_lasts_is_no_damage(volumes, fail_reads, pauses):
+    fail_reads(*[errno.EIO] * 9)
+    with pytest.raises(StoreError, match=r"trial 9 .* cannot be read: Input/output error") as caught:
+        _read(TrialReader(open_store(volumes.path)), 9)
+    assert (caught.value.session, caught.value.path) == (2, volumes.shard_path(9))
+    assert pauses == [0.1, 0.5, 2.0]
+
+
+def test_error_that_does_not_pass_is_raised_at_once(volumes, fail_reads):
+    descriptors = fail_reads(errno.EACCES, errno.EACCES)
+    with pytest.raises(StoreError, match="Permission denied"):
+        _read(TrialReader(open_store(volumes.path)), 9)
+    assert len(descriptors) == 1
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_reads_that_give_less_than_was_asked_are_continued(most, volumes, monkeypatch):
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda descriptor, parts, offset: read(descriptor, [parts[0][:most]], offset))
+    reader = TrialReader(open_store(volumes.path))
+    for trial in (0, 9, 41):
+        assert np.array_equal(_read(reader, trial), volumes.stored[trial])
+
+
+def test_dataset_is_read_where_every_place_fails_once(volumes, monkeypatch, pauses):
+    read, failed = os.preadv, set()
+
+    def preadv(descriptor, parts, offset):
+        place = (os.fstat(descriptor).st_ino, offset)
+        if place not in failed:
+            failed.add(place)
+            number = PASSING[len(failed) % 3]
+            raise OSError(number, os.strerror(number))
+        return read(descriptor, parts, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with nsd_zarr.open_dataset(volumes.path, raw=True) as dataset:
+        assert np.array_equal(dataset.betas.values, volumes.stored)
+    assert len(failed) == 1 + 42 + 6  # the root document, chunks, indexes
 
 
 # -- open files --------------------------------------------------------------------------------------------------
