@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.nsd import BETAS_DATASET
 from nsd_zarr.resources import choose_memory_limit, count_cores
 
 CODECS = ("lz4", "zstd", "lz4hc", "blosclz", "zlib")
@@ -93,7 +93,7 @@ class Config(BaseModel):
     """Folder or glob of valid_sessionBB.nii.gz."""
     roi: Annotated[tuple[Path, ...], BeforeValidator(_parse_paths)] = ()
     """Region volumes, beside those that are found; one of the same name wins over them."""
-    dataset: str = Field(DEFAULT_DATASET, min_length=1)
+    dataset: str = Field(BETAS_DATASET, min_length=1)
     """Name of the dataset in each session file."""
     trials_per_shard: int | None = Field(None, ge=1)
     """Trials in a shard; must divide the trials of a session. None: see layout.choose_trials_per_shard."""

@@ -1,4 +1,4 @@
-"""The numbers and words of the dataset: dimension names, scale, shard geometry, session and trial arithmetic. Pure."""
+"""Geometry and arithmetic: dimension names, scale, shards, sessions and trials. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NewType
 
+from nsd_zarr.nsd import RUNS_PER_SESSION, TRIALS_OF_EVEN_RUN, TRIALS_OF_ODD_RUN, TRIALS_PER_SESSION
+
 SessionNumber = NewType("SessionNumber", int)
 """A scan session, counted from 1 as in its file name."""
 TrialInSession = NewType("TrialInSession", int)
@@ -14,20 +16,13 @@ TrialInSession = NewType("TrialInSession", int)
 TrialInStore = NewType("TrialInStore", int)
 """A trial, counted from 0 along the store."""
 
-TRIALS_PER_SESSION = 750
-"""Trials in a session of the core experiment. Source: data manual, "Experiments". Used where synthetic
-data are made; a conversion takes the count from the files."""
 MAX_TRIALS = 2**24
-"""Trials that a session or a store may have. The dataset has 30,000 a subject; what a stranger's file claims beyond
-every measure would be counted through for hours, and held in memory trial by trial."""
-RUNS_PER_SESSION = 12
-"""Runs in a session: odd runs show 63 stimuli, even runs 62. Source: data manual, "Experiments"."""
+"""Trials that a session or a store may have. The dataset has 30,000 a subject; a file that claims more
+would be counted through for hours, and held in memory trial by trial."""
 COUNTS_PER_PERCENT = 300
 """Stored counts for one percent signal change. Source: data manual, "Functional data (NSD)".
 The only place of this number. Divide by float32 300; never multiply by the reciprocal, which differs in
 the last bit for 19,116 of the 65,536 int16 codes."""
-DEFAULT_DATASET = "betas"
-"""Name of the one dataset in a session file. Source: the authors' export code, export.m."""
 DECODED_SHARD_BYTES = 128 * 2**20
 """A shard holds at most this many decoded bytes unless told otherwise. Gives 75 trials a shard at
 (750, 83, 104, 81) int16 and 25 at (750, 150, 150, 100): 400 and 1,200 files for 40 sessions, few enough
@@ -96,7 +91,7 @@ def runs_of(trials_per_session: int) -> list[int]:
     The only place of this rule.
     """
     if trials_per_session == TRIALS_PER_SESSION:
-        return [63, 62] * (RUNS_PER_SESSION // 2)
+        return [TRIALS_OF_ODD_RUN, TRIALS_OF_EVEN_RUN] * (RUNS_PER_SESSION // 2)
     short, longer = divmod(trials_per_session, RUNS_PER_SESSION)
     return [short + (run < longer) for run in range(RUNS_PER_SESSION)]
 

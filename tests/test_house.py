@@ -14,11 +14,12 @@ import nsd_zarr
 PACKAGE = Path(nsd_zarr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "layout", "resources"}
+BASE = {"errors", "layout", "nsd", "resources"}
 TOP = BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"}
 SEES = {
     "errors": set(),
-    "layout": set(),
+    "nsd": set(),
+    "layout": {"nsd"},
     "resources": set(),
     "tasks": set(),
     "buffers": set(),

@@ -17,7 +17,7 @@ from nsd_zarr.bench.floors import list_floors
 from nsd_zarr.bench.workers import list_data_loaders
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import find_files
-from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.nsd import BETAS_DATASET
 from nsd_zarr.places.durable import drop_from_cache
 from nsd_zarr.store.root import open_store
 
@@ -101,7 +101,7 @@ def bench(
     opened = open_store(Path(os.path.abspath(store)))
     config = make_config()
     file = find_files(source, config)[0].path if source is not None else None
-    dataset = str(opened.attributes["settings"].get("dataset", DEFAULT_DATASET))
+    dataset = str(opened.attributes["settings"].get("dataset", BETAS_DATASET))
     threads = threads or config.effective_workers
     contenders = list_floors(opened, threads) + list_contenders(opened, file, dataset, threads)
     contenders += list_data_loaders(opened, {}) if workers else []

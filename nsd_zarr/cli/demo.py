@@ -15,6 +15,8 @@ import nsd_zarr
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.show import format_conversion, format_plan, format_verification
 from nsd_zarr.errors import DamageFound
+from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.nsd import BETAS_DATASET
 
 DEMO_SHAPE = (750, 41, 52, 40)
 """Half of subject 1's resolution along each axis: the difference is felt, and it is made in seconds."""
@@ -77,7 +79,7 @@ def _time_one_trial(session_file: Path, store: Path, say: Callable[[str], None])
 
     with h5py.File(session_file, "r") as file:
         started = time.perf_counter()
-        expected = file["betas"][0]
+        expected = file[BETAS_DATASET][0]
         from_hdf5 = time.perf_counter() - started
     dataset = nsd_zarr.open_dataset(store)
     trials = np.random.default_rng(0).integers(0, dataset.sizes["trial"], TIMED_TRIALS).tolist()
@@ -86,7 +88,7 @@ def _time_one_trial(session_file: Path, store: Path, say: Callable[[str], None])
         started = time.perf_counter()
         dataset.betas[trial].values  # noqa: B018 - reading is what is timed
         seconds.append(time.perf_counter() - started)
-    same = np.array_equal(dataset.betas[DEMO_SHAPE[0]].values, np.float32(expected) / np.float32(300))
+    same = np.array_equal(dataset.betas[DEMO_SHAPE[0]].values, np.float32(expected) / np.float32(COUNTS_PER_PERCENT))
     say(
         f"\none trial from {session_file.name}: {from_hdf5:.2f} s\n"
         f"one random trial from the store, float32: {1000 * median(seconds):.2f} ms "

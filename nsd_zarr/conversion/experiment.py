@@ -10,10 +10,11 @@ import numpy as np
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
+from nsd_zarr.nsd import COLUMNS_WITH_NAN
 from nsd_zarr.source.design import check_design, check_stimulus_info, parse_design
 from nsd_zarr.source.experiment import ExperimentFiles
 from nsd_zarr.source.roi import join_hemispheres, parse_labels
-from nsd_zarr.source.trial_table import GAPPY, TrialTable, parse_trial_table, select_rows
+from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import (
     Volume,
     check_shape,
@@ -27,7 +28,7 @@ from nsd_zarr.store.digest import make_digest
 
 TRIAL_ARRAYS = (
     *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "time", "isold"),
-    *(name.lower() for name in GAPPY),
+    *(name.lower() for name in COLUMNS_WITH_NAN),
     "missingdata",
 )
 """Coordinates along trial that come from the trial table, in the order in which `betas` lists them."""

@@ -10,8 +10,9 @@ import numpy as np
 from nsd_zarr.conversion.contents import NewArray, SmallArray, VolumeArray
 from nsd_zarr.conversion.experiment import Experiment, find_reference, join_volumes
 from nsd_zarr.layout import Geometry, make_dims
+from nsd_zarr.nsd import COLUMNS_WITH_NAN, SHARED_IMAGES
 from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
-from nsd_zarr.source.trial_table import GAPPY, SHARED_IMAGES, TrialTable, parse_trial_table, select_rows
+from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
 
 ABOUT_COLUMNS = {
@@ -78,7 +79,7 @@ def make_trial_arrays(table: TrialTable, rows: np.ndarray) -> Iterator[SmallArra
     yield make("shared1000", ids_10k <= SHARED_IMAGES, np.bool_, "whether the image is one of the 1,000 that all see")
     yield make("time", columns["TIME"], np.float64, "image onset in days, 0 is midnight of the first session's day")
     yield make("isold", columns["ISOLD"], np.int8, "whether the image was shown before, 0 or 1")
-    for name in GAPPY:
+    for name in COLUMNS_WITH_NAN:
         yield make(name.lower(), columns[name], np.float32, ABOUT_COLUMNS[name.lower()])
     yield make("missingdata", columns["MISSINGDATA"], np.bool_, "whether the presses of its run were not recorded")
 

@@ -27,9 +27,9 @@ from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
+from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.places.durable import write_durably
 from nsd_zarr.source.stimuli import (
-    DATASET,
     ImageBlock,
 )
 from nsd_zarr.store.format import METADATA_NAME, NSD_ID, make_shard_key
@@ -74,7 +74,7 @@ def convert_images(
     *,
     subject: int | None = None,
     trial_table: str | os.PathLike[str] | None = None,
-    dataset: str = DATASET,
+    dataset: str = IMAGES_DATASET,
     images_per_shard: int | None = None,
     on_event: Listener = ignore_event,
     **options: Any,

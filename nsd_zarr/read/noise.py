@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from nsd_zarr.nsd import SHOWINGS
 from nsd_zarr.read.derive import TRIAL, get_betas, get_column
-from nsd_zarr.science.ceiling import SHOWINGS, NoiseVariance, make_ncsnr
+from nsd_zarr.science.ceiling import NoiseVariance, make_ncsnr
 from nsd_zarr.science.repeats import find_repeats
 
 BLOCK_BYTES = 8 * 2**20

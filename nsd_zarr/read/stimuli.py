@@ -11,10 +11,8 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.store.reader import StageSeconds
-
-DATASET = "imgBrick"
-"""Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
 
 
 class StimulusImages:
@@ -31,7 +29,7 @@ class StimulusImages:
         try:
             self._size = os.stat(path).st_size
             with h5py.File(path, "r", locking=False) as file:
-                data = file[DATASET]
+                data = file[IMAGES_DATASET]
                 shape, dtype = tuple(data.shape), data.dtype
         except (OSError, KeyError, AttributeError, RuntimeError) as error:
             raise SourceError(
@@ -41,7 +39,7 @@ class StimulusImages:
             ) from error
         if len(shape) != 4 or dtype != np.uint8:
             raise SourceError(
-                f"{DATASET} is {dtype.name} of shape {shape}, expected uint8 (image, row, column, channel)",
+                f"{IMAGES_DATASET} is {dtype.name} of shape {shape}, expected uint8 (image, row, column, channel)",
                 hint="Give nsd_stimuli.hdf5, or what nsd-zarr images made of it.",
                 path=path,
                 expected="uint8 (image, row, column, channel)",
@@ -85,5 +83,5 @@ class StimulusImages:
         process = os.getpid()
         if process not in self._open:
             # In one step, so that no lock can be held when a process forks; opened twice does no harm.
-            self._open.setdefault(process, h5py.File(self.path, "r", locking=False)[DATASET])
+            self._open.setdefault(process, h5py.File(self.path, "r", locking=False)[IMAGES_DATASET])
         return self._open[process]

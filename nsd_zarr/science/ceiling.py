@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import ConfigError
+from nsd_zarr.nsd import SHOWINGS
 
-SHOWINGS = 3
-"""Repeats of an image that the authors' definition asks for."""
 TILE_VOXELS = 8192
 """Voxels worked on at a time, so that three repeats in float64 stay in cache."""
 

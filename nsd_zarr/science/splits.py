@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.nsd import SESSIONS_OF_ALL, SHOWINGS
 
 SPLITS = ("shared1000", "shared515")
 """Splits by name."""
-SESSIONS_OF_ALL = 30
-"""Sessions that every subject took part in: the fewest, of subjects 4 and 8. Source: data manual, "Experiments"."""
-LAST_SHOWING = 2
+LAST_SHOWING = SHOWINGS - 1
 """`repeat` of the third showing of an image."""
 
 

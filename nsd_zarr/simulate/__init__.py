@@ -8,12 +8,11 @@ from nsd_zarr.simulate.images import make_73k_ids, make_image_features, make_ima
 from nsd_zarr.simulate.recipe import LAYOUTS, Simulation
 from nsd_zarr.simulate.root import SimulatedRoot, locate_root, simulate_root
 from nsd_zarr.simulate.stimuli import make_images
-from nsd_zarr.simulate.trial_table import RESPONSE_COLUMNS, make_trial_table
+from nsd_zarr.simulate.trial_table import make_trial_table
 from nsd_zarr.simulate.voxels import VoxelTruth, make_planted_ncsnr, make_voxel_truth
 
 __all__ = [
     "LAYOUTS",
-    "RESPONSE_COLUMNS",
     "ROI_LABELS",
     "SimulatedRoot",
     "Simulation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from nsd_zarr.nsd import NO_LABEL, NOT_CORTEX, ROI_SETS
 from nsd_zarr.simulate.streams import Stream, make_generator
 
 MASK_FRACTION = 0.45
@@ -16,16 +17,9 @@ NSDGENERAL_FRACTION = 0.05
 VISUALROIS_FRACTION = 0.3
 """Part of nsdgeneral with a prf-visualrois label: 4,657 of 15,724 voxels for subject 1."""
 ROI_LABELS = {
-    "nsdgeneral": ("nsdgeneral",),
-    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
-    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    roi.name: roi.labels for roi in ROI_SETS if roi.name in ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
 }
-"""Label names of each region volume: the first is label 1. Source: data manual, "ROIs"."""
-LABELS_OF_FSAVERAGE = ("nsdgeneral", "streams")
-"""Sets of regions whose label names lie with fsaverage, and not with each subject. Source: data manual, "ROIs"."""
-NOT_CORTEX, NO_LABEL = -1, 0
-"""Codes of region volumes below the labels: a mask is > 0. Source: the authors' code."""
+"""Label names of each region volume: the first is label 1."""
 
 VolumeShape = tuple[int, int, int]
 

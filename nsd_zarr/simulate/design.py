@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsd_zarr.layout import runs_of
-from nsd_zarr.simulate.images import (
+from nsd_zarr.nsd import (
     ALL_IMAGES,
     IMAGES_PER_SUBJECT,
+    MAX_SESSIONS,
     SHARED_IMAGES,
     SHOWINGS,
-    make_73k_ids,
-    make_master_ordering,
+    SLOTS_PER_RUN,
+    SUBJECTS,
 )
-from nsd_zarr.simulate.recipe import MAX_SESSIONS, SUBJECTS
+from nsd_zarr.simulate.images import make_73k_ids, make_master_ordering
 
-SLOTS_PER_RUN = 75
-"""Four-second slots of a run; those without a stimulus are blank. Source: data manual, "Experiments"."""
 HEADER_TEXT_BYTES = 116
 """Length of the text at the start of a MATLAB 5 file. Source: MAT-file format, "Header"."""
 STIM_INFO_COLUMNS = (

@@ -7,17 +7,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nsd_zarr.simulate.recipe import SUBJECTS
+from nsd_zarr.nsd import ALL_IMAGES, IMAGES_PER_SUBJECT, SHARED_IMAGES, SHOWINGS, SUBJECTS
 from nsd_zarr.simulate.streams import Stream, make_generator
 
-SHOWINGS = 3
-"""Times that an image is shown at most. Source: data manual, "Experiments"."""
-IMAGES_PER_SUBJECT = 10_000
-"""Images of one subject. Source: data manual, "Experiments"."""
-SHARED_IMAGES = 1_000
-"""Images that all subjects see: 10k ids 1 to 1000. Source: data manual, "Experiments"."""
-ALL_IMAGES = 73_000
-"""Images of all subjects: 1,000 shared and 9,000 of each subject. Source: data manual, "Experiments"."""
 IMAGE_FEATURES = 8
 """Latent features of an image; our choice, few enough for an encoder to learn from a few hundred trials."""
 _ID_STEP, _ID_START = 30_011, 46_002

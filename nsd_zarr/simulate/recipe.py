@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.layout import TRIALS_PER_SESSION
+from nsd_zarr.nsd import (
+    ALL_IMAGES,
+    IMAGE_SIZE,
+    MAX_EXPERIMENT_TRIALS,
+    MAX_SESSIONS,
+    SUBJECTS,
+    TRIALS_PER_SESSION,
+    VOLUME_BETAS,
+    VOXEL_MM,
+)
 
 LAYOUTS = ("nsd", "contiguous", "gzip")
 """How a session file may lie: one voxel per chunk as delivered, one block, or one compressed trial per chunk."""
-SUBJECTS = range(1, 9)
-"""Subjects of the dataset. Source: data manual, "Behavioral data"."""
-MAX_SESSIONS = 40
-"""Most sessions that any subject has. Source: data manual, "Experiments"."""
-MAX_TRIALS = 30_000
-"""Trials of a whole experiment: 10,000 images, each shown three times. Source: data manual, "Experiments"."""
-MAX_IMAGES = 73_000
-"""Images of all subjects. Source: data manual, "Experiments"."""
-IMAGE_SIZE, MAX_PIXELS = 425, 4096
-"""Edge of the dataset's images in pixels, and the largest that is made; the latter is our choice."""
-VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
-"""Edge of a voxel in mm for each volume space. Source: data manual, "Functional data (NSD)"."""
-BETAS = ("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR")
-"""Preparations that the dataset has as volumes. Source: data manual, "Functional data (NSD)"."""
+MAX_PIXELS = 4096
+"""Largest edge of an image that is made; our choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Simulation:
     space: str = "func1pt8mm"
     """Volume space, a key of VOXEL_MM: names the folders and sets the voxel size."""
     betas: str = "betas_fithrf_GLMdenoise_RR"
-    """Preparation, one of BETAS: names the folder."""
+    """Preparation, one of VOLUME_BETAS: names the folder."""
     images: int = 0
     """Stimulus images to write, 0 to 73,000: those of 73k ids 1 and up. The same for every subject."""
     image_size: int = IMAGE_SIZE
@@ -54,8 +51,8 @@ class Simulation:
         check_range("subject", self.subject, SUBJECTS[0], SUBJECTS[-1])
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("space", self.space, tuple(VOXEL_MM))
-        check_choice("betas", self.betas, BETAS)
-        check_range("images", self.images, 0, MAX_IMAGES)
+        check_choice("betas", self.betas, VOLUME_BETAS)
+        check_range("images", self.images, 0, ALL_IMAGES)
         check_range("image_size", self.image_size, 8, MAX_PIXELS)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
@@ -122,11 +119,11 @@ def check_seed(seed: int) -> None:
 
 def check_trials(sessions: int, trials_per_session: int) -> None:
     """Refuse more trials than 10,000 images shown three times can fill."""
-    if sessions * trials_per_session > MAX_TRIALS:
+    if sessions * trials_per_session > MAX_EXPERIMENT_TRIALS:
         raise ConfigError(
             f"{sessions} sessions of {trials_per_session} trials are {sessions * trials_per_session:,} trials, "
-            f"more than the {MAX_TRIALS:,} of a whole experiment",
+            f"more than the {MAX_EXPERIMENT_TRIALS:,} of a whole experiment",
             hint="Ask for fewer sessions or fewer trials.",
-            expected=MAX_TRIALS,
+            expected=MAX_EXPERIMENT_TRIALS,
             found=sessions * trials_per_session,
         )

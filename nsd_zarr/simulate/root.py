@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.simulate.anatomy import LABELS_OF_FSAVERAGE, ROI_LABELS, make_brain_mask, make_roi, make_valid
+from nsd_zarr.nsd import ROI_SETS, NsdPaths, find_subject_name
+from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi, make_valid
 from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.images import make_image_features
 from nsd_zarr.simulate.nifti import write_nifti
@@ -61,31 +62,25 @@ class SimulatedRoot:
 
 
 def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
-    """Where *simulation* lies below *directory*; touches nothing. The only place of these paths."""
-    subject = f"subj{simulation.subject:02d}"
-    betas = directory / "nsddata_betas/ppdata" / subject / simulation.space / simulation.betas
-    prepared = directory / "nsddata/ppdata" / subject
-    labels = {name: "fsaverage" if name in LABELS_OF_FSAVERAGE else subject for name in ROI_LABELS}
-    experiment = directory / "nsddata/experiments/nsd"
-    own = directory / "simulation" / subject
+    """Where *simulation* lies below *directory*; touches nothing."""
+    paths = NsdPaths(directory, simulation.subject, simulation.space, simulation.betas)
+    own = directory / "simulation" / find_subject_name(simulation.subject)
     sessions = range(1, simulation.sessions + 1)
+    sets = [roi for roi in ROI_SETS if roi.name in ROI_LABELS]
     return SimulatedRoot(
         root=directory,
-        betas_folder=betas,
-        session_files=tuple(betas / f"betas_session{session:02d}.hdf5" for session in sessions),
-        trial_table=prepared / "behav/responses.tsv",
-        brainmask=prepared / simulation.space / "brainmask.nii.gz",
-        rois={name: prepared / simulation.space / "roi" / f"{name}.nii.gz" for name in ROI_LABELS},
-        roi_names={
-            name: directory / "nsddata/freesurfer" / folder / "label" / f"{name}.mgz.ctab"
-            for name, folder in labels.items()
-        },
-        valid=tuple(prepared / simulation.space / f"valid_session{session:02d}.nii.gz" for session in sessions),
-        valid_fraction=prepared / simulation.space / "valid.nii.gz",
-        ncsnr=betas / "ncsnr.nii.gz",
-        expdesign=experiment / "nsd_expdesign.mat",
-        stim_info=experiment / "nsd_stim_info_merged.csv",
-        stimuli=directory / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
+        betas_folder=paths.betas_folder,
+        session_files=tuple(paths.session_file(session) for session in sessions),
+        trial_table=paths.trial_table,
+        brainmask=paths.brainmask,
+        rois={roi.name: paths.roi(roi.name) for roi in sets},
+        roi_names={roi.name: paths.labels(roi) for roi in sets},
+        valid=tuple(paths.valid(session) for session in sessions),
+        valid_fraction=paths.valid_fraction,
+        ncsnr=paths.ncsnr,
+        expdesign=paths.expdesign,
+        stim_info=paths.stim_info,
+        stimuli=paths.stimuli,
         planted_ncsnr=own / "planted_ncsnr.nii.gz",
         recipe=own / "simulation.json",
     )
@@ -131,8 +126,8 @@ def check_place(root: SimulatedRoot, simulation: Simulation) -> None:
         raise ConfigError("the place for a synthetic root is a file", hint="Name a directory.", path=root.root)
     if root.recipe.exists() and root.recipe.read_text(encoding="ascii") == format_recipe(simulation):
         return
-    subject = root.recipe.parent.name
-    for place in (root.recipe, root.root / "nsddata_betas/ppdata" / subject, root.root / "nsddata/ppdata" / subject):
+    subject, paths = root.recipe.parent.name, NsdPaths(root.root, simulation.subject)
+    for place in (root.recipe, paths.betas_folder.parents[1], paths.subject_folder):
         if place.exists():
             raise ConfigError(
                 f"there are already data of {subject}, but not this simulation",

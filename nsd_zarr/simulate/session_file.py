@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsd_zarr.layout import DEFAULT_DATASET
+from nsd_zarr.nsd import BETAS_DATASET
 from nsd_zarr.places.durable import replace_file
 from nsd_zarr.simulate.session import STORED
 
@@ -39,7 +39,7 @@ def create_session_file(path: Path, shape: Shape, layout: str, slabs: Slabs, on_
     options, write = LAYOUT_WRITERS[layout]
     with h5py.File(partial, "w", libver="earliest") as file:
         dataset = file.create_dataset(
-            DEFAULT_DATASET, shape, STORED, fillvalue=0, fill_time="never", track_times=False, **options(shape)
+            BETAS_DATASET, shape, STORED, fillvalue=0, fill_time="never", track_times=False, **options(shape)
         )
         write(dataset, slabs, on_step)
     replace_file(partial, path)
@@ -72,7 +72,7 @@ def write_trial_chunks(dataset: Any, slabs: Slabs, on_step: OnStep) -> None:
 
     folder = Path(dataset.file.filename).parent
     with tempfile.TemporaryFile(dir=folder) as file, h5py.File(file, "w") as scratch:
-        trials = scratch.create_dataset(DEFAULT_DATASET, dataset.shape, STORED, fill_time="never")
+        trials = scratch.create_dataset(BETAS_DATASET, dataset.shape, STORED, fill_time="never")
         write_slabs(trials, slabs, on_step)
         for trial in range(len(trials)):
             dataset[trial] = trials[trial]

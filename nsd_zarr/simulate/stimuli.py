@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nsd_zarr.nsd import CHANNELS, IMAGES_DATASET
 from nsd_zarr.places.durable import replace_file
 from nsd_zarr.simulate.images import make_image_features
 
-DATASET = "imgBrick"
-"""Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
 FEATURE_ROWS, FEATURE_COLUMNS = 2, 4
 """Patches of an image, one for each latent feature, in C order; our choice."""
 GREY, CONTRAST = 128, 36
@@ -48,7 +47,9 @@ def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w", libver="earliest") as file:
-        data = file.create_dataset(DATASET, (images, size, size, 3), "u1", fill_time="never", track_times=False)
+        data = file.create_dataset(
+            IMAGES_DATASET, (images, size, size, CHANNELS), "u1", fill_time="never", track_times=False
+        )
         block = max(1, BLOCK_BYTES // (3 * size**2))
         for first in range(0, images, block):
             stop = min(first + block, images)

@@ -7,37 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nsd_zarr.layout import RUNS_PER_SESSION, runs_of
+from nsd_zarr.layout import runs_of
+from nsd_zarr.nsd import BUTTON_NEW, BUTTON_OLD, RESPONSE_COLUMNS, RUNS_PER_SESSION, SECONDS_PER_TRIAL
 from nsd_zarr.simulate.images import make_73k_ids, make_image_order
 from nsd_zarr.simulate.streams import Stream, make_generator
 
-RESPONSE_COLUMNS = (
-    "SUBJECT",
-    "SESSION",
-    "RUN",
-    "TRIAL",
-    "73KID",
-    "10KID",
-    "TIME",
-    "ISOLD",
-    "ISCORRECT",
-    "RT",
-    "CHANGEMIND",
-    "MEMORYRECENT",
-    "MEMORYFIRST",
-    "ISOLDCURRENT",
-    "ISCORRECTCURRENT",
-    "TOTAL1",
-    "TOTAL2",
-    "BUTTON",
-    "MISSINGDATA",
-)
-"""Columns of responses.tsv in file order. Source: data manual, "Behavioral data"."""
-BUTTON_NEW, BUTTON_OLD = 1, 2
-"""Buttons for "never seen before" and "seen before". Source: data manual, "Behavioral data"."""
 SECONDS_PER_DAY = 86_400
-SECONDS_PER_TRIAL = 4
-"""Source: data manual, "Experiments"."""
 _SECONDS_BETWEEN_RUNS = 60
 _DAYS_BETWEEN_SESSIONS = 7
 _FIRST_TRIAL_OF_DAY = 10 * 3600  # sessions begin at ten in the morning

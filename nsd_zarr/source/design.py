@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.trial_table import SHARED_IMAGES, TrialTable
+from nsd_zarr.nsd import SHARED_IMAGES, SHOWINGS
+from nsd_zarr.source.trial_table import TrialTable
 
 _VARIABLES = ("masterordering", "subjectim")
 _HINT = "One of the two files is not of this dataset or this subject: give the right ones, or leave one out."
@@ -90,7 +91,7 @@ def check_stimulus_info(table: TrialTable, data: bytes, path: Path, trials_per_s
     """
     import pandas as pd
 
-    names = [f"subject{table.subject}_rep{repeat}" for repeat in range(3)]
+    names = [f"subject{table.subject}_rep{repeat}" for repeat in range(SHOWINGS)]
     try:
         frame = pd.read_csv(io.BytesIO(data), usecols=["nsdId", "shared1000", *names]).set_index("nsdId")
         rows = frame.reindex(table.count("73KID") - 1)
@@ -101,7 +102,7 @@ def check_stimulus_info(table: TrialTable, data: bytes, path: Path, trials_per_s
             f"no stimulus table can be read from it: {' '.join(str(error).split())}", hint="Fetch it again.", path=path
         ) from error
     trials = number_trials(table, trials_per_session)
-    repeats = np.minimum(table.number_showings(), 2)
+    repeats = np.minimum(table.number_showings(), SHOWINGS - 1)
     _compare_with(table, "trial", trials + 1, showings[np.arange(len(trials)), repeats], path)
     _compare_with(table, "shared1000", table.count("10KID") <= SHARED_IMAGES, shared, path)
 

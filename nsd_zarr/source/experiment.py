@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.nsd import LABELS_ENDING, NIFTI_ENDINGS, VALID_FILE, NsdPaths, locate_session_file
 from nsd_zarr.source.find import Choice, format_sessions
 from nsd_zarr.source.roi import RoiFiles
-
-_VALID = re.compile(r"valid_session(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
-"""Names of the volumes of one session's valid voxels. Source: data manual, "Functional data (NSD)"."""
-_NIFTI = (".nii.gz", ".nii")
-_LABELS = ".mgz.ctab"
-"""End of the name of a file of label names. Source: data manual, "ROIs"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +67,6 @@ class ExperimentFiles:
         return not (self.rois or self.valid or any(path is not None for path in singles))
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where the dataset keeps what belongs to one folder of betas. The only place of these paths."""
-
-    root: Path
-    subject: int
-    space: str
-    betas: Path
-
-    @property
-    def prepared(self) -> Path:
-        return self.root / "nsddata/ppdata" / f"subj{self.subject:02d}"
-
-    @property
-    def volumes(self) -> Path:
-        return self.prepared / self.space
-
-    @property
-    def design(self) -> Path:
-        return self.root / "nsddata/experiments/nsd"
-
-    @property
-    def labels(self) -> tuple[Path, Path]:
-        folder = self.root / "nsddata/freesurfer"
-        return folder / f"subj{self.subject:02d}" / "label", folder / "fsaverage/label"
-
-
 def find_experiment(
     session_file: Path | None, sessions: Sequence[SessionNumber], given: GivenFiles, *, volumes: bool = True
 ) -> ExperimentFiles:
@@ -109,7 +76,7 @@ def find_experiment(
     (ROOT/nsddata_betas/ppdata/subjAA/SPACE/BETAS/); what is *given* wins. *volumes* False (surfaces): none are looked
     for. Raises SourceError when what is given is not there.
     """
-    return _find(None if session_file is None else _locate(session_file), sessions, given, volumes)
+    return _find(None if session_file is None else locate_session_file(session_file), sessions, given, volumes)
 
 
 def find_experiment_below(
@@ -127,12 +94,11 @@ def find_experiment_below(
     root = Path(words[0]).absolute() if len(words) == 1 else None
     if root is None or choice.subject is None or choice.space is None or not (root / "nsddata").is_dir():
         return None
-    folder = root / "nsddata_betas/ppdata" / f"subj{choice.subject:02d}" / choice.space / (choice.betas or "betas")
-    return _find(_Places(root, choice.subject, choice.space, folder), sessions, given, volumes)
+    return _find(NsdPaths(root, choice.subject, choice.space, choice.betas or ""), sessions, given, volumes)
 
 
 def _find(
-    places: _Places | None, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
+    places: NsdPaths | None, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
 ) -> ExperimentFiles:
     _check_given(given)
     found = ExperimentFiles(
@@ -149,17 +115,8 @@ def _find(
     return replace(found, rois=tuple(rois[name] for name in sorted(rois)))
 
 
-def _locate(session_file: Path) -> _Places | None:
-    """The places of the dataset around a session file; None when it does not lie in that layout."""
-    for folder in (session_file.absolute().parent, session_file.resolve().parent):
-        match = re.fullmatch(r"subj(\d\d)", folder.parent.parent.name)
-        if match and folder.parts[-5:-3] == ("nsddata_betas", "ppdata"):
-            return _Places(folder.parents[4], int(match[1]), folder.parent.name, folder)
-    return None
-
-
 def _look_up(
-    found: ExperimentFiles, places: _Places, sessions: Sequence[SessionNumber], volumes: bool
+    found: ExperimentFiles, places: NsdPaths, sessions: Sequence[SessionNumber], volumes: bool
 ) -> ExperimentFiles:
     missing: list[str] = []
 
@@ -173,25 +130,25 @@ def _look_up(
         found,
         root=places.root,
         subject=places.subject,
-        trial_table=look(found.trial_table, places.prepared / "behav/responses.tsv"),
-        expdesign=look(found.expdesign, places.design / "nsd_expdesign.mat"),
-        stim_info=look(found.stim_info, places.design / "nsd_stim_info_merged.csv"),
+        trial_table=look(found.trial_table, places.trial_table),
+        expdesign=look(found.expdesign, places.expdesign),
+        stim_info=look(found.stim_info, places.stim_info),
     )
     if volumes:
         found = replace(
             found,
-            brainmask=look(found.brainmask, places.volumes / "brainmask.nii.gz"),
-            ncsnr=look(found.ncsnr, places.betas / "ncsnr.nii.gz"),
-            valid=found.valid or _find_valid(places.volumes, sessions, missing.append),
+            brainmask=look(found.brainmask, places.brainmask),
+            ncsnr=look(found.ncsnr, places.ncsnr),
+            valid=found.valid or _find_valid(places, sessions, missing.append),
             rois=tuple(_find_rois(places)),
         )
         if not found.rois:
-            missing.append(f"{(places.volumes / 'roi').relative_to(places.root).as_posix()}/*.nii.gz")
+            missing.append(f"{places.rois.relative_to(places.root).as_posix()}/*.nii.gz")
     return replace(found, missing=tuple(missing))
 
 
-def _find_valid(folder: Path, sessions: Sequence[SessionNumber], miss: Callable[[str], None]) -> tuple[Path, ...]:
-    paths = {session: folder / f"valid_session{session:02d}.nii.gz" for session in sessions}
+def _find_valid(places: NsdPaths, sessions: Sequence[SessionNumber], miss: Callable[[str], None]) -> tuple[Path, ...]:
+    paths = {session: places.valid(session) for session in sessions}
     absent = [session for session in sessions if not paths[session].is_file()]
     if absent:
         miss(f"valid_sessionBB.nii.gz of sessions {format_sessions(absent)} (so of none)")
@@ -199,24 +156,24 @@ def _find_valid(folder: Path, sessions: Sequence[SessionNumber], miss: Callable[
     return tuple(paths.values())
 
 
-def _find_rois(places: _Places) -> Iterator[RoiFiles]:
+def _find_rois(places: NsdPaths) -> Iterator[RoiFiles]:
     """Sets of regions in the dataset's folder; where one has no whole-brain volume, those of both hemispheres."""
-    folder = places.volumes / "roi"
+    folder = places.rois
     paths = {name: path for path in sorted(folder.glob("*.nii*")) if (name := _strip_nifti(path)) and path.is_file()}
     whole = {name for name in paths if not name.startswith(("lh.", "rh."))}
     halves = {name[3:] for name in paths if f"lh.{name[3:]}" in paths and f"rh.{name[3:]}" in paths}
     for name in sorted(whole | halves):
         volumes = (paths[name],) if name in whole else (paths[f"lh.{name}"], paths[f"rh.{name}"])
-        yield RoiFiles(name, volumes, _find_labels(name, places.labels))
+        yield RoiFiles(name, volumes, _find_labels(name, places.label_folders))
 
 
 def _find_labels(name: str, folders: Sequence[Path]) -> Path | None:
-    return next((path for folder in folders if (path := folder / (name + _LABELS)).is_file()), None)
+    return next((path for folder in folders if (path := folder / (name + LABELS_ENDING)).is_file()), None)
 
 
 def _strip_nifti(path: Path) -> str:
     """The name of a NIfTI file without its ending; empty when it is none."""
-    return next((path.name[: -len(end)] for end in _NIFTI if path.name.endswith(end)), "")
+    return next((path.name[: -len(end)] for end in NIFTI_ENDINGS if path.name.endswith(end)), "")
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------
@@ -229,7 +186,7 @@ def _check_given(given: GivenFiles) -> None:
             raise SourceError("no such file", hint="Check the path.", path=path)
 
 
-def _given_rois(paths: Sequence[Path], places: _Places | None) -> Iterator[RoiFiles]:
+def _given_rois(paths: Sequence[Path], places: NsdPaths | None) -> Iterator[RoiFiles]:
     names: dict[str, Path] = {}
     for path in paths:
         name = _strip_nifti(path)
@@ -237,9 +194,9 @@ def _given_rois(paths: Sequence[Path], places: _Places | None) -> Iterator[RoiFi
             problem = (
                 f"a second region volume of the name {name}" if name else "the name of a region volume ends otherwise"
             )
-            raise SourceError(problem, hint="Give NAME.nii.gz, each name once.", path=path, expected=_NIFTI)
+            raise SourceError(problem, hint="Give NAME.nii.gz, each name once.", path=path, expected=NIFTI_ENDINGS)
         names[name] = path
-        yield RoiFiles(name, (path,), _find_labels(name, (path.parent, *(places.labels if places else ()))))
+        yield RoiFiles(name, (path,), _find_labels(name, (path.parent, *(places.label_folders if places else ()))))
 
 
 def _given_valid(word: str | None, sessions: Sequence[SessionNumber]) -> tuple[Path, ...]:
@@ -247,7 +204,7 @@ def _given_valid(word: str | None, sessions: Sequence[SessionNumber]) -> tuple[P
         return ()
     names = sorted(os.listdir(word)) if os.path.isdir(word) else ()
     paths = [Path(word) / name for name in names] or [Path(name) for name in sorted(glob.glob(word, recursive=True))]
-    found = {int(match[1]): path for path in paths if (match := _VALID.fullmatch(path.name))}
+    found = {int(match[1]): path for path in paths if (match := VALID_FILE.fullmatch(path.name))}
     absent = [session for session in sessions if session not in found]
     if absent:
         raise SourceError(

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.nsd import SESSION_FILE, find_subject_name
 
-_IN_FOLDER = re.compile(r"(?:[lr]h\.)?betas_session(\d+)\.hdf5", re.IGNORECASE)
-"""Names of session files in a betas folder. Source: data manual, "Functional data (NSD)"."""
 _IN_NAME = re.compile(r"session[_-]?(\d+)", re.IGNORECASE)
 """Where the number stands in the name of a file that is given outright."""
 
@@ -32,7 +31,7 @@ class Choice:
     @property
     def folder_names(self) -> tuple[str, ...]:
         """Folder names that the path of a betas folder must contain."""
-        subject = None if self.subject is None else f"subj{self.subject:02d}"
+        subject = None if self.subject is None else find_subject_name(self.subject)
         return tuple(name for name in (subject, self.space, self.betas) if name is not None)
 
 
@@ -122,7 +121,7 @@ def _expand(word: str) -> list[Path]:
 
 def _list_sessions(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if _IN_FOLDER.fullmatch(path.name)]
+        return [path for path in folder.iterdir() if SESSION_FILE.fullmatch(path.name)]
     except OSError as error:
         raise SourceError(f"cannot list the folder: {error.strerror}", path=folder) from error
 
@@ -133,7 +132,7 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
     folders = sorted(
         Path(folder)
         for folder, _, names in os.walk(top)
-        if any(map(_IN_FOLDER.fullmatch, names)) and set(choice.folder_names) <= set(Path(folder).resolve().parts)
+        if any(map(SESSION_FILE.fullmatch, names)) and set(choice.folder_names) <= set(Path(folder).resolve().parts)
     )
     if len(folders) == 1:
         return folders[0]
@@ -156,7 +155,7 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
 def _number(paths: Iterable[Path]) -> list[SessionFile]:
     files: dict[int, Path] = {}
     for path in sorted(paths):
-        match = _IN_FOLDER.fullmatch(path.name) or _IN_NAME.search(path.name)
+        match = SESSION_FILE.fullmatch(path.name) or _IN_NAME.search(path.name)
         if match is None or int(match.group(1)) == 0:
             raise SourceError(
                 "no session number from 1 in the file name, expected one as in betas_session07.hdf5",

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.nsd import NO_LABEL, NOT_CORTEX
 
-NOT_CORTEX, NO_LABEL = -1, 0
-"""Codes of region volumes below the labels: a mask is > 0. Source: the authors' code."""
 WORDS = {NOT_CORTEX: "not_cortex", NO_LABEL: "unlabelled"}
 """What the codes below the labels are called where the label file does not name them."""
 _LINE = re.compile(r"\s*(-?\d{1,5})\s+(\S.*?)(?:(?:\s+\d{1,3}){4})?\s*")

@@ -11,18 +11,10 @@ import numpy as np
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
+from nsd_zarr.nsd import CHANNELS, IMAGES_DATASET, NsdPaths
 from nsd_zarr.source.identity import FileIdentity, read_identity
 from nsd_zarr.source.parts import find_parts
 from nsd_zarr.source.session import explain_hdf5_errors, open_dataset
-
-DATASET = "imgBrick"
-"""Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
-STIMULI = Path("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5")
-"""Where the stimulus file lies below an NSD root. Source: data manual, "Stimuli"."""
-TRIAL_TABLE = "nsddata/ppdata/subj{subject:02d}/behav/responses.tsv"
-"""Where a subject's trial table lies below an NSD root. Source: data manual, "Behavioral data"."""
-CHANNELS = 3
-"""Red, green, blue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +120,13 @@ class ImageBlock:
 
 def find_stimuli(source: Path) -> Path:
     """The stimulus file that *source* means: a file, a folder that holds it, or an NSD root. Raises SourceError."""
-    places = [source] if not source.is_dir() else [source / STIMULI, source / STIMULI.name]
+    own = NsdPaths(Path()).stimuli
+    places = [source] if not source.is_dir() else [source / own, source / own.name]
     for path in places:
         if path.is_file():
             return path
     raise SourceError(
-        "no such file" if not source.is_dir() else f"no {STIMULI} in this folder, and no {STIMULI.name}",
+        "no such file" if not source.is_dir() else f"no {own} in this folder, and no {own.name}",
         hint="Give the stimulus file, or an NSD root that holds it.",
         path=source,
     )
@@ -141,18 +134,19 @@ def find_stimuli(source: Path) -> Path:
 
 def find_trial_table(stimuli: Path, subject: int) -> Path:
     """The trial table of *subject* in the NSD root in which *stimuli* lies. Raises SourceError."""
-    whole, own = stimuli.absolute(), len(STIMULI.parts)
-    name = TRIAL_TABLE.format(subject=subject)
-    if whole.parts[-own:] == STIMULI.parts and (whole.parents[own - 1] / name).is_file():
-        return whole.parents[own - 1] / name
+    own = NsdPaths(Path(), subject)
+    place = stimuli.absolute()
+    root = place.parents[len(own.stimuli.parts) - 1] if place.match(str(own.stimuli)) else None
+    if root is not None and (root / own.trial_table).is_file():
+        return root / own.trial_table
     raise SourceError(
-        f"no trial table of subject {subject} ({name}) around it, which would say what images it saw",
+        f"no trial table of subject {subject} ({own.trial_table}) around it, which would say what images it saw",
         hint="Name it with --trial-table.",
         path=stimuli,
     )
 
 
-def inspect_stimuli(path: Path, dataset: str = DATASET) -> StimulusInfo:
+def inspect_stimuli(path: Path, dataset: str = IMAGES_DATASET) -> StimulusInfo:
     """Inspect a stimulus file: metadata only, no values. Raises SourceError where it is unfit."""
     with open_dataset(path, dataset) as data, explain_hdf5_errors(path, None):
         shape = () if data.shape is None else tuple(data.shape)

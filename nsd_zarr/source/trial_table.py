@@ -10,30 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.nsd import COLUMN_RANGES, RESPONSE_COLUMNS, SHOWINGS
 
-SHARED_IMAGES = 1_000
-"""10k ids up to this one are the images that all subjects see. Source: data manual, "Experiments"."""
-SHOWINGS = 3
-"""Times that an image is shown at most. Source: data manual, "Experiments"."""
-RANGES = {
-    "SUBJECT": (1, 8),
-    "SESSION": (1, 40),
-    "RUN": (1, 12),
-    "TRIAL": (1, 127),
-    "73KID": (1, 73_000),
-    "10KID": (1, 10_000),
-    "ISOLD": (0, 1),
-    "MISSINGDATA": (0, 1),
-}
-"""Columns of whole numbers without gaps, their least and largest value. Source: data manual, "Behavioral data"; TRIAL
-ends at 63 there, and here where the store's int8 does."""
-GAPPY = (
-    *("ISCORRECT", "RT", "CHANGEMIND", "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT", "ISCORRECTCURRENT"),
-    *("TOTAL1", "TOTAL2", "BUTTON"),
-)
-"""Columns that are NaN where nothing was pressed, recorded or shown before. Source: data manual, "Behavioral data"."""
-COLUMNS = (*RANGES, "TIME", *GAPPY)
-"""Every column that a trial table must have."""
 _HINT = "Give the dataset's own responses.tsv of this subject, or leave it out."
 
 
@@ -44,7 +22,7 @@ class TrialTable:
     path: Path
     """The file."""
     columns: dict[str, np.ndarray]
-    """Each of COLUMNS by its name in the file, float64 of shape (row,); ids and counts from 1 as there."""
+    """Each of RESPONSE_COLUMNS by its name in the file, float64 of shape (row,); ids and counts from 1 as there."""
 
     @property
     def subject(self) -> int:
@@ -82,7 +60,7 @@ def parse_trial_table(data: bytes, path: Path) -> TrialTable:
         frame = pd.read_csv(io.BytesIO(data), sep="\t", encoding="utf-8")
         found = [str(name) for name in frame.columns]
         _check_columns(found, path)
-        columns = {name: frame[name].to_numpy(np.float64, na_value=np.nan) for name in COLUMNS}
+        columns = {name: frame[name].to_numpy(np.float64, na_value=np.nan) for name in RESPONSE_COLUMNS}
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         if isinstance(error, SourceError):
             raise
@@ -115,13 +93,13 @@ def select_rows(table: TrialTable, sessions: Sequence[int], trials_per_session: 
 
 
 def _check_columns(found: list[str], path: Path) -> None:
-    missing = [name for name in COLUMNS if name not in found]
+    missing = [name for name in RESPONSE_COLUMNS if name not in found]
     if missing:
         raise SourceError(
             f"no column {', '.join(missing)}: found {', '.join(found)[:300]}",
             hint=_HINT,
             path=path,
-            expected=list(COLUMNS),
+            expected=list(RESPONSE_COLUMNS),
             found=found,
         )
 
@@ -129,7 +107,7 @@ def _check_columns(found: list[str], path: Path) -> None:
 def _check_values(table: TrialTable) -> None:
     if not len(table.columns["SUBJECT"]):
         raise SourceError("a trial table without rows", hint=_HINT, path=table.path, expected="rows", found=0)
-    for name, (least, largest) in RANGES.items():
+    for name, (least, largest) in COLUMN_RANGES.items():
         values = table.columns[name]
         odd = np.flatnonzero(~((values == np.rint(values)) & (values >= least) & (values <= largest)))
         if odd.size:

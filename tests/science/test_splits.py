@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from nsd_zarr.errors import ConfigError, StoreError
-from nsd_zarr.science.splits import SESSIONS_OF_ALL, make_split, select_split
+from nsd_zarr.nsd import SESSIONS_OF_ALL
+from nsd_zarr.science.splits import make_split, select_split
 
 PER_SESSION = 10
 

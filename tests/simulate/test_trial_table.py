@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from nsd_zarr.layout import runs_of
-from nsd_zarr.simulate import RESPONSE_COLUMNS, make_73k_ids, make_trial_table
+from nsd_zarr.nsd import RESPONSE_COLUMNS
+from nsd_zarr.simulate import make_73k_ids, make_trial_table
 from nsd_zarr.simulate.trial_table import write_trial_table
 
 DOCUMENTED = (

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.nsd import RESPONSE_COLUMNS
 from nsd_zarr.simulate import make_trial_table
 from nsd_zarr.simulate.trial_table import write_trial_table
-from nsd_zarr.source.trial_table import COLUMNS, parse_trial_table, select_rows
+from nsd_zarr.source.trial_table import parse_trial_table, select_rows
 
 PATH = Path("responses.tsv")
 
@@ -37,8 +38,8 @@ def write(tmp_path):
 def test_every_column_equals_what_pandas_reads(table, write):
     data = write(table)
     read, frame = parse_trial_table(data, PATH), pd.read_csv(io.BytesIO(data), sep="\t")
-    assert list(read.columns) == list(COLUMNS)
-    assert set(COLUMNS) == set(frame.columns)
+    assert list(read.columns) == list(RESPONSE_COLUMNS)
+    assert set(RESPONSE_COLUMNS) == set(frame.columns)
     for name, values in read.columns.items():
         assert values.dtype == np.float64
         assert np.array_equal(values, frame[name], equal_nan=True)
