@@ -1,6 +1,7 @@
 """CPU a trial of the decode engine in two checkouts of this package: alternating, so that both see the same machine.
 
-    python benchmarks/engine_cpu.py BEFORE AFTER --store volumes.zarr [--store ...] [--rounds 15] [--trials 200]
+    python benchmarks/engine_cpu.py BEFORE AFTER --store volumes.zarr [--store ...] [--shape ...] [--rounds 40]
+        [--trials 50]
 
 BEFORE, AFTER: folders with a checkout each. Without --store, stores of one session of 40 trials at 83x104x81 and
 150x150x100 are simulated and converted below --scratch. One process a checkout, pinned to one core; each round times
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 SHAPES = ("83,104,81", "150,150,100")
@@ -65,6 +67,12 @@ class Checkout:
             cwd=folder,
         )
 
+    def __enter__(self) -> Checkout:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
     def measure(self, store: Path, way: str, trials: int, seed: int) -> float:
         """CPU seconds a trial."""
         assert self.process.stdin is not None
@@ -80,12 +88,15 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--store", type=Path, action="append", default=[])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--shape", action="append", default=[], help="(default: those above)")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--scratch", type=Path, default=None)
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=words.scratch) as scratch:
-        stores = [path.absolute() for path in words.store] or list(make_stores(Path(scratch), words.before))
+        stores = [path.absolute() for path in words.store] or make_stores(
+            Path(scratch), words.before, words.shape or SHAPES
+        )
         checkouts = Checkout(words.before.absolute()), Checkout(words.after.absolute())
         for store in stores:
             for way in WAYS:
@@ -94,10 +105,10 @@ def main() -> None:
                 )
 
 
-def make_stores(scratch: Path, checkout: Path) -> list[Path]:
-    """A store of each of SHAPES, made by *checkout*."""
+def make_stores(scratch: Path, checkout: Path, shapes: Sequence[str]) -> list[Path]:
+    """A store of each of *shapes*, made by *checkout*."""
     stores = []
-    for shape in SHAPES:
+    for shape in shapes:
         source, store = scratch / f"nsd-{shape}", scratch / f"{shape.replace(',', 'x')}.zarr"
         for call in (["simulate", source, "--sessions", "1", "--shape", f"40,{shape}"], ["convert", source, store]):
             command = [sys.executable, "-c", "from nsd_zarr.cli import main; main()", *map(str, call), "--quiet"]

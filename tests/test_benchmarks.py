@@ -4,6 +4,7 @@ import importlib.util
 import json
 
 from builders import run_script
+from builders.commands import REPOSITORY
 
 
 def test_benchmark_convert_on_small_sessions_prints_every_row(tmp_path, capsys):
@@ -34,3 +35,11 @@ def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(tmp_pat
     assert [report["trial_bytes"] for report in reports] == [210, 210]
     assert all(row["trials_per_second"] > 0 for report in reports for row in report["rows"])
     assert (tmp_path / "out/r.png").exists() == bool(importlib.util.find_spec("matplotlib"))
+
+
+def test_engine_cpu_compares_two_checkouts(tmp_path, capsys):
+    words = ("--shape", "7,5,3", "--rounds", 1, "--trials", 3, "--scratch", tmp_path)
+    run_script("benchmarks/engine_cpu.py", REPOSITORY, REPOSITORY, *words)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows] == [["7x5x3.zarr", "engine"], ["7x5x3.zarr", "xarray"]]
+    assert all(float(row[-1]) > 0 for row in rows)

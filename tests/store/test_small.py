@@ -74,10 +74,10 @@ def test_one_error_that_passes_is_survived(number, experiment, monkeypatch):
     waited = []
     monkeypatch.setattr("nsd_zarr.retry.time.sleep", waited.append)
     monkeypatch.setattr(LocalPlace, "read", read_second_time)
-    assert np.array_equal(read_array(store, "session"), experiment.arrays["session"])
+    assert np.array_equal(read_array(store, "valid"), experiment.arrays["valid"])
     fails.append(True)
     assert open_store(experiment.path).attributes == store.attributes
-    assert waited == [0.1, 0.1]
+    assert set(waited) == {0.1}
 
 
 def test_array_cut_along_other_axes_is_refused(experiment):
