@@ -33,7 +33,8 @@ SEES = {
     "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers"},
     "maintenance": BASE | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
-    "torch": BASE | {"store", "science", "read"},
+    "loading": BASE | {"store", "science", "read"},
+    "torch": BASE | {"store", "science", "read", "loading"},
     "bench": BASE
     | {
         "__init__",
@@ -47,6 +48,7 @@ SEES = {
         "maintenance",
         "read",
         "torch",
+        "loading",
     },
     "report": BASE
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
@@ -64,7 +66,7 @@ PLACES = {
         "source/",
         "simulate/",
         "conversion/settings.py",  # names its version
-        "read/stimuli.py",  # single images, for who has no store of them
+        "loading/stimuli.py",  # single images, for who has no store of them
         "cli/demo.py",  # times it
         "bench/",  # times it
     },

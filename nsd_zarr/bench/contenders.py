@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from nsd_zarr.loading.loader import BatchLoader
+from nsd_zarr.loading.order import TrialOrder
 from nsd_zarr.read.dataset import open_dataset
-from nsd_zarr.read.loader import BatchLoader
-from nsd_zarr.read.order import TrialOrder
 from nsd_zarr.read.percent import PercentReader, scale_into
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.reader import TrialReader

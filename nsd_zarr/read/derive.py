@@ -14,11 +14,11 @@ import xarray as xr
 
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.read.lazy import TrialArray, find_lazy, make_lazy, select
-from nsd_zarr.read.order import select_trials
 from nsd_zarr.read.score import MEAN, STD
 from nsd_zarr.read.view import AverageReader, ViewReader, make_view
 from nsd_zarr.read.volume import AFFINE, AXES, VOXEL, make_millimetres, make_place
 from nsd_zarr.science.repeats import NONE, Repeats, find_repeats
+from nsd_zarr.science.selection import select_trials
 
 BETAS = "betas"
 TRIAL, IMAGE = "trial", "image"

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.read.images import PairedImages
-from nsd_zarr.read.request import Request, find_trials, read_table
+from nsd_zarr.loading.images import PairedImages
+from nsd_zarr.loading.request import Request, find_trials, read_table
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from nsd_zarr.read.loader import LoaderStats
+from nsd_zarr.loading.loader import LoaderStats
 
 Sample = dict[str, Any]
 Begun = TypeVar("Begun")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from nsd_zarr.errors import ResumeRefused
-from nsd_zarr.read.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
-from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.loading.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
+from nsd_zarr.loading.order import PADDING, TrialOrder
 from nsd_zarr.resources import count_cores
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nsd_zarr.read.loader import LoaderStats, describe_stats  # noqa: E402
+from nsd_zarr.loading.loader import LoaderStats, describe_stats  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader  # noqa: E402
 from nsd_zarr.torch import loader as loader_module  # noqa: E402
 from nsd_zarr.torch.device import copy_ahead, move  # noqa: E402

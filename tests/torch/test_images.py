@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
 
 from nsd_zarr.errors import ResumeRefused, StoreError  # noqa: E402
-from nsd_zarr.read.images import StoreImages  # noqa: E402
+from nsd_zarr.loading.images import StoreImages  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader  # noqa: E402
 
 KINDS = ["hdf5", "every", "seen"]

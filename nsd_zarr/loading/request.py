@@ -10,10 +10,10 @@ import numpy as np
 
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.read.lazy import ReadsTrials
-from nsd_zarr.read.order import select_trials
 from nsd_zarr.read.percent import PercentReader, RoundedReader
 from nsd_zarr.read.roi import find_voxels, make_atlas
 from nsd_zarr.read.view import ViewReader
+from nsd_zarr.science.selection import select_trials
 from nsd_zarr.science.splits import select_split
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.root import Store

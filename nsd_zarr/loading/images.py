@@ -10,9 +10,9 @@ import numpy as np
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES
-from nsd_zarr.read.order import PADDING
-from nsd_zarr.read.request import read_column
-from nsd_zarr.read.stimuli import StimulusImages
+from nsd_zarr.loading.order import PADDING
+from nsd_zarr.loading.request import read_column
+from nsd_zarr.loading.stimuli import StimulusImages
 from nsd_zarr.store.format import NSD_ID
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store, open_store

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from nsd_zarr.read.order import TrialOrder
-from nsd_zarr.read.ring import Ring
+from nsd_zarr.loading.order import TrialOrder
+from nsd_zarr.loading.ring import Ring
 
 
 def alive():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd_zarr.read.order import PADDING, TrialOrder
+from nsd_zarr.loading.order import PADDING, TrialOrder
 
 orders = st.fixed_dictionaries(
     {

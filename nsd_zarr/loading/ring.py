@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
-from nsd_zarr.read.order import Batch
+from nsd_zarr.loading.order import Batch
 
 Fill = Callable[[int, int, Batch], None]
 """Fills a row of a slot with that row of a batch: fill(slot, row, batch)."""

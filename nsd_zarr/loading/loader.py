@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.read.images import PairedImages
+from nsd_zarr.loading.images import PairedImages
+from nsd_zarr.loading.order import PADDING, Batch, TrialOrder
+from nsd_zarr.loading.ring import Ring, RingStats
 from nsd_zarr.read.lazy import ReadsTrials
-from nsd_zarr.read.order import PADDING, Batch, TrialOrder
-from nsd_zarr.read.ring import Ring, RingStats
 from nsd_zarr.store.reader import StageSeconds
 
 STALL_PERCENT = 5.0

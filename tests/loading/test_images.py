@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nsd_zarr.errors import DamageFound, SourceError, StoreError
-from nsd_zarr.read.images import PairedImages, open_images
-from nsd_zarr.read.order import PADDING
+from nsd_zarr.loading.images import PairedImages, open_images
+from nsd_zarr.loading.order import PADDING
 from nsd_zarr.store.root import open_store
 
 KINDS = ["hdf5", "every", "seen"]

@@ -1,0 +1,11 @@
+"""Batches of trials, decoded ahead by threads: arrays in and out, no PyTorch. Knows the store and its views.
+
+Reading order:
+
+request   what is asked for of each trial, resolved against a store
+order     which trial comes when: a pure function of seed and epoch
+ring      slots that threads fill ahead of a consumer
+loader    batches of trials, decoded into the slots
+images    the image that each trial showed
+stimuli   single images out of the stimulus HDF5 file
+"""
