@@ -170,10 +170,6 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 @click.argument("store")
 @click.option("--source", multiple=True, required=True, help="The session files that STORE was made of.")
 @click.option("--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
-@click.option("--dataset", help="Dataset in each session file, where the root document is lost. [default: betas]")
-@click.option("--codec", help="As convert had it, where root document, run and metadata of betas are all lost.")
-@click.option("--clevel", type=int, help="The same.")
-@click.option("--trials-per-shard", type=int, help="The same.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @naming_experiment
 @choosing

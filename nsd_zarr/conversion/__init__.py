@@ -18,6 +18,7 @@ events                what a run reports while it goes
 experiment            the files of the experiment, read and checked
 experiment_arrays     the arrays made of them
 contents              the arrays beside the trials, as they enter a store
+root_copy             the copy of the root document, in the run folder
 finish                the skeleton, and the last write that makes a store complete
 images                stimulus images as a store of their own
 """

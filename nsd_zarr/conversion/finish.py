@@ -13,6 +13,7 @@ from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_a
 from nsd_zarr.conversion.experiment import Experiment
 from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
+from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.places.durable import make_folder, make_place, write_durably
@@ -45,14 +46,14 @@ def create_skeleton(store: Path, settings: AnySettings) -> None:
 def finish_store(
     store: Path, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None = None
 ) -> None:
-    """Write what lies beside the shards, then the root with manifest and status `complete`: the last write of all.
+    """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
     Depends on settings, records and experiment alone, so that it may be done again after any interruption. Raises
     SourceError when a file of the experiment changed since it was inspected.
     """
     contents = Contents(partial(write_file, store))
     root = lay_out(contents, settings, records, experiment)
-    write_durably(store / METADATA_NAME, root)
+    write_root(store, root)
     remove_unlisted_arrays(store, contents.members)
 
 

@@ -24,15 +24,15 @@ from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.resume import TargetState
+from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
-from nsd_zarr.places.durable import write_durably
 from nsd_zarr.source.stimuli import (
     ImageBlock,
 )
-from nsd_zarr.store.format import METADATA_NAME, NSD_ID, make_shard_key
+from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import COMPLETE, open_store
 from nsd_zarr.store.volume import write_file
 
@@ -119,7 +119,7 @@ def convert_images(
 
 
 def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
-    """Write what lies beside the shards, then the root with manifest and status `complete`: the last write of all.
+    """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
     Depends on plan and records alone, so that it may be done again after any interruption.
     """
@@ -127,7 +127,7 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
     contents = Contents(partial(write_file, plan.store))
     ids = [number for block in plan.sources if isinstance(block, ImageBlock) for number in block.ids]
     root = lay_out_images(contents, plan.settings, records, ids)
-    write_durably(plan.store / METADATA_NAME, root)
+    write_root(plan.store, root)
     remove_unlisted_arrays(plan.store, contents.members)
 
 

@@ -148,4 +148,4 @@ def make_run_folder(store: Path) -> Path:
 
 
 def _all_ours(names: Iterable[str]) -> bool:
-    return all(name == "lock" or name.startswith(("run.json", "session-")) for name in names)
+    return all(name == "lock" or name.startswith(("run.json", "session-", "root.json")) for name in names)

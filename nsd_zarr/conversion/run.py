@@ -21,6 +21,7 @@ from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
+from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
@@ -132,7 +133,9 @@ def run_conversion(
 def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
     """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock."""
     ledger = Ledger(plan.store)
-    if plan.progress.state is not TargetState.FINISHED:
+    if plan.progress.state is TargetState.FINISHED:
+        add_copy(plan.store)
+    else:
         _prepare(plan, ledger)
     units = make_units(plan, ledger)
     trials = sum(unit.source.trials for unit in units)
@@ -150,6 +153,7 @@ def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tup
 
 def _prepare(plan: Plan, ledger: Ledger) -> None:
     is_new = plan.progress.state is TargetState.NEW
+    remove_copy(plan.store)
     if is_new and plan.fresh:
         remove_unfinished(plan.store)
     if is_new or not ledger.exists():

@@ -11,6 +11,5 @@ damage                one thing that is not as it was written
 sources               the sources of a finished store, found again
 repair                writes again what is damaged or missing
 expected              what a store must hold, for repair
-rebuild               the record of a run, made again
 recompute             statistics once more, from the trials
 """

@@ -18,12 +18,13 @@ from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
+from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import Settings, read_settings
 from nsd_zarr.conversion.unit import write_statistics
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.recompute import compute_statistics
-from nsd_zarr.places.durable import remove_partials, write_durably
+from nsd_zarr.places.durable import remove_partials
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
@@ -89,7 +90,9 @@ def attach(
     opened = open_store(path)
     experiment = find_and_inspect(opened.geometry, source, options_in_force)
     with hold_lock(path):
-        opened = open_store(path)
+        seen, opened = opened, open_store(path)
+        if opened.fingerprint != seen.fingerprint:  # Another run was here before the lock was ours.
+            experiment = find_and_inspect(opened.geometry, source, options_in_force)
         has_statistics = SESSION_MEAN in opened.members
         _attach(opened, experiment, options_in_force, on_event)
     report = ExperimentReport() if experiment is None else experiment.make_report()
@@ -139,7 +142,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
     remove_partials(store.path)
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
     # is about to change, so that it is whole whichever of the two is there.
-    write_durably(store.path / METADATA_NAME, make_root(attributes, contents))
+    write_root(store.path, make_root(attributes, contents))
     if SESSION_MEAN not in store.members:
         _add_statistics(store, settings, contents, config, listen)
     coordinates = () if experiment is None else experiment.coordinates
@@ -147,7 +150,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
     if experiment is not None:
         contents.add_arrays(make_experiment_arrays(experiment, store.geometry), settings.blosc)
         attributes |= experiment.make_attributes()
-    write_durably(store.path / METADATA_NAME, make_root(attributes, contents))
+    write_root(store.path, make_root(attributes, contents))
     remove_unlisted_arrays(store.path, contents.members)
 
 

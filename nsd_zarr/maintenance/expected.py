@@ -1,11 +1,9 @@
-"""What a store ought to hold, told by what is left of it: its root document, its digests, the record of its run."""
+"""What a store must hold, as its root document and the digests of its trials say: for repair."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from nsd_zarr.conversion.contents import Contents
@@ -14,37 +12,28 @@ from nsd_zarr.conversion.finish import lay_out
 from nsd_zarr.conversion.images import lay_out_images
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, Settings, read_settings
-from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.places.files import open_file, read_file
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.check import MAX_ROOT_BYTES
-from nsd_zarr.store.digest import digest_file, join_digests
-from nsd_zarr.store.format import (
-    BETAS,
-    METADATA_NAME,
-    decode_root_metadata,
-    encode_json,
-    make_shard_key,
-    read_members,
-)
-from nsd_zarr.store.root import FileRecord, Store
+from nsd_zarr.store.digest import join_digests
+from nsd_zarr.store.format import METADATA_NAME, encode_json, make_shard_key
+from nsd_zarr.store.root import Store
 from nsd_zarr.store.shard import ShardRecord
 from nsd_zarr.store.small import read_array
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedStore:
-    """A store as it ought to be."""
+    """What a store must hold."""
 
     store: Store
-    """As its root document says, or would say."""
+    """As its root document says, or the copy of it."""
     settings: AnySettings
     """With which it was made."""
     records: tuple[SessionRecord, ...]
     """Of its sessions, in order; without trial digests where these are lost."""
     root: bytes
-    """The root document."""
+    """The root document, where it has to be written again; else empty."""
 
     def record_of(self, session: SessionNumber) -> SessionRecord:
         """The record of *session*."""
@@ -75,11 +64,11 @@ class ExpectedStore:
         return documents | members
 
 
-def make_expected_store(store: Store) -> ExpectedStore:
-    """Of a store whose root document is right."""
+def make_expected_store(store: Store, root: bytes = b"") -> ExpectedStore:
+    """What *store* must hold; *root*: its root document, where this has to be written again."""
     settings = read_settings(store.attributes["settings"], store.geometry.kind)
     records = tuple(_make_record(store, source) for source in store.attributes["sources"])
-    return ExpectedStore(store, settings, _find_digests(store, records), b"")
+    return ExpectedStore(store, settings, _find_digests(store, records), root)
 
 
 def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
@@ -116,67 +105,3 @@ def _find_digests(store: Store, records: Sequence[SessionRecord]) -> tuple[Sessi
         right = [each for each in candidates if len(each) == len(trials) and join_digests(each) == expected]
         found.append(_add_digests(record, right[0]) if right else record)
     return tuple(found)
-
-
-def recover_expected_store(
-    path: Path, settings: Settings, experiment: Experiment | None, error: DamageFound
-) -> ExpectedStore:
-    """Of a store of *settings* whose root document is lost or damaged: from the record of its run.
-
-    Raises StoreError that names what is missing.
-    """
-    ledger = Ledger(path)
-    sessions = sorted(ledger.read_sources())
-    records = [ledger.read_session(session) for session in sessions]
-    whole = tuple(record for record in records if record is not None)
-    problem = ""
-    if not sessions or len(whole) < len(sessions):
-        problem = f"the record of its run ({ledger.folder.name}) lacks a session, or is lost"
-    elif any(record.settings != settings.make_fingerprint() for record in whole):
-        problem = "its run was made with other settings or library versions"
-    elif not any(_is_as_recorded(path, shard) for record in whole for shard in record.shards):
-        problem = "none of the shards that its run recorded is in it"
-    if problem:
-        raise explain_loss(path, problem, error) from error
-    root = lay_out(Contents(lambda key, data: None), settings, whole, experiment)
-    attributes = decode_root_metadata(root)
-    manifest = {key: FileRecord(*record) for key, record in attributes.pop("manifest").items()}
-    store = Store(path, attributes, read_members(root), manifest, settings.geometry)
-    return ExpectedStore(store, settings, whole, root)
-
-
-def explain_loss(path: Path, problem: str, error: DamageFound) -> StoreError:
-    """The error that says why the root document, damaged as *error* tells, cannot be made again."""
-    return StoreError(
-        f"the root document cannot be made again ({error.problem}): {problem}",
-        hint="Restore zarr.json from a backup, or move the store away and convert again.",
-        path=path,
-    )
-
-
-def _is_as_recorded(path: Path, shard: ShardRecord) -> bool:
-    try:
-        with open(open_file(path, shard.key), "rb") as file:
-            return digest_file(file) == shard.digest
-    except (OSError, ValueError):
-        return False
-
-
-def recover_settings(path: Path, sessions: Sequence[SessionNumber], dataset: str) -> Settings | None:
-    """The settings, from the metadata of `betas`; None where these are lost."""
-    try:
-        betas = json.loads(read_file(path, f"{BETAS}/{METADATA_NAME}", MAX_ROOT_BYTES))
-        (sharding,) = betas["codecs"]
-        blosc = next(codec for codec in sharding["configuration"]["codecs"] if codec["name"] == "blosc")
-        trials, *volume = betas["shape"]
-        return Settings(
-            dataset=dataset,
-            sessions=tuple(sessions),
-            trials_per_shard=betas["chunk_grid"]["configuration"]["chunk_shape"][0],
-            codec=blosc["configuration"]["cname"],
-            clevel=blosc["configuration"]["clevel"],
-            shape=(trials // len(sessions), *volume),
-            dtype=betas["data_type"],
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration):
-        return None

@@ -16,13 +16,13 @@ from nsd_zarr.conversion.experiment import Experiment
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
+from nsd_zarr.conversion.root_copy import add_copy, read_copy
 from nsd_zarr.conversion.unit import RunContext, Unit, digest_session, run_unit
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.maintenance.attach import LASTING, find_and_inspect
 from nsd_zarr.maintenance.damage import Damage
-from nsd_zarr.maintenance.expected import ExpectedStore, explain_loss, make_expected_store, recover_expected_store
-from nsd_zarr.maintenance.rebuild import find_settings, has_lost_run, rebuild_run
+from nsd_zarr.maintenance.expected import ExpectedStore, make_expected_store
 from nsd_zarr.maintenance.recompute import STATISTICS, make_statistics_files
 from nsd_zarr.maintenance.sources import find_ids, find_sources, plan_memory
 from nsd_zarr.maintenance.verify import check_store, open_to_check
@@ -76,16 +76,17 @@ def repair(
     """Verify a store, and make what is damaged or missing again from the sources it was made of.
 
     *sessions*: repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
-    *options*: workers, memory, subject, space, betas, as for convert. Where the root document and the record of the run
-    are both lost, every session is converted once more; dataset, and codec, clevel and trials_per_shard where the
-    metadata of `betas` are lost too, are taken from *options* then.
+    *options*: workers, memory, subject, space, betas, as for convert. A root document that is lost or damaged comes
+    back from its copy in the run folder.
 
-    Before anything is written, the trials that are needed are compared with the digests taken when the store was made.
-    Each file is written whole under another name and renamed, and only when it is byte for byte what the manifest says;
-    a call that was killed is repeated. A whole store is left as it is. Nothing else in its folder is touched.
+    What is found is looked for once more under the store's lock, and that counts. Before anything is written, the
+    trials that are needed are compared with the digests taken when the store was made. Each file is written whole under
+    another name and renamed, and only when it is byte for byte what the manifest says; a call that was killed is
+    repeated. A whole store is left as it is. Nothing else in its folder is touched.
 
-    Raises StoreError (no finished store, in use, or nothing left to tell what it held), SourceError, ResumeRefused (the
-    source is another than the one that was converted, or the libraries give other bytes), DoesNotFit.
+    Raises StoreError (no finished store, in use, or its root document lost together with the copy), SourceError,
+    ResumeRefused (the source is another than the one that was converted, or the libraries give other bytes),
+    DoesNotFit.
 
     >>> os.remove("subj01.zarr/session/c/0")
     >>> nsd_zarr.repair("subj01.zarr", "nsd", subject=1).rewritten
@@ -94,16 +95,30 @@ def repair(
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     config = make_config(None, sessions=sessions, **options)
     check_free(path)
-    remains, damages, rewritten = _look(path, source, config, on_event)
-    asked = [damage for damage in damages if damage.session is None or damage.session in _sessions(remains, config)]
-    removed = 0
-    if asked or _find_leftovers(path):
+    found, removed = _look(path, config, on_event), 0
+    rewritten: tuple[str, ...] = ()
+    if found.asked or _find_leftovers(path):
         with hold_lock(path):
-            mending = _prepare(remains, asked, source, config, on_event)
+            # Once more: what another run wrote before the lock was ours must not be undone.
+            found = _look(path, config, on_event)
+            planned = _prepare(found.expected, found.asked, source, config, on_event)
+            add_copy(path)
             removed = remove_partials(path) + remove_partials(make_run_folder(path))
-            rewritten += tuple(_carry_out(remains, mending, config, on_event))
-    left = tuple(damage for damage in damages if damage not in asked)
-    return RepairReport(path, damages, rewritten, removed, left, time.perf_counter() - started)
+            rewritten = tuple(_carry_out(found.expected, planned, config, on_event))
+    left = tuple(damage for damage in found.damages if damage not in found.asked)
+    return RepairReport(path, found.damages, rewritten, removed, left, time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a store."""
+
+    expected: ExpectedStore
+    """What it must hold."""
+    damages: tuple[Damage, ...]
+    """Everything that is wrong."""
+    asked: tuple[Damage, ...]
+    """What of it is to be repaired: all, but for shards of sessions that were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +133,18 @@ class RepairPlan:
     """Other files by their path inside the store, the root last."""
 
 
-def _look(
-    path: Path, source: SourceWords, config: Config, listen: Listener
-) -> tuple[ExpectedStore, tuple[Damage, ...], tuple[str, ...]]:
-    """What the store ought to hold, what is wrong with it, and what had to be written to know."""
-    rebuilt: tuple[str, ...] = ()
+def _look(path: Path, config: Config, listen: Listener) -> Findings:
+    """What the store must hold, and what is wrong with it."""
+    damages: tuple[Damage, ...] = ()
     try:
-        remains = make_expected_store(open_to_check(path))
-        return remains, check_store(remains.store, "full", [], config, listen), rebuilt
+        expected = make_expected_store(open_to_check(path))
     except DamageFound as error:
-        if (path / IMAGES.digests).exists():
-            raise explain_loss(path, "that of a store of images is not kept twice", error) from error
-        settings = find_settings(path, source, config)
-        if has_lost_run(path):
-            with hold_lock(path):
-                rebuilt = rebuild_run(path, settings, source, config, listen, error)
-        experiment = find_and_inspect(settings.geometry, source, config) if _has_experiment(path) else None
-        remains = recover_expected_store(path, settings, experiment, error)
-        damages = check_store(remains.store, "full", [], config, listen)
-        return remains, (Damage(METADATA_NAME, error.problem), *damages), rebuilt
-
-
-def _has_experiment(path: Path) -> bool:
-    """Whether arrays of an experiment are in the store's folder: where its root document cannot tell."""
-    return any((folder / METADATA_NAME).is_file() for folder in path.iterdir() if folder.name not in LASTING)
-
-
-def _sessions(remains: ExpectedStore, config: Config) -> Sequence[int]:
-    return remains.store.geometry.sessions if config.sessions is None else config.sessions
+        damages = (Damage(METADATA_NAME, error.problem),)
+        expected = make_expected_store(*read_copy(path, error))
+    damages += check_store(expected.store, "full", [], config, listen)
+    sessions = expected.store.geometry.sessions if config.sessions is None else config.sessions
+    asked = tuple(damage for damage in damages if damage.session is None or damage.session in sessions)
+    return Findings(expected, damages, asked)
 
 
 def _find_leftovers(path: Path) -> list[Path]:
@@ -156,28 +155,28 @@ def _find_leftovers(path: Path) -> list[Path]:
 
 
 def _prepare(
-    remains: ExpectedStore, damages: Iterable[Damage], source: SourceWords, config: Config, listen: Listener
+    expected: ExpectedStore, damages: Iterable[Damage], source: SourceWords, config: Config, listen: Listener
 ) -> RepairPlan:
     """Everything to be written, compared with what was recorded. Raises ResumeRefused, StoreError, SourceError."""
     keys = {damage.path for damage in damages}
-    _check_known(remains, keys)
-    wanted = {record.session: _select(record, keys) for record in remains.records}
-    blind = {record.session for record in remains.records if not record.trial_digests}
+    _check_known(expected, keys)
+    wanted = {record.session: _select(record, keys) for record in expected.records}
+    blind = {record.session for record in expected.records if not record.trial_digests}
     needed = [session for session, shards in wanted.items() if shards or session in blind]
-    infos = find_sources(remains.store, source, config, needed) if needed else []
+    infos = find_sources(expected.store, source, config, needed) if needed else []
     shards = sum(len(wanted[info.session]) for info in infos)
-    geometry = remains.store.geometry
+    geometry = expected.store.geometry
     if infos:
         listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
     context = RunContext(listen)
     for info in infos:
         if info.session in blind:
-            remains = remains.with_digests(info.session, _digest_source(remains, info, config, context))
+            expected = expected.with_digests(info.session, _digest_source(expected, info, config, context))
     units = []
     for info in infos:
-        record = remains.record_of(info.session)
+        record = expected.record_of(info.session)
         if lost := _select(record, keys):
-            unit = _make_unit(remains, info, config, lost)
+            unit = _make_unit(expected, info, config, lost)
             run_unit(replace(unit, expected_digests=record.trial_digests), context)
             units.append(unit)
     statistics = {key for key in keys if key.split("/c/")[0] in STATISTICS}
@@ -186,17 +185,17 @@ def _prepare(
         experiment = find_and_inspect(geometry, source, config)
     ids: Sequence[int] = ()
     if geometry.kind == IMAGES:
-        ids = find_ids(remains.store, source, config)
-    return RepairPlan(tuple(units), statistics, dict(_make_documents(remains, keys - statistics, experiment, ids)))
+        ids = find_ids(expected.store, source, config)
+    return RepairPlan(tuple(units), statistics, dict(_make_documents(expected, keys - statistics, experiment, ids)))
 
 
-def _check_known(remains: ExpectedStore, keys: set[str]) -> None:
-    strange = sorted(keys - set(remains.store.manifest) - {METADATA_NAME})
-    if strange:
+def _check_known(expected: ExpectedStore, keys: set[str]) -> None:
+    unknown = sorted(keys - set(expected.store.manifest) - {METADATA_NAME})
+    if unknown:
         raise StoreError(
-            f"{strange[0]} cannot be repaired: the root document says of it what does not agree with itself",
+            f"{unknown[0]} cannot be repaired: the root document leads to it, and its manifest does not list it",
             hint="Convert again, to another path.",
-            path=remains.store.path,
+            path=expected.store.path,
         )
 
 
@@ -204,11 +203,11 @@ def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
     return tuple(shard for shard in record.shards if shard.key in keys)
 
 
-def _make_unit(remains: ExpectedStore, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
-    memory = plan_memory(remains.store.geometry, [info], config, by_offset=not info.offset_refusal)
+def _make_unit(expected: ExpectedStore, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
+    memory = plan_memory(expected.store.geometry, [info], config, by_offset=not info.offset_refusal)
     return Unit(
-        remains.store.path,
-        remains.settings,
+        expected.store.path,
+        expected.settings,
         info,
         memory.trials_per_pass,
         memory.threads_per_session,
@@ -216,12 +215,12 @@ def _make_unit(remains: ExpectedStore, info: AnySource, config: Config, shards: 
     )
 
 
-def _digest_source(remains: ExpectedStore, info: AnySource, config: Config, context: RunContext) -> tuple[str, ...]:
+def _digest_source(expected: ExpectedStore, info: AnySource, config: Config, context: RunContext) -> tuple[str, ...]:
     """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
-    unit = _make_unit(remains, info, config, ())
+    unit = _make_unit(expected, info, config, ())
     with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_source(info) as reader:
         found = tuple(digest_session(unit, reader, executor, context).values())
-    if join_digests(found) != remains.session_digest(info.session):
+    if join_digests(found) != expected.session_digest(info.session):
         raise ResumeRefused(
             "the source changed since it was converted: the digest of its values is another",
             hint="Put the former file back, or convert to another store.",
@@ -232,43 +231,43 @@ def _digest_source(remains: ExpectedStore, info: AnySource, config: Config, cont
 
 
 def _make_documents(
-    remains: ExpectedStore, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
+    expected: ExpectedStore, keys: set[str], experiment: Experiment | None, ids: Sequence[int]
 ) -> Iterator[tuple[str, bytes]]:
-    made = remains.make_documents(experiment, ids)
-    for key in sorted(keys - {shard.key for record in remains.records for shard in record.shards} - {METADATA_NAME}):
-        _check_bytes(remains, key, made.get(key))
+    made = expected.make_documents(experiment, ids)
+    for key in sorted(keys - {shard.key for record in expected.records for shard in record.shards} - {METADATA_NAME}):
+        _check_bytes(expected, key, made.get(key))
         yield key, made[key]
     if METADATA_NAME in keys:
-        yield METADATA_NAME, remains.root
+        yield METADATA_NAME, expected.root
 
 
-def _check_bytes(remains: ExpectedStore, key: str, data: bytes | None) -> None:
-    if data is None or make_digest(data) != remains.store.manifest[key].digest:
+def _check_bytes(expected: ExpectedStore, key: str, data: bytes | None) -> None:
+    if data is None or make_digest(data) != expected.store.manifest[key].digest:
         raise ResumeRefused(
             f"{key} cannot be made again: other bytes came out than were recorded",
             hint="Give the files that the store was made of, and use the library versions that made it (nsd-zarr info "
             "tells them), or convert again.",
-            path=remains.store.path,
+            path=expected.store.path,
         )
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
-def _carry_out(remains: ExpectedStore, mending: RepairPlan, config: Config, listen: Listener) -> Iterator[str]:
+def _carry_out(expected: ExpectedStore, planned: RepairPlan, config: Config, listen: Listener) -> Iterator[str]:
     """Write, and check what was written; gives its paths."""
-    path, context = remains.store.path, RunContext(listen)
-    for unit in mending.units:
+    path, context = expected.store.path, RunContext(listen)
+    for unit in planned.units:
         run_unit(unit, context)
     counted: dict[str, bytes] = {}
-    if mending.statistics:
-        counted = make_statistics_files(remains.store, mending.statistics, remains.settings.blosc, config, listen)
+    if planned.statistics:
+        counted = make_statistics_files(expected.store, planned.statistics, expected.settings.blosc, config, listen)
     for key, data in counted.items():
-        _check_bytes(remains, key, data)
-    documents = counted | mending.documents
+        _check_bytes(expected, key, data)
+    documents = counted | planned.documents
     for key, data in documents.items():
         write_durably(make_place(path, key), data)
-    sizes = {shard.key: (shard.size, shard.digest) for unit in mending.units for shard in unit.shards}
+    sizes = {shard.key: (shard.size, shard.digest) for unit in planned.units for shard in unit.shards}
     sizes |= {key: (len(data), make_digest(data)) for key, data in documents.items()}
     for key, (size, digest) in sizes.items():
         if problem := find_file_problem(path, key, size, digest):

@@ -214,15 +214,22 @@ def test_stopped_before_each_rename_the_store_is_whole_and_attaching_again_finis
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda old, new: (counted.append(new), replace(old, new)))
         nsd_zarr.attach(make("counted.zarr"), nsd)
-    assert counted[-1] == counted[0] == tmp_path / "counted.zarr/zarr.json"
-    for number in sorted({*range(1, len(counted) + 1, 9), 2, 3, len(counted)}):
+    root, copied = tmp_path / "counted.zarr/zarr.json", tmp_path / "counted.zarr.run/root.json"
+    assert counted[:2] == counted[-2:] == [copied, root]
+    for number in sorted({*range(1, len(counted) + 1, 9), 2, 3, len(counted) - 1, len(counted)}):
         store = make(f"stopped{number}.zarr")
         with stop_at_rename(number):
             nsd_zarr.attach(store, nsd)
         assert nsd_zarr.verify(store).is_whole
         nsd_zarr.open_dataset(store).load()
+        if number > 1:
+            (store / "zarr.json").rename(tmp_path / "root")  # Lost now, it comes back as that of a whole store.
+            assert nsd_zarr.repair(store, nsd).rewritten == ("zarr.json",)
+            assert nsd_zarr.verify(store).is_whole
+            (tmp_path / "root").rename(store / "zarr.json")
         nsd_zarr.attach(store, nsd)
         assert digest_tree(store) == expected
+        assert (store / "zarr.json").read_bytes() == (tmp_path / f"{store.name}.run/root.json").read_bytes()
         shutil.rmtree(store)
 
 

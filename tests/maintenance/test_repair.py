@@ -12,6 +12,7 @@ import pytest
 import nsd_zarr
 from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
 from nsd_zarr.maintenance import repair as module
+from nsd_zarr.store.format import make_root_metadata
 
 SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
 SMALL = ["session", "trial_in_session", "session_number", "trial_digest"]
@@ -85,44 +86,39 @@ def test_any_file_that_is_damaged_is_made_again_and_no_other(damage, key, with_r
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:1] + DAMAGES[2:])
-def test_root_document_that_is_damaged_is_made_again_from_the_run(damage, store, source, whole, digest_tree):
+def test_root_document_that_is_damaged_comes_back_from_its_copy(damage, store, source, whole, digest_tree):
     damage(store / "zarr.json")
     assert nsd_zarr.repair(store, source).rewritten == ("zarr.json",)
     assert digest_tree(store) == whole
 
 
-@pytest.mark.parametrize(
-    "lost", [(), ("betas/c/4/0/0/0",), ("betas/zarr.json", "session_number/c/0", "session/c/0")], ids=str
-)
-def test_root_document_and_run_lost_together_are_made_again_from_the_sources(
-    lost, store, source, whole, digest_tree, run_cli
+def test_root_document_comes_back_without_sources_records_and_the_libraries_that_made_it(
+    store, source, whole, digest_tree, monkeypatch
 ):
-    _forget_run(store)
+    folder = store.with_name("subj01.zarr.run")
+    for path in [*folder.glob("session-*"), folder / "run.json", *source.iterdir(), store / "zarr.json"]:
+        _lose(path)
+    monkeypatch.setattr("nsd_zarr.conversion.settings.version", lambda name: "99.0")
+    assert nsd_zarr.repair(store, source).rewritten == ("zarr.json",)
+    assert digest_tree(store) == whole
+
+
+@pytest.mark.parametrize(
+    "lost", [("betas/c/4/0/0/0",), ("betas/zarr.json", "session_number/c/0", "session/c/0"), ("trial_digest/c/0",)]
+)
+def test_root_document_and_other_files_lost_together_are_made_again(lost, store, source, whole, digest_tree):
     for key in ("zarr.json", *lost):
         _lose(store / key)
-    outcome = run_cli("repair", store, "--source", source, "--trials-per-shard", 2, "--json")
-    assert outcome.code == 0, outcome.err
-    assert {"zarr.json", *lost} <= set(json.loads(outcome.out)["rewritten"])
+    assert set(nsd_zarr.repair(store, source).rewritten) == {"zarr.json", *lost}
     assert digest_tree(store) == whole
     assert nsd_zarr.repair(store, source).rewritten == ()
 
 
-def test_settings_that_others_had_made_are_refused(store, source, check_refused):
-    for key in ("zarr.json", "betas/zarr.json"):
-        _lose(store / key)
-    paragraph = check_refused(4, "repair", store, "--source", source, "--trials-per-shard", 3)
-    assert "its run was made with other settings or library versions" in paragraph
-
-
-@pytest.mark.parametrize("session", [1, 3])
-def test_record_of_one_session_lost_with_the_root_document_has_that_session_made_again(
-    session, store, source, whole, digest_tree
-):
-    _lose(store.with_name("subj01.zarr.run") / f"session-{session:02d}.json")
-    _flip(store / "zarr.json", 300)
-    report = nsd_zarr.repair(store, source)
-    assert set(report.rewritten) == {"zarr.json", *(f"betas/c/{3 * session - n}/0/0/0" for n in (1, 2, 3))}
-    assert digest_tree(store) == whole
+@pytest.mark.parametrize("option", ["--dataset", "--codec", "--clevel", "--trials-per-shard"])
+def test_options_that_decide_bytes_are_unknown_to_repair(option, store, source, run_cli):
+    outcome = run_cli("repair", store, "--source", source, option, 2)
+    assert outcome.code == 2
+    assert f"No such option: {option}" in outcome.err or f"No such option '{option}'" in outcome.err
 
 
 @pytest.mark.parametrize("with_run", [True, False], ids=["with its run", "without its run"])
@@ -275,20 +271,55 @@ def test_store_in_the_place_of_one_that_was_moved_is_refused(store, source, tmp_
     check_refused(4, "repair", store, "--source", source)
 
 
-def test_root_document_and_digests_without_a_run_are_refused_with_what_is_missing(store, source, check_refused):
-    _forget_run(store, but_lock=True)
+def _flip_copy(copy):
+    _flip(copy, 300)
+
+
+def _make_root_incomplete(copy):
+    document = json.loads(copy.read_bytes())
+    document["attributes"]["status"] = "incomplete"
+    document["attributes"].pop("checksum")
+    copy.write_bytes(make_root_metadata(document["attributes"], document["consolidated_metadata"]["metadata"]))
+
+
+def _link_out(copy):
+    other = copy.parent.parent / "elsewhere.json"
+    copy.rename(other)
+    copy.symlink_to(other)
+
+
+COPY_DAMAGES = {
+    _lose: "missing",
+    _cut: "no zarr.json of a group",
+    _empty: "no zarr.json of a group",
+    _flip_copy: "its checksum does not match",
+    _make_root_incomplete: "has not finished",
+    _link_out: "a link that leads out",
+}
+
+
+@pytest.mark.parametrize("damage", COPY_DAMAGES)
+def test_root_document_lost_together_with_its_copy_is_refused_with_the_way_out(damage, store, source, check_refused):
     _lose(store / "zarr.json")
-    _cut(store / "trial_digest/c/0")
+    damage(store.with_name("subj01.zarr.run") / "root.json")
     paragraph = check_refused(4, "repair", store, "--source", source)
-    assert "the record of its run (subj01.zarr.run) lacks a session or is lost, and trial_digest/c/0 too" in paragraph
+    assert "comes back from its copy, subj01.zarr.run/root.json, which cannot be used" in paragraph
+    assert COPY_DAMAGES[damage] in paragraph
+    assert "Restore zarr.json from a backup, or move the store away and convert again" in paragraph
 
 
-def test_source_that_is_another_is_refused_where_root_and_run_are_lost(store, source, check_refused):
-    _forget_run(store, but_lock=True)
+def test_copy_of_another_store_is_refused(store, make_source, convert, check_refused, tmp_path):
+    other = convert(make_source(folder="others", dtype=">i4"), "other.zarr")
     _lose(store / "zarr.json")
-    with h5py.File(source / "betas_session03.hdf5", "r+") as file:
-        file["betas"][5, 4, 3, 2] += 1
-    assert "session 03: the source changed" in check_refused(5, "repair", store, "--source", source)
+    shutil.copy(f"{other}.run/root.json", f"{store}.run/root.json")
+    assert "no shard in the store is one that it lists" in check_refused(4, "repair", store, "--source", "source")
+
+
+def test_copy_from_before_the_store_had_more_sessions_is_refused(store, source, convert, check_refused):
+    shorter = convert(source, "other.zarr", sessions="1-2")
+    _lose(store / "zarr.json")
+    shutil.copy(f"{shorter}.run/root.json", f"{store}.run/root.json")
+    assert "it does not list betas/c/" in check_refused(4, "repair", store, "--source", source)
 
 
 def test_store_in_use_is_refused(store, source):

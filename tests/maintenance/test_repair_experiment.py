@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nsd_zarr
-from nsd_zarr.errors import ResumeRefused, SourceError
+from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
 from nsd_zarr.simulate import Simulation, simulate_root
 
 SIMULATION = Simulation(3, (26, 5, 11, 7))
@@ -87,11 +87,14 @@ def test_root_document_of_a_store_without_experiment_is_made_without_one(made, s
     assert digest_tree(store) == whole
 
 
-def test_root_document_is_made_again_without_the_record_of_the_run(made, store, digest_tree):
-    whole = digest_tree(store)
+def test_root_document_lost_with_the_run_is_refused_and_comes_back_from_a_backup(made, store, digest_tree):
+    whole, root = digest_tree(store), (store / "zarr.json").read_bytes()
     flip(store / "zarr.json")
     shutil.rmtree(f"{store}.run")
-    assert nsd_zarr.repair(store, made[1] / "nsd", trials_per_shard=13).is_whole
+    with pytest.raises(StoreError, match=r"comes back from its copy.*missing"):
+        nsd_zarr.repair(store, made[1] / "nsd")
+    (store / "zarr.json").write_bytes(root)
+    assert nsd_zarr.repair(store, made[1] / "nsd").is_whole
     assert digest_tree(store) == whole
 
 
