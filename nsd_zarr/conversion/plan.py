@@ -26,9 +26,10 @@ from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experim
 from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
 from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.session import SessionInfo, inspect_session
+from nsd_zarr.store.check import MAX_SESSION
 
 MAX_COORDINATE = 2**15 - 1
-"""The coordinates session and trial_in_session are int16."""
+"""The coordinate trial_in_session is int16."""
 STAYS = "the store is finished and stays as it is: nsd-zarr attach gives it an experiment, or another one"
 SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -202,16 +203,17 @@ def check_uniform(sources: Sequence[SessionInfo]) -> None:
 
 
 def check_countable(sources: Sequence[SessionInfo]) -> None:
-    """Refuse session numbers and trial counts that the store's coordinates cannot hold. Raises SourceError."""
+    """Refuse session numbers that readers refuse, and trial counts that int16 cannot hold. Raises SourceError."""
     for info in sources:
-        for what, number in (("session number", info.session), ("trial count", info.trials)):
-            if number > MAX_COORDINATE:
+        checks = (("session number", info.session, MAX_SESSION), ("trial count", info.trials, MAX_COORDINATE))
+        for what, number, most in checks:
+            if number > most:
                 raise SourceError(
-                    f"{what} {number}, expected at most {MAX_COORDINATE}",
+                    f"{what} {number}, expected at most {most}",
                     hint="Number the files from 1, or split the session.",
                     path=info.path,
                     session=info.session,
-                    expected=MAX_COORDINATE,
+                    expected=most,
                     found=number,
                 )
 

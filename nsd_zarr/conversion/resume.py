@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.settings import AnySettings, make_library_versions
+from nsd_zarr.conversion.settings import AnySettings, make_byte_versions
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import Kind, SessionNumber
 from nsd_zarr.source.identity import FileIdentity
@@ -89,11 +89,11 @@ def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequenc
 
 def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[AnySource]) -> Progress:
     differences = settings.list_differences(opened.attributes["settings"])
-    libraries = make_library_versions()
+    before = opened.attributes["libraries"]
     differences += [
-        f"{name} {version}, now {libraries.get(name)}"
-        for name, version in opened.attributes["libraries"].items()
-        if libraries.get(name) != version
+        f"{name} {before.get(name)}, now {version}"
+        for name, version in make_byte_versions().items()
+        if before.get(name) != version
     ]
     if differences:
         raise ResumeRefused(

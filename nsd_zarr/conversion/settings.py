@@ -24,8 +24,8 @@ class _Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def make_fingerprint(self) -> str:
-        """One digest over the settings and the libraries that make the bytes."""
-        return make_digest(encode_json(self.make_attributes() | make_library_versions()))
+        """One digest over the settings and the versions that decide bytes."""
+        return make_digest(encode_json(self.make_attributes() | make_byte_versions()))
 
     def list_differences(self, attributes: dict[str, Any]) -> list[str]:
         """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
@@ -122,13 +122,20 @@ def read_settings(attributes: dict[str, Any], kind: Kind = TRIALS) -> AnySetting
     return ImageSettings(**values) if kind == IMAGES else Settings(**values)
 
 
+def make_byte_versions() -> dict[str, str]:
+    """Versions that decide the bytes of a store. What a run began with one of them ends with the same one."""
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "numcodecs": version("numcodecs"),
+        "c-blosc": str(blosc.VERSION_STRING),
+    }
+
+
 def make_library_versions() -> dict[str, str]:
     """Versions of what reads values and makes bytes, for the root attributes."""
     return {
         "nsd_zarr": version("nsd-zarr"),
-        "format_version": str(FORMAT_VERSION),
-        "numcodecs": version("numcodecs"),
-        "c-blosc": str(blosc.VERSION_STRING),
+        **make_byte_versions(),
         "numpy": version("numpy"),
         "h5py": version("h5py"),
         "hdf5": str(h5py.version.hdf5_version),

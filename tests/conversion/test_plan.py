@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+import nsd_zarr
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import make_plan
 from nsd_zarr.conversion.resume import TargetState
@@ -196,9 +197,18 @@ def test_trials_per_shard_that_do_not_divide_are_refused_with_those_that_do(comm
     assert "trials_per_shard = 4 does not divide the 6 trials of a session. Give one of 1, 2, 3, 6." in paragraph
 
 
-def test_session_number_that_no_coordinate_holds_is_refused(command, make_session, tmp_path, check_refused):
-    path = make_session(32_768)
-    assert "session number 32768, expected at most 32767" in check_refused(3, command, path, tmp_path / "subj01.zarr")
+@pytest.mark.parametrize("number", [10_000, 32_768])
+def test_session_number_that_no_reader_takes_is_refused(number, command, make_session, tmp_path, check_refused):
+    path = make_session(number)
+    assert f"session number {number}, expected at most 9999" in check_refused(
+        3, command, path, tmp_path / "subj01.zarr"
+    )
+
+
+def test_largest_session_number_converts_and_opens(make_session, tmp_path):
+    nsd_zarr.convert(make_session(9_999), tmp_path / "subj01.zarr")
+    assert nsd_zarr.open_dataset(tmp_path / "subj01.zarr").session.values.tolist() == [9_999] * 6
+    assert nsd_zarr.verify(tmp_path / "subj01.zarr").is_whole
 
 
 def test_trials_that_no_coordinate_counts_are_refused(command, make_session, tmp_path, check_refused):

@@ -12,6 +12,7 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.conversion import resume as module
+from nsd_zarr.conversion import settings
 from nsd_zarr.conversion.ledger import Ledger
 
 OPTIONS = ("--trials-per-shard", 2, "--workers", 1)
@@ -123,15 +124,29 @@ def test_run_begun_with_other_settings_is_refused(name, source, interrupt, check
 
 def test_run_begun_with_other_libraries_is_refused(source, interrupt, check_refused, monkeypatch):
     store = interrupt(source)
-    versions = module.make_library_versions()
-    monkeypatch.setattr(module, "make_library_versions", lambda: versions | {"numcodecs": "99.0"})
+    versions = module.make_byte_versions()
+    monkeypatch.setattr(module, "make_byte_versions", lambda: versions | {"numcodecs": "99.0"})
     paragraph = check_refused(5, "convert", source, store, *OPTIONS)
     assert f"numcodecs {versions['numcodecs']}, now 99.0" in paragraph
 
 
+def test_run_goes_on_after_an_upgrade_of_what_decides_no_byte(
+    source, interrupt, convert, make_recorder, monkeypatch, digest_tree
+):
+    store, real = interrupt(source, at_trial=9), settings.version
+    upgraded = {"nsd-zarr": "99.1", "numpy": "99.2", "h5py": "99.3"}
+    monkeypatch.setattr(settings, "version", lambda name: upgraded.get(name) or real(name))
+    monkeypatch.setattr(h5py.version, "hdf5_version", "99.4")
+    recorder = make_recorder()
+    convert(source, on_event=recorder)
+    assert recorder.sessions == [2, 3]
+    assert digest_tree(store) == digest_tree(convert(source, "undisturbed.zarr"))
+    assert nsd_zarr.verify(store, source).is_whole
+
+
 def test_finished_store_made_by_other_libraries_is_left_alone(source, convert, monkeypatch, make_recorder):
     store = convert(source)
-    monkeypatch.setattr(module, "make_library_versions", lambda: {"numcodecs": "99.0"})
+    monkeypatch.setattr(module, "make_byte_versions", lambda: {"numcodecs": "99.0"})
     recorder = make_recorder()
     nsd_zarr.convert(source, store, trials_per_shard=2, on_event=recorder)
     assert recorder.events == []

@@ -35,6 +35,14 @@ def test_fingerprint_changes_with_a_library_that_makes_bytes(monkeypatch):
     assert SETTINGS.make_fingerprint() != before
 
 
+@pytest.mark.parametrize("library", ["nsd-zarr", "numpy", "h5py"])
+def test_fingerprint_is_the_same_after_an_upgrade_of_what_decides_no_byte(library, monkeypatch):
+    before, real = SETTINGS.make_fingerprint(), module.version
+    monkeypatch.setattr(module, "version", lambda name: "99.0" if name == library else real(name))
+    assert module.make_library_versions()[library.replace("-", "_")] == "99.0"
+    assert SETTINGS.make_fingerprint() == before
+
+
 def test_equal_settings_have_no_differences():
     assert SETTINGS.list_differences(replace(SETTINGS).make_attributes()) == []
 
