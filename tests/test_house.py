@@ -83,11 +83,11 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/", "torch/"},
     "pydantic": {"config.py"},
-    "pandas": {"source/"},
+    "pandas": {"source/", "read/table.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
     "numba": {"science/kernels.py"},
-    "matplotlib": {"report/", "bench/", "read/picture.py"},
+    "matplotlib": {"report/", "bench/", "read/picture.py", "read/figure.py"},
 }
 """Where a library may be imported; nowhere else."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -21,9 +21,13 @@ from nsd_zarr.read.derive import (
 )
 from nsd_zarr.read.noise import measure_ncsnr
 from nsd_zarr.read.roi import find_voxels, make_atlas
+from nsd_zarr.read.table import make_table
 from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
 from nsd_zarr.science.ceiling import make_noise_ceiling
 from nsd_zarr.science.splits import make_split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TrainTest(NamedTuple):
@@ -171,6 +175,21 @@ class NsdAccessor:
         ceiling = make_noise_ceiling(ncsnr.values, counts)
         attributes = {"long_name": "noise ceiling", "units": "percent"}
         return xr.DataArray(ceiling, ncsnr.coords, ncsnr.dims, "noise_ceiling", attributes)
+
+    def trials(self) -> pd.DataFrame:
+        """The trial table as a pandas DataFrame: one row a trial (behind average_repeats: an image), indexed by it.
+
+        Columns are the coordinates along that axis: `session` (from 1), `trial_in_session` (from 0), and where the
+        store has its trial table `nsd_id` (0-based 73k id), `repeat`, `shared1000`, `run` and the behaviour. Reads no
+        trial. Raises StoreError without such an axis.
+
+        >>> table = ds.nsd.trials()
+        >>> len(table) == ds.sizes["trial"]
+        True
+        >>> table.query("session == 2 and shared1000").nsd_id.dtype
+        dtype('int32')
+        """
+        return make_table(self._dataset)
 
     def to_volume(self, values: xr.DataArray) -> xr.DataArray:
         """Values of voxels that roi chose, (..., voxel), back in their volume: NaN (integers: 0) everywhere else.

@@ -58,7 +58,7 @@ def draw_slices(
 ) -> Any:
     """Draw *values*, a volume (z, y, x) or a list of voxels, as a matplotlib Figure; see ds.nsd.plot."""
     try:
-        from matplotlib.figure import Figure
+        from nsd_zarr.read.figure import ShownFigure
     except ImportError as error:
         raise ImportError('ds.nsd.plot needs matplotlib: pip install "nsd-zarr[plot]"') from error
     scene = _make_scene(dataset, values, roi, at, limit)
@@ -68,7 +68,7 @@ def draw_slices(
     widths = [(sizes[right] + room) * millimetres[right] for _, _, right, _ in PANELS]
     heights = [(sizes[up] + room) * millimetres[up] for _, _, _, up in PANELS]
     size = (11.6, 1.15 + max(heights) * 10.0 / sum(widths))
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    figure = ShownFigure(figsize=size, dpi=150, layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(PANELS), width_ratios=widths)
     for panel, one in zip(PANELS, axes, strict=True):
         image = _draw_panel(one, scene, panel, millimetres)

@@ -36,10 +36,15 @@ class Reads:
         self._paths[descriptor] = path
         self.opened.append(self._shard(path))
 
-    def note_chunk(self, descriptor: int, length: int, offset: int) -> None:
-        """Called for each os.preadv: it must be one whole chunk."""
+    def note_range(self, descriptor: int, length: int, offset: int) -> None:
+        """Called for each os.preadv: of a shard it must be its end with the index, or one whole chunk."""
+        if descriptor not in self._paths:
+            return
         path = self._paths[descriptor]
         entries = self._read_index(path)
+        if offset + length == path.stat().st_size:
+            self.index_bytes += length
+            return
         position = entries.index((offset, length))
         self.trials.append(self._shard(path) * len(entries) + position)
         self.chunk_bytes += length
@@ -72,7 +77,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         return descriptor
 
     def watched_preadv(descriptor, buffers, offset, *arguments):
-        reads.note_chunk(descriptor, sum(len(buffer) for buffer in buffers), offset)
+        reads.note_range(descriptor, sum(len(buffer) for buffer in buffers), offset)
         return real_preadv(descriptor, buffers, offset, *arguments)
 
     def watched_pread(descriptor, length, offset):
