@@ -82,7 +82,7 @@ PLACES = {
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "torch/"},
-    "pydantic": {"config.py"},
+    "pydantic": {"config.py", "conversion/ledger.py"},
     "pandas": {"source/", "read/table.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},

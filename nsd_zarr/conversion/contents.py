@@ -11,7 +11,6 @@ import numpy as np
 
 from nsd_zarr.layout import SessionNumber, make_dims
 from nsd_zarr.store.codec import BloscCodec
-from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import (
     METADATA_NAME,
     RAIL_COUNT,
@@ -24,8 +23,8 @@ from nsd_zarr.store.format import (
     make_small_metadata,
     make_volume_metadata,
 )
-from nsd_zarr.store.shard import ShardRecord
-from nsd_zarr.store.volume import WrittenFile, encode_volume
+from nsd_zarr.store.record import FileRecord, make_file_record
+from nsd_zarr.store.volume import encode_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +77,9 @@ class Contents:
     manifest: dict[str, list[Any]] = field(default_factory=dict)
     """Size and digest of every other file; of shards also that of their end."""
 
-    def add_files(self, files: Iterable[WrittenFile]) -> None:
-        """Enter files that are on disk."""
-        self.manifest |= {file.key: [file.size, file.digest] for file in files}
-
-    def add_shards(self, shards: Iterable[ShardRecord]) -> None:
-        """Enter shards, which are on disk."""
-        self.manifest |= {shard.key: [shard.size, shard.digest, shard.tail] for shard in shards}
+    def add_files(self, files: Iterable[FileRecord]) -> None:
+        """Enter files that are on disk, shards among them."""
+        self.manifest |= {file.key: file.list_values() for file in files}
 
     def add_metadata(self, name: str, metadata: Json) -> None:
         """Enter the zarr.json of an array."""
@@ -113,7 +108,7 @@ class Contents:
 
     def _add(self, key: str, data: bytes) -> None:
         self.put(key, data)
-        self.manifest[key] = [len(data), make_digest(data)]
+        self.add_files([make_file_record(key, data)])
 
 
 def make_statistics_arrays(

@@ -65,7 +65,7 @@ def lay_out(
     coordinates = () if experiment is None else experiment.coordinates
     contents.add_metadata(BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
     for record in records:
-        contents.add_shards(record.shards)
+        contents.add_files(record.shards)
         contents.add_files(record.statistics)
     contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
     rails = (record.rail_count for record in records)

@@ -137,7 +137,7 @@ def lay_out_images(
     """Every file of a finished store of images: all but shards are given to *contents*, the root is returned."""
     contents.add_metadata(IMAGES.array, settings.make_metadata())
     for record in records:
-        contents.add_shards(record.shards)
+        contents.add_files(record.shards)
     digests = [digest for record in records for digest in record.trial_digests]
     about = "0-based 73k id (73KID - 1), the row of the stimulus file"
     hashed = "xxh3-128 of the image's values (C order), hexadecimal"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import SessionNumber
@@ -13,8 +15,7 @@ from nsd_zarr.places.durable import make_folder, sync_folder, write_durably
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import encode_json
-from nsd_zarr.store.shard import ShardRecord
-from nsd_zarr.store.volume import WrittenFile
+from nsd_zarr.store.record import FileRecord, ShardRecord
 
 LEDGER_FORMAT = "nsd_zarr run"
 _RUN_NAME = "run.json"
@@ -32,7 +33,7 @@ class SessionRecord:
     """The file that was read, as it looked then."""
     shards: tuple[ShardRecord, ...]
     """Its shards, in order."""
-    statistics: tuple[WrittenFile, ...]
+    statistics: tuple[FileRecord, ...]
     """Its chunks of session_mean and session_std."""
     rail_count: int | None
     """Voxels that reach an int16 rail in any trial; None where the stored dtype is another."""
@@ -41,6 +42,20 @@ class SessionRecord:
     def trial_digests(self) -> tuple[str, ...]:
         """Digest of every trial's values, in order."""
         return tuple(digest for shard in self.shards for digest in shard.trial_digests)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run set out from."""
+
+    format: str
+    """LEDGER_FORMAT."""
+    sources: dict[SessionNumber, FileIdentity]
+    """The files that are converted, as they looked then."""
+
+
+_SESSION: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
+_RUN: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 
 
 class Ledger:
@@ -73,7 +88,7 @@ class Ledger:
 
     def write_session(self, record: SessionRecord) -> None:
         """Record a session as wholly on disk; durable when this returns."""
-        values = asdict(record)
+        values = _SESSION.dump_python(record, mode="json")
         document = values | {"checksum": make_digest(encode_json(values))}
         write_durably(self._session_path(record.session), encode_json(document))
         self._fault_path(record.session).unlink(missing_ok=True)
@@ -91,15 +106,8 @@ class Ledger:
             # What it says of digests becomes part of the store: a flipped bit must not.
             if values.pop("checksum") != make_digest(encode_json(values)) or values["session"] != session:
                 return None
-            shards = (
-                ShardRecord(**shard | {"trial_digests": tuple(shard["trial_digests"])}) for shard in values["shards"]
-            )
-            statistics = (WrittenFile(**file) for file in values["statistics"])
-            source = FileIdentity(**values["source"])
-            return SessionRecord(
-                session, values["settings"], source, tuple(shards), tuple(statistics), values["rail_count"]
-            )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return _SESSION.validate_python(values)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # pydantic's are ValueErrors.
             return None
 
     def note_fault(self, session: SessionNumber, problem: str) -> None:
@@ -121,10 +129,9 @@ class Ledger:
         if not self.folder.exists():
             return None
         try:
-            run = json.loads((self.folder / _RUN_NAME).read_bytes())
-            if run["format"] == LEDGER_FORMAT:
-                sources = run["sources"].items()
-                return {SessionNumber(int(number)): FileIdentity(**values) for number, values in sources}
+            run = _RUN.validate_json((self.folder / _RUN_NAME).read_bytes())
+            if run.format == LEDGER_FORMAT:
+                return run.sources
         except FileNotFoundError:
             if self.folder.is_dir() and _all_ours(path.name for path in self.folder.iterdir()):
                 return None
@@ -138,8 +145,8 @@ class Ledger:
 
     def _write_run(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         make_folder(self.folder)
-        values = {str(number): asdict(identity) for number, identity in sorted(sources.items())}
-        write_durably(self.folder / _RUN_NAME, encode_json({"format": LEDGER_FORMAT, "sources": values}))
+        run = RunRecord(LEDGER_FORMAT, dict(sorted(sources.items())))
+        write_durably(self.folder / _RUN_NAME, encode_json(_RUN.dump_python(run, mode="json")))
 
 
 def make_run_folder(store: Path) -> Path:

@@ -25,8 +25,9 @@ from nsd_zarr.source.reader import SessionReader
 from nsd_zarr.source.session import check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
-from nsd_zarr.store.shard import PendingShard, ShardRecord, write_shard
-from nsd_zarr.store.volume import WrittenFile, write_volume
+from nsd_zarr.store.record import FileRecord, ShardRecord
+from nsd_zarr.store.shard import PendingShard, write_shard
+from nsd_zarr.store.volume import write_volume
 from nsd_zarr.tasks import map_all
 
 MAX_UNCOMMITTED = 32
@@ -137,7 +138,7 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
             shards = _write_session(unit, reader, executor, committer, context)
             check_unchanged(unit.source)
             return sum(shard.size for shard in shards), how
-        files: tuple[WrittenFile, ...] = ()
+        files: tuple[FileRecord, ...] = ()
         rail_count = None
         if isinstance(unit.settings, Settings):
             sums = SessionSums(unit.source.voxels, unit.source.dtype)
@@ -156,12 +157,12 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
 
 def write_statistics(
     store: Path, settings: Settings, session: SessionNumber, statistics: SessionStatistics, executor: Executor
-) -> tuple[WrittenFile, ...]:
+) -> tuple[FileRecord, ...]:
     """The chunks of session_mean and session_std of one session, on disk when this returns."""
     place = (settings.sessions.index(session), *(0 for _ in settings.geometry.volume_shape))
     names, volumes = (SESSION_MEAN, SESSION_STD), (statistics.mean, statistics.std)
 
-    def write(name: str, values: np.ndarray) -> WrittenFile:
+    def write(name: str, values: np.ndarray) -> FileRecord:
         return write_volume(store, make_chunk_key(name, place), values, settings.blosc)
 
     return tuple(map_all(executor, write, names, volumes))

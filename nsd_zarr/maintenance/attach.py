@@ -161,7 +161,7 @@ def _keep_lasting(store: Store) -> Contents:
     contents.members[BETAS] = _list_coordinates(store, ())
     for key, record in store.manifest.items():
         if key.split("/")[0] in contents.members and key != f"{BETAS}/{METADATA_NAME}":
-            contents.manifest[key] = [record.size, record.digest, *([record.tail] if record.tail else [])]
+            contents.add_files([record])
     return contents
 
 

@@ -17,8 +17,8 @@ from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.format import METADATA_NAME, encode_json, make_shard_key
+from nsd_zarr.store.record import ShardRecord
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.shard import ShardRecord
 from nsd_zarr.store.small import read_array
 
 
@@ -77,7 +77,7 @@ def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
     for number in store.geometry.session_shards(session):
         key = make_shard_key(store.geometry, number)
         file = store.manifest[key]
-        shards.append(ShardRecord(key, file.size, file.digest, (), file.tail))
+        shards.append(ShardRecord(key, file.size, file.digest, tail=file.tail))
     return SessionRecord(session, "", FileIdentity(source["name"], source["size"], 0), tuple(shards), (), None)
 
 

@@ -28,6 +28,7 @@ from nsd_zarr.store.format import (
     read_members,
     read_root_attributes,
 )
+from nsd_zarr.store.record import FileRecord
 
 COMPLETE = "complete"
 """Root attribute `status` of a store that is whole and on disk."""
@@ -35,18 +36,6 @@ INCOMPLETE = "incomplete"
 """Root attribute `status` from the first byte until then."""
 _COMMANDS = {TRIALS: "convert", IMAGES: "images"}
 """The command that makes a store of each kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """One file of the store, as the manifest has it."""
-
-    size: int
-    """Bytes."""
-    digest: str
-    """xxh3-128, hexadecimal."""
-    tail: str = ""
-    """Of a shard: digest of its end, see format.make_shard_tail; empty for other files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +167,15 @@ def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[
     geometry = make_geometry(attributes, members)
     check_members(members, geometry)
     check_manifest(manifest, members, geometry)
-    return Store(path, attributes, members, {key: FileRecord(*record) for key, record in manifest.items()}, geometry)
+    return Store(path, attributes, members, make_manifest(manifest), geometry)
+
+
+def make_manifest(manifest: dict[str, list[Any]]) -> dict[str, FileRecord]:
+    """The files of a manifest, by their path inside the store."""
+    return {
+        key: FileRecord(key, size, digest, tail=tails[0] if tails else "")
+        for key, (size, digest, *tails) in manifest.items()
+    }
 
 
 def check_version(attributes: dict[str, Any], path: Path) -> None:

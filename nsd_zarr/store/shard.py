@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +13,7 @@ from nsd_zarr.places.durable import DurableFile, make_place, write_partially
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.index import encode_shard_index, make_shard_tail
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """What was written."""
-
-    key: str
-    """Path inside the store."""
-    size: int
-    """Bytes of the file."""
-    digest: str
-    """xxh3-128 of the file, hexadecimal."""
-    trial_digests: tuple[str, ...]
-    """xxh3-128 of each trial's values before they were compressed, hexadecimal."""
-    tail: str = field(compare=False)
-    """Digest of its end; see format.make_shard_tail. Follows from the file's digest, by which records are compared."""
+from nsd_zarr.store.record import ShardRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nsd_zarr.places.durable import make_place, write_durably
 from nsd_zarr.store.codec import BloscCodec
-from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.record import FileRecord, make_file_record
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """One file of the store that is on disk."""
-
-    key: str
-    """Path inside the store."""
-    size: int
-    """Bytes."""
-    digest: str
-    """xxh3-128, hexadecimal."""
-
-
-def write_file(store: Path, key: str, data: bytes) -> WrittenFile:
+def write_file(store: Path, key: str, data: bytes) -> FileRecord:
     """Write a whole file of the store, on disk when this returns. Raises StoreError or DoesNotFit."""
     write_durably(make_place(store, key), data)
-    return WrittenFile(key, len(data), make_digest(data))
+    return make_file_record(key, data)
 
 
-def write_volume(store: Path, key: str, values: np.ndarray, codec: BloscCodec) -> WrittenFile:
+def write_volume(store: Path, key: str, values: np.ndarray, codec: BloscCodec) -> FileRecord:
     """Write *values* as the one chunk *key*. Run it off the main thread. Raises StoreError or DoesNotFit."""
     return write_file(store, key, encode_volume(values, codec))
 

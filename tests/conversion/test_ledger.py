@@ -6,8 +6,7 @@ import pytest
 
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord, make_run_folder
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.shard import ShardRecord
-from nsd_zarr.store.volume import WrittenFile
+from nsd_zarr.store.record import FileRecord, ShardRecord
 
 IDENTITY = FileIdentity("betas_session07.hdf5", 36_792, 1_795_367_149_081_128_225)
 RECORD = SessionRecord(
@@ -15,10 +14,10 @@ RECORD = SessionRecord(
     "5e77" * 8,
     IDENTITY,
     (
-        ShardRecord("betas/c/0/0", 669, "a1" * 16, ("b2" * 16, "c3" * 16), "e5" * 16),
-        ShardRecord("betas/c/1/0", 7, "d4" * 16, (), "f6" * 16),
+        ShardRecord("betas/c/0/0", 669, "a1" * 16, ("b2" * 16, "c3" * 16), tail="e5" * 16),
+        ShardRecord("betas/c/1/0", 7, "d4" * 16, (), tail="f6" * 16),
     ),
-    (WrittenFile("session_mean/c/0/0", 41, "e5" * 16),),
+    (FileRecord("session_mean/c/0/0", 41, "e5" * 16),),
     3,
 )
 

@@ -12,6 +12,8 @@ from golden.stores import digest_store, make_stores, make_values
 from numcodecs import blosc
 
 import nsd_zarr
+from nsd_zarr.conversion.ledger import Ledger
+from nsd_zarr.store.root import open_store
 
 DIGESTS = {
     "int16 volumes": "799cfaa28bef4f6d25ea3016dc4d4444",
@@ -69,6 +71,15 @@ def test_earlier_store_opens_and_verifies(earlier, copy):
     assert np.array_equal(nsd_zarr.open_dataset(earlier, raw=True).betas.values, values)
     assert nsd_zarr.verify(earlier, earlier.parent / "source").is_whole
     assert not copy.exists()
+
+
+def test_run_of_an_earlier_version_is_read(earlier):
+    ledger, opened = Ledger(earlier), open_store(earlier)
+    assert [source.name for source in ledger.read_sources().values()] == [f"betas_session0{n}.hdf5" for n in (1, 2)]
+    records = [ledger.read_session(session) for session in (1, 2)]
+    written = [file for record in records for file in (*record.shards, *record.statistics)]
+    assert len(written) == 10
+    assert all(file.list_values() == opened.manifest[file.key].list_values() for file in written)
 
 
 def test_shard_of_an_earlier_store_is_repaired_and_its_root_document_gets_a_copy(earlier, copy, digest_tree):
