@@ -12,6 +12,7 @@ used again, and `ds.betas[i].values`. Prints medians of process time and the med
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -94,15 +95,12 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=None)
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=words.scratch) as scratch:
-        stores = [path.absolute() for path in words.store] or make_stores(
-            Path(scratch), words.before, words.shape or SHAPES
-        )
-        checkouts = Checkout(words.before.absolute()), Checkout(words.after.absolute())
-        for store in stores:
-            for way in WAYS:
-                print(
-                    f"{store.name:22} {way:7} {compare(checkouts, store, way, words.rounds, words.trials)}", flush=True
-                )
+        stores = [path.absolute() for path in words.store]
+        stores = stores or make_stores(Path(scratch), words.before, words.shape or SHAPES)
+        with Checkout(words.before.absolute()) as before, Checkout(words.after.absolute()) as after:
+            for store, way in itertools.product(stores, WAYS):
+                found = compare((before, after), store, way, words.rounds, words.trials)
+                print(f"{store.name:22} {way:7} {found}", flush=True)
 
 
 def make_stores(scratch: Path, checkout: Path, shapes: Sequence[str]) -> list[Path]:
