@@ -64,6 +64,14 @@ def _parse_paths(value: Any) -> Any:
     return tuple(Path(word) for word in words)
 
 
+def _parse_names(value: Any) -> Any:
+    """Names from one name, several, or None."""
+    words = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise ValueError("expected a name or a list of names")
+    return tuple(words)
+
+
 class Config(BaseModel):
     """Options of plan and convert; each is told in the command line's help."""
 
@@ -93,6 +101,10 @@ class Config(BaseModel):
     """Folder or glob of valid_sessionBB.nii.gz."""
     roi: Annotated[tuple[Path, ...], BeforeValidator(_parse_paths)] = ()
     """Region volumes, beside those that are found; one of the same name wins over them."""
+    skip_roi: Annotated[tuple[str, ...], BeforeValidator(_parse_names)] = ()
+    """Names of sets of regions to leave out."""
+    no_trial_table: bool = False
+    """Attach masks and regions, but no trial table."""
     dataset: str = Field(BETAS_DATASET, min_length=1)
     """Name of the dataset in each session file."""
     trials_per_shard: int | None = Field(None, ge=1)

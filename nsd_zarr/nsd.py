@@ -57,6 +57,13 @@ VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
 """Edge of a voxel in mm for each volume space of a subject. Source: data manual, "Functional data (NSD)"."""
 VOLUME_BETAS = ("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR")
 """Preparations of the betas as volumes. Source: data manual, "Functional data (NSD)"."""
+OTHER_EXPERIMENTS = {
+    "restingbetas_": "resting runs",
+    "nsdsyntheticbetas_": "the synthetic images (nsdsynthetic)",
+    "nsdimagerybetas_": "the imagery experiment (nsdimagery)",
+}
+"""How names of betas folders of other experiments begin, and what these are. Their trials are not those of the trial
+table. Source: data manual, "Functional data (NSD)", and export.m."""
 HEMISPHERES = ("lh", "rh")
 """How names of files of the left and of the right hemisphere begin, before a point. Source: data manual, "ROIs"."""
 SESSION_FILE = re.compile(r"(?:[lr]h\.)?betas_session(\d+)\.hdf5", re.IGNORECASE)

@@ -70,6 +70,14 @@ def naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
                 callback=lambda context, option, value: value or None,
                 help="A region volume, beside those found; may come several times.",
             ),
+            click.option(
+                "--skip-roi",
+                metavar="NAME",
+                multiple=True,
+                callback=lambda context, option, value: value or None,
+                help="A set of regions to leave out, such as streams; may come several times.",
+            ),
+            click.option("--no-trial-table", is_flag=True, default=None, help="Attach masks and regions alone."),
             click.option("--no-experiment", is_flag=True, default=None, help="Attach none of it."),
         ]
     ):

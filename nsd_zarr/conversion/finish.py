@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
-from nsd_zarr.conversion.experiment import Experiment
-from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
+from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.places.durable import make_folder, make_place, write_durably
+from nsd_zarr.source.origin import Origin
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.format import (
     BETAS,
@@ -44,21 +44,29 @@ def create_skeleton(store: Path, settings: AnySettings) -> None:
 
 
 def finish_store(
-    store: Path, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None = None
+    store: Path,
+    settings: Settings,
+    records: Sequence[SessionRecord],
+    experiment: Experiment | None = None,
+    told: Json | None = None,
 ) -> None:
     """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
-    Depends on settings, records and experiment alone, so that it may be done again after any interruption. Raises
-    SourceError when a file of the experiment changed since it was inspected.
+    *told*: root attributes that the source tells, see make_told. Depends on these arguments alone, so that it may be
+    done again after any interruption. Raises SourceError when a file of the experiment changed since it was inspected.
     """
     contents = Contents(partial(write_file, store))
-    root = lay_out(contents, settings, records, experiment)
+    root = lay_out(contents, settings, records, experiment, told)
     write_root(store, root)
     remove_unlisted_arrays(store, contents.members)
 
 
 def lay_out(
-    contents: Contents, settings: Settings, records: Sequence[SessionRecord], experiment: Experiment | None
+    contents: Contents,
+    settings: Settings,
+    records: Sequence[SessionRecord],
+    experiment: Experiment | None,
+    told: Json | None = None,
 ) -> bytes:
     """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned."""
     geometry = settings.geometry
@@ -70,11 +78,16 @@ def lay_out(
     contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
     rails = (record.rail_count for record in records)
     contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
-    attributes = make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)}
+    attributes = make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)} | (told or {})
     if experiment is not None:
         contents.add_arrays(make_experiment_arrays(experiment, geometry), settings.blosc)
         attributes |= experiment.make_attributes()
     return make_root(attributes, contents)
+
+
+def make_told(origin: Origin, notes: Sequence[str]) -> Json:
+    """Root attributes that the source tells: `subject`, `space`, `betas`, and `notes`, where there are any."""
+    return origin.make_attributes() | ({"notes": list(notes)} if notes else {})
 
 
 def make_root(attributes: Json, contents: Contents) -> bytes:

@@ -16,6 +16,7 @@ from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.conversion.space import make_image_space_plan
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import Geometry, choose_images_per_shard
+from nsd_zarr.source.bounded import MAX_TABLE_BYTES, read_whole
 from nsd_zarr.source.stimuli import (
     StimulusInfo,
     find_stimuli,
@@ -25,7 +26,6 @@ from nsd_zarr.source.stimuli import (
     share_chunks,
 )
 from nsd_zarr.source.trial_table import parse_trial_table
-from nsd_zarr.source.volume import read_whole
 from nsd_zarr.store.digest import make_digest
 
 ALL = "all"
@@ -70,7 +70,7 @@ def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:
     if config.subject is None and config.trial_table is None:
         return range(file.shape[0])
     path = config.trial_table or find_trial_table(file.path, config.subject or 0)
-    table = parse_trial_table(read_whole(path), path)
+    table = parse_trial_table(read_whole(path, MAX_TABLE_BYTES), path)
     if config.subject not in (None, table.subject):
         raise ConfigError(
             f"subject {config.subject}, and a trial table of subject {table.subject}",

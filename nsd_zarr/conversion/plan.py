@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport
+from nsd_zarr.conversion.finish import make_told
+from nsd_zarr.conversion.inspection import inspect_experiment
 from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,
     MemoryPlan,
@@ -25,8 +27,10 @@ from nsd_zarr.layout import Geometry, SessionNumber, choose_trials_per_shard, di
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
 from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
 from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.origin import find_origin, find_unfinished
 from nsd_zarr.source.session import SessionInfo, inspect_session
 from nsd_zarr.store.check import MAX_SESSION
+from nsd_zarr.store.format import Json
 
 MAX_COORDINATE = 2**15 - 1
 """The coordinate trial_in_session is int16."""
@@ -57,7 +61,9 @@ class Plan:
     experiment: Experiment | None
     """What is attached; None where nothing was found, or the store is finished."""
     experiment_report: ExperimentReport
-    """What of the experiment was found and what was not."""
+    """What of the experiment was found and what was not, and what else is odd."""
+    told: Json = field(default_factory=dict)
+    """Root attributes that the source tells."""
 
     @property
     def todo(self) -> tuple[AnySource, ...]:
@@ -128,6 +134,8 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     if progress.state is not TargetState.FINISHED:
         experiment, report = read_experiment(given, settings.geometry)
+    notes = find_unfinished(files[0].path.parent, settings.sessions)
+    report = replace(report, notes=(*notes, *report.notes))
     return Plan(
         store=target,
         settings=settings,
@@ -139,6 +147,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
         fresh=config.fresh,
         experiment=experiment,
         experiment_report=report,
+        told=make_told(find_origin(files[0].path), notes),
     )
 
 
@@ -163,8 +172,12 @@ def make_given_files(config: Config) -> GivenFiles:
         ncsnr=config.ncsnr,
         valid=config.valid,
         rois=config.roi,
+        skipped_rois=config.skip_roi,
+        no_trial_table=config.no_trial_table,
     )
-    if config.no_experiment and given != GivenFiles():
+    if config.no_trial_table and given.names_trials:
+        raise ConfigError("no_trial_table, and a file of it", hint="Leave out one or the other.")
+    if config.no_experiment and given.names_any:
         raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
     return given
 
@@ -174,7 +187,7 @@ def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[
     if files is None:
         return None, ExperimentReport()
     if files.is_empty:
-        return None, ExperimentReport(missing=files.missing)
+        return None, ExperimentReport(missing=files.missing, notes=files.notes)
     experiment = inspect_experiment(files, geometry)
     return experiment, experiment.make_report()
 

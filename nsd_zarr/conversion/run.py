@@ -100,7 +100,7 @@ Finish = Callable[[Plan, Sequence[SessionRecord]], None]
 def finish_plan(plan: Plan, records: Sequence[SessionRecord]) -> None:
     """Complete a store of betas."""
     assert isinstance(plan.settings, Settings)
-    finish_store(plan.store, plan.settings, records, plan.experiment)
+    finish_store(plan.store, plan.settings, records, plan.experiment, plan.told)
 
 
 def run_conversion(

@@ -13,9 +13,9 @@ from typing import Any
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.contents import Contents, make_statistics_arrays
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, inspect_experiment
-from nsd_zarr.conversion.experiment_arrays import make_experiment_arrays
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, make_experiment_arrays
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
+from nsd_zarr.conversion.inspection import inspect_experiment
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
@@ -23,6 +23,7 @@ from nsd_zarr.conversion.settings import Settings, read_settings
 from nsd_zarr.conversion.unit import write_statistics
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
+from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
 from nsd_zarr.places.durable import remove_partials
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
@@ -76,7 +77,8 @@ def attach(
 
     The store comes out byte for byte as if the experiment had been there when it was converted, with the same
     libraries. Killed at any moment it is a whole store: with the experiment, without one, or with the former one.
-    A reader that has it open should open it again. Raises ConfigError, SourceError, StoreError, DoesNotFit, and
+    A reader that has it open should open it again. Files of another subject, space or preparation than the store's are
+    refused. Raises ConfigError, SourceError, StoreError, DoesNotFit, and
     DamageFound when a trial that statistics need is damaged.
 
     >>> nsd_zarr.attach("subj01.zarr", no_experiment=True).experiment.found
@@ -88,6 +90,8 @@ def attach(
     started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
     check_free(path)
     opened = open_store(path)
+    if not options_in_force.no_experiment:
+        check_provenance(opened, source, options_in_force)
     experiment = find_and_inspect(opened.geometry, source, options_in_force)
     with hold_lock(path):
         seen, opened = opened, open_store(path)
@@ -135,9 +139,9 @@ def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Confi
 def _attach(store: Store, experiment: Experiment | None, config: Config, listen: Listener) -> None:
     settings = read_settings(store.attributes["settings"])
     assert isinstance(settings, Settings)  # The store is one of betas.
-    attributes = {
-        name: value for name, value in store.attributes.items() if name not in ("checksum", "experiment", "subject")
-    }
+    # Of a store without `space` the subject was told by its trial table.
+    replaced = {"checksum", "experiment", "experiment_notes", *(() if "space" in store.attributes else ("subject",))}
+    attributes = {name: value for name, value in store.attributes.items() if name not in replaced}
     contents = _keep_lasting(store)
     remove_partials(store.path)
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,14 @@ import numpy as np
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.nsd import SHARED_IMAGES, SHOWINGS
+from nsd_zarr.source.bounded import check_zlib
+from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.trial_table import TrialTable
 
 _VARIABLES = ("masterordering", "subjectim")
+MAX_VARIABLE_BYTES = 16 * 2**20
+"""Of one variable of the design, decoded: 25 times subjectim as float64, the largest that is read."""
+_MAT_HEADER_BYTES, _MAT_COMPRESSED = 128, 15
 _HINT = "One of the two files is not of this dataset or this subject: give the right ones, or leave one out."
 
 
@@ -50,8 +58,24 @@ def parse_design(data: bytes, path: Path) -> Design:
 def _load_matlab(data: bytes) -> dict[str, Any]:
     from scipy.io import loadmat
 
+    _check_elements(data)
     variables: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=list(_VARIABLES))
     return variables
+
+
+def _check_elements(data: bytes) -> None:
+    """Refuse compressed variables that are larger than any of the design's. Raises ValueError.
+
+    Behind 128 bytes of header each has a tag, kind and length, of two 32-bit numbers. Source: MATLAB's description of
+    MAT-files of level 5.
+    """
+    order = "<" if data[126:128] == b"IM" else ">"
+    position = _MAT_HEADER_BYTES
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from(f"{order}II", data, position)
+        if kind == _MAT_COMPRESSED:
+            check_zlib(data[position + 8 : position + 8 + length], MAX_VARIABLE_BYTES)
+        position += 8 + length
 
 
 def _load_hdf5(data: bytes) -> dict[str, Any]:
@@ -59,7 +83,18 @@ def _load_hdf5(data: bytes) -> dict[str, Any]:
 
     # MATLAB's first axis is the last one here.
     with h5py.File(io.BytesIO(data), "r") as file:
+        for name in _VARIABLES:
+            _check_dataset(file[name])
         return {name: file[name][()].T for name in _VARIABLES}
+
+
+def _check_dataset(dataset: Any) -> None:
+    """Refuse a variable that is larger than any of the design's, or that lies in other files. Raises ValueError."""
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if max(dataset.nbytes, chunk) > MAX_VARIABLE_BYTES:
+        raise ValueError(f"{dataset.name} holds more than {MAX_VARIABLE_BYTES} bytes")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{dataset.name} lies in another file")
 
 
 def check_design(table: TrialTable, design: Design, trials_per_session: int) -> None:
@@ -82,6 +117,56 @@ def check_design(table: TrialTable, design: Design, trials_per_session: int) -> 
     ids_10k = design.masterordering[trials]
     _compare(table, "10KID", ids_10k, design.path)
     _compare(table, "73KID", design.subjectim[table.subject - 1, ids_10k - 1], design.path)
+
+
+def complete_table(
+    table: TrialTable, design: Design | None, sessions: Sequence[int], trials_per_session: int
+) -> TrialTable:
+    """*table* with rows for those of *sessions* that it does not have: their images from *design*, responses missing.
+
+    An image number has no honest missing value, and the design tells it. RUN and TRIAL are those of another session:
+    they are the same in all. ISOLD follows from the images; what was measured is NaN, MISSINGDATA 1. Earlier sessions
+    that the table lacks are put in as well, so that showings are counted right. Raises SourceError when nothing tells
+    the images.
+    """
+    have = set(table.count("SESSION").tolist())
+    absent = sorted(set(sessions) - have)
+    if not absent:
+        return table
+    added = sorted(set(range(1, max(sessions) + 1)) - have)
+    pattern = _find_session_rows(table, trials_per_session)
+    fits = design is not None and table.subject <= len(design.subjectim) and pattern.size > 0
+    if design is None or not fits or max(added) * trials_per_session > len(design.masterordering):
+        raise SourceError(
+            f"{table.path.name} has no rows of sessions {format_sessions(absent)}, and no design tells their images",
+            hint="Fetch the newest responses.tsv, or nsd_expdesign.mat beside it; or convert the sessions that it has "
+            f"(--sessions {format_sessions(set(sessions) & have) or 'N'}), or leave it out (--no-trial-table).",
+            path=table.path,
+            expected=list(sessions),
+            found=sorted(have),
+        )
+    rows = {name: [values] for name, values in table.columns.items()}
+    for session in added:
+        ids = design.masterordering[(session - 1) * trials_per_session :][:trials_per_session]
+        new = {name: np.full(trials_per_session, np.nan) for name in rows}
+        new |= {"RUN": table.columns["RUN"][pattern], "TRIAL": table.columns["TRIAL"][pattern], "10KID": ids}
+        new |= {"73KID": design.subjectim[table.subject - 1, ids - 1], "SESSION": np.full(len(ids), session)}
+        new |= {"SUBJECT": np.full(len(ids), table.subject), "MISSINGDATA": np.ones(len(ids))}
+        for name, values in new.items():
+            rows[name].append(values.astype(np.float64))
+    joined = {name: np.concatenate(parts) for name, parts in rows.items()}
+    order = np.argsort(joined["SESSION"], kind="stable")
+    completed = TrialTable(table.path, {name: values[order] for name, values in joined.items()})
+    unknown = np.isin(completed.count("SESSION"), added)
+    completed.columns["ISOLD"][unknown] = completed.number_showings()[unknown] > 0
+    return completed
+
+
+def _find_session_rows(table: TrialTable, trials_per_session: int) -> np.ndarray:
+    """Rows of a session that has as many as its betas have trials; empty where none has."""
+    numbers, counts = np.unique(table.columns["SESSION"], return_counts=True)
+    whole = numbers[counts == trials_per_session]
+    return np.flatnonzero(table.columns["SESSION"] == whole[0]) if whole.size else np.zeros(0, np.intp)
 
 
 def check_stimulus_info(table: TrialTable, data: bytes, path: Path, trials_per_session: int) -> None:

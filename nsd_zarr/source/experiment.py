@@ -10,9 +10,9 @@ from pathlib import Path
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.nsd import LABELS_ENDING, NIFTI_ENDINGS, VALID_FILE, NsdPaths, locate_session_file
+from nsd_zarr.nsd import NIFTI_ENDINGS, OTHER_EXPERIMENTS, VALID_FILE, NsdPaths, locate_session_file
 from nsd_zarr.source.find import Choice, format_sessions
-from nsd_zarr.source.roi import RoiFiles
+from nsd_zarr.source.roi import RoiFiles, group_rois, strip_nifti
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,27 @@ class GivenFiles:
     valid: str | None = None
     """Folder or glob of valid_sessionBB.nii.gz."""
     rois: tuple[Path, ...] = ()
-    """Region volumes; each wins over one of its name that is found."""
+    """Region volumes; the set of their name wins over one that is found."""
+    skipped_rois: tuple[str, ...] = ()
+    """Names of sets of regions that are not looked for."""
+    no_trial_table: bool = False
+    """Whether trial table, design and stimulus table are not looked for."""
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        """Every file that is named."""
+        singles = (self.trial_table, self.expdesign, self.stim_info, self.brainmask, self.ncsnr, *self.rois)
+        return frozenset(path for path in singles if path is not None)
+
+    @property
+    def names_any(self) -> bool:
+        """Whether a file is named at all."""
+        return bool(self.paths) or self.valid is not None
+
+    @property
+    def names_trials(self) -> bool:
+        """Whether trial table, design or stimulus table are named."""
+        return any(path is not None for path in (self.trial_table, self.expdesign, self.stim_info))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,10 @@ class ExperimentFiles:
     """Sets of regions, by name."""
     missing: tuple[str, ...] = ()
     """What was looked for and is not there, in words."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the names alone, in words."""
+    given: frozenset[Path] = frozenset()
+    """Those of the files that were named by hand: one that is unfit is refused, and not left out."""
 
     @property
     def is_empty(self) -> bool:
@@ -101,50 +125,64 @@ def _find(
     places: NsdPaths | None, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
 ) -> ExperimentFiles:
     _check_given(given)
+    valid = _given_valid(given.valid, sessions)
     found = ExperimentFiles(
         trial_table=given.trial_table,
         expdesign=given.expdesign,
         stim_info=given.stim_info,
         brainmask=given.brainmask,
         ncsnr=given.ncsnr,
-        valid=_given_valid(given.valid, sessions),
+        valid=valid,
+        given=given.paths | frozenset(valid),
     )
     if places is not None:
-        found = _look_up(found, places, sessions, volumes)
+        found = _look_up(found, places, sessions, given, volumes)
     rois = {roi.name: roi for roi in found.rois} | {roi.name: roi for roi in _given_rois(given.rois, places)}
-    return replace(found, rois=tuple(rois[name] for name in sorted(rois)))
+    absent = [name for name in given.skipped_rois if name not in rois]
+    notes = (f"no regions {', '.join(absent)} are there to be skipped",) if absent and volumes else ()
+    rois = {name: roi for name, roi in rois.items() if name not in given.skipped_rois}
+    return replace(found, rois=tuple(rois[name] for name in sorted(rois)), notes=(*found.notes, *notes))
 
 
 def _look_up(
-    found: ExperimentFiles, places: NsdPaths, sessions: Sequence[SessionNumber], volumes: bool
+    found: ExperimentFiles, places: NsdPaths, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
 ) -> ExperimentFiles:
     missing: list[str] = []
 
     def look(given: Path | None, path: Path) -> Path | None:
         if given is not None or path.is_file():
             return given or path
-        missing.append(path.relative_to(places.root).as_posix())
+        kind = " (no file)" if path.exists() else ""
+        missing.append(path.relative_to(places.root).as_posix() + kind)
         return None
 
-    found = replace(
-        found,
-        root=places.root,
-        subject=places.subject,
-        trial_table=look(found.trial_table, places.trial_table),
-        expdesign=look(found.expdesign, places.expdesign),
-        stim_info=look(found.stim_info, places.stim_info),
-    )
+    found = replace(found, root=places.root, subject=places.subject)
+    other = _name_other_experiment(places)
+    if other:
+        found = replace(found, notes=(f"{places.betas} are of {other}: the trial table is not of their trials",))
+    elif not given.no_trial_table:
+        found = replace(
+            found,
+            trial_table=look(found.trial_table, places.trial_table),
+            expdesign=look(found.expdesign, places.expdesign),
+            stim_info=look(found.stim_info, places.stim_info),
+        )
     if volumes:
         found = replace(
             found,
             brainmask=look(found.brainmask, places.brainmask),
-            ncsnr=look(found.ncsnr, places.ncsnr),
+            ncsnr=found.ncsnr if other else look(found.ncsnr, places.ncsnr),
             valid=found.valid or _find_valid(places, sessions, missing.append),
             rois=tuple(_find_rois(places)),
         )
         if not found.rois:
             missing.append(f"{places.rois.relative_to(places.root).as_posix()}/*.nii.gz")
     return replace(found, missing=tuple(missing))
+
+
+def _name_other_experiment(places: NsdPaths) -> str:
+    """What the betas are of where it is not the core experiment; empty where it is."""
+    return next((words for start, words in OTHER_EXPERIMENTS.items() if places.betas.startswith(start)), "")
 
 
 def _find_valid(places: NsdPaths, sessions: Sequence[SessionNumber], miss: Callable[[str], None]) -> tuple[Path, ...]:
@@ -157,23 +195,13 @@ def _find_valid(places: NsdPaths, sessions: Sequence[SessionNumber], miss: Calla
 
 
 def _find_rois(places: NsdPaths) -> Iterator[RoiFiles]:
-    """Sets of regions in the dataset's folder; where one has no whole-brain volume, those of both hemispheres."""
-    folder = places.rois
-    paths = {name: path for path in sorted(folder.glob("*.nii*")) if (name := _strip_nifti(path)) and path.is_file()}
-    whole = {name for name in paths if not name.startswith(("lh.", "rh."))}
-    halves = {name[3:] for name in paths if f"lh.{name[3:]}" in paths and f"rh.{name[3:]}" in paths}
-    for name in sorted(whole | halves):
-        volumes = (paths[name],) if name in whole else (paths[f"lh.{name}"], paths[f"rh.{name}"])
-        yield RoiFiles(name, volumes, _find_labels(name, places.label_folders))
+    """Sets of regions in the dataset's folder. Names that begin with a dot are of the system that copied them."""
+    paths = [path for path in sorted(places.rois.glob("[!.]*.nii*")) if strip_nifti(path) and path.is_file()]
+    yield from group_rois(paths, _list_label_folders(places))
 
 
-def _find_labels(name: str, folders: Sequence[Path]) -> Path | None:
-    return next((path for folder in folders if (path := folder / (name + LABELS_ENDING)).is_file()), None)
-
-
-def _strip_nifti(path: Path) -> str:
-    """The name of a NIfTI file without its ending; empty when it is none."""
-    return next((path.name[: -len(end)] for end in NIFTI_ENDINGS if path.name.endswith(end)), "")
+def _list_label_folders(places: NsdPaths) -> tuple[Path, ...]:
+    return (*places.label_folders, places.templates)
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------
@@ -187,16 +215,17 @@ def _check_given(given: GivenFiles) -> None:
 
 
 def _given_rois(paths: Sequence[Path], places: NsdPaths | None) -> Iterator[RoiFiles]:
-    names: dict[str, Path] = {}
+    names: set[str] = set()
     for path in paths:
-        name = _strip_nifti(path)
+        name = strip_nifti(path)
         if not name or name in names:
             problem = (
                 f"a second region volume of the name {name}" if name else "the name of a region volume ends otherwise"
             )
             raise SourceError(problem, hint="Give NAME.nii.gz, each name once.", path=path, expected=NIFTI_ENDINGS)
-        names[name] = path
-        yield RoiFiles(name, (path,), _find_labels(name, (path.parent, *(places.label_folders if places else ()))))
+        names.add(name)
+    folders = list(dict.fromkeys(path.parent for path in paths))
+    yield from group_rois(paths, (*folders, *(_list_label_folders(places) if places else ())))
 
 
 def _given_valid(word: str | None, sessions: Sequence[SessionNumber]) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from nsd_zarr.errors import SourceError
 from nsd_zarr.nsd import COLUMN_RANGES, RESPONSE_COLUMNS, SHOWINGS
 
-_HINT = "Give the dataset's own responses.tsv of this subject, or leave it out."
+_HINT = "Give the dataset's own responses.tsv of this subject, or leave it out with --no-trial-table."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def select_rows(table: TrialTable, sessions: Sequence[int], trials_per_session: 
         if rows != trials_per_session:
             raise SourceError(
                 f"{table.path.name} has {rows} rows for it, expected {trials_per_session}, as its betas have trials",
-                hint="Give the trial table of this subject, or leave it out.",
+                hint=_HINT,
                 path=table.path,
                 session=number,
                 expected=trials_per_session,

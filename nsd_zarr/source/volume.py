@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.source.bounded import decompress, read_head
 
 AFFINE_TOLERANCE = 1e-3
 """Millimetres a voxel by which two affines may differ before they count as turned, mirrored or of another voxel size:
 above what float32 headers round, below any real difference."""
+
+MAX_VOXELS = 2**24
+"""Of a volume beside the betas: twice those of the MNI space, the dataset's largest."""
+HEADER_BYTES = 348
+"""Of a NIfTI-1 header. Source: the NIfTI-1 standard."""
+ROOM_BYTES = 2**20
+"""For extensions of a header, and again for padding behind the voxels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +36,15 @@ class Volume:
     """RAS+ millimetres from voxel indices (x, y, z, 1), float64 of shape (4, 4)."""
 
 
-def read_whole(path: Path) -> bytes:
-    """All bytes of a file beside the betas. Raises SourceError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"cannot read the file: {error.strerror}",
-            hint="Check that it is there and that you may read it.",
-            path=path,
-        ) from error
-
-
 def parse_volume(data: bytes, path: Path) -> Volume:
-    """The volume in the bytes of a NIfTI file, gzip or not. Raises SourceError, naming *path*, where they hold none."""
+    """The volume in the bytes of a NIfTI file, gzip or not. Raises SourceError, naming *path*, where they hold none.
+
+    Integers stay integers, floats floats; what the header scales is scaled. Refused unread: more than MAX_VOXELS.
+    """
     from nibabel.nifti1 import Nifti1Image
 
     try:
-        image: Any = Nifti1Image.from_bytes(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+        image: Any = Nifti1Image.from_bytes(decompress(data, _count_bytes(data)))
         values, affine = np.asarray(image.dataobj), np.array(image.affine, np.float64)
     except Exception as error:  # Whatever the libraries make of bytes that are something else.
         raise SourceError(f"no NIfTI volume can be read from it: {error}", hint="Fetch it again.", path=path) from error
@@ -59,6 +58,18 @@ def parse_volume(data: bytes, path: Path) -> Volume:
         )
     values = np.ascontiguousarray(values.transpose(2, 1, 0))
     return Volume(path, values.astype(values.dtype.newbyteorder("="), copy=False), affine)
+
+
+def _count_bytes(data: bytes) -> int:
+    """Bytes that a NIfTI file has by its own header, and room for extensions and padding. Raises ValueError."""
+    from nibabel.nifti1 import Nifti1Header
+
+    header: Any = Nifti1Header(read_head(data, HEADER_BYTES), check=False)  # type: ignore[no-untyped-call]
+    shape, offset = header.get_data_shape(), float(header["vox_offset"])
+    voxels = math.prod(int(length) for length in shape)
+    if not 0 <= voxels <= MAX_VOXELS or not 0 <= offset <= ROOM_BYTES:
+        raise ValueError(f"its header tells of shape {shape} from byte {offset:g} on")
+    return voxels * int(header.get_data_dtype().itemsize) + 2 * ROOM_BYTES
 
 
 def check_shape(volume: Volume, expected: tuple[int, ...]) -> None:

@@ -98,7 +98,7 @@ def check_members(members: dict[str, Json], geometry: Geometry) -> None:
     sizes = dict(zip(members[array]["dimension_names"], geometry.shape, strict=True))
     sizes["session_number"] = len(geometry.sessions)
     for name, metadata in members.items():
-        _require(_is_name(name), f"{_show(name)} is no name of an array")
+        _require(is_array_name(name), f"{_show(name)} is no name of an array")
         if name != array:
             _check_small(name, metadata, sizes)
 
@@ -178,8 +178,8 @@ def check_attributes(attributes: Json) -> None:
         _require(all(type(source[name]) is kind for name, kind in kinds.items()), f"it tells of source {_show(source)}")
 
 
-def _is_name(name: str) -> bool:
-    """One plain step of a path, on any system: never up, never absolute, never hidden."""
+def is_array_name(name: str) -> bool:
+    """Whether an array can have this name: one plain step of a path on any system, not up, absolute or hidden."""
     return name.isprintable() and not name.startswith(".") and not set(name) & set("/\\") and 0 < len(name) < 200
 
 

@@ -30,6 +30,9 @@ SESSION_MEAN, SESSION_STD, RAIL_COUNT = "session_mean", "session_std", "rail_cou
 """Arrays of statistics, computed while converting."""
 COORDINATES = ("session", "trial_in_session", "trial_digest")
 """Coordinates along trial of every store."""
+ROI, HEMISPHERES = "roi_", "hemispheres_"
+"""How names of arrays of regions begin: labels of the whole brain, (z, y, x); labels of the left and of the right
+hemisphere, (side, z, y, x), where they have files of their own. A voxel may have a label in both."""
 IMAGE_DIMS = ("image", "row", "column", "channel")
 """Dimension names of `images`."""
 NSD_ID = "nsd_id"

@@ -308,8 +308,10 @@ def test_betas_elsewhere_have_no_experiment_and_nothing_is_missed(copy, tmp_path
 
 def test_no_experiment_leaves_it_out(copy, tmp_path, digest_tree):
     store = _convert(copy, tmp_path, no_experiment=True)
-    shutil.move(copy.betas_folder, tmp_path / "betas")
-    nsd_zarr.convert(tmp_path / "betas", tmp_path / "elsewhere.zarr")
+    betas = tmp_path / "subj01/func1pt8mm" / copy.betas_folder.name
+    betas.parent.mkdir(parents=True)
+    shutil.move(copy.betas_folder, betas)
+    nsd_zarr.convert(betas, tmp_path / "elsewhere.zarr")
     assert digest_tree(store) == digest_tree(tmp_path / "elsewhere.zarr")
 
 
@@ -437,10 +439,6 @@ def _spoil_packed(root):
         (_take_other_subject, ("a trial table of subject 3, expected subject 1",)),
         (_change_design, ("row 6 (session 01", "expected 7 by nsd_expdesign.mat")),
         (_change_stimulus_table, ("row 1 (session 01, run 1, trial 1) of responses.tsv: trial 1, expected 2 by",)),
-        (_take_other_volume, ("shape (7, 3, 13) (z, y, x), expected (5, 11, 7)", "brainmask.nii.gz")),
-        (_mirror, ("affine -1.8 0 0", "expected 1.8 0 0", "mirrored", "streams.nii.gz")),
-        (_cut_volume, ("no NIfTI volume can be read", "valid_session03.nii.gz")),
-        (_spoil_packed, ("ncsnr.nii.gz",)),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -452,6 +450,45 @@ def test_contradiction_is_refused_with_both_values_and_nothing_is_written(
     paragraph = check_refused(3, command, copy.betas_folder, tmp_path / "new.zarr")
     for word in words:
         assert word in paragraph
+
+
+UNFIT = {
+    _take_other_volume: ("brainmask", "shape (7, 3, 13) (z, y, x), expected (5, 11, 7)"),
+    _mirror: ("roi_streams", "affine -1.8 0 0 -5.4; 0 1.8 0 -9; 0 0 1.8 -3.6, expected 1.8 0 0"),
+    _cut_volume: ("valid", "no NIfTI volume can be read"),
+    _spoil_packed: ("ncsnr", "no NIfTI volume can be read"),
+}
+
+
+@pytest.mark.parametrize("spoil", UNFIT, ids=lambda spoil: spoil.__name__.strip("_"))
+def test_volume_that_is_unfit_is_left_out_with_a_note_and_nothing_else(spoil, copy, tmp_path, made, run_cli):
+    name, words = UNFIT[spoil]
+    spoil(copy)
+    told = json.loads(run_cli("plan", copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]["notes"]
+    assert len(told) == 1
+    assert words in told[0]
+    assert " is left out: " in told[0]
+    report = nsd_zarr.convert(copy.betas_folder, tmp_path / "new.zarr")
+    group = open_store(tmp_path / "new.zarr")
+    assert report.experiment.notes == tuple(group.attrs["experiment_notes"]) == tuple(told)
+    assert set(open_store(made / "subj01.zarr")) - set(group) == {name}
+    assert nsd_zarr.verify(tmp_path / "new.zarr").is_whole
+
+
+GIVEN = {
+    _take_other_volume: ("brainmask", lambda root: root.brainmask),
+    _mirror: ("roi", lambda root: root.rois["streams"]),
+    _cut_volume: ("valid", lambda root: root.valid[0].parent),
+    _spoil_packed: ("ncsnr", lambda root: root.ncsnr),
+}
+
+
+@pytest.mark.parametrize("spoil", GIVEN, ids=lambda spoil: spoil.__name__.strip("_"))
+def test_volume_that_is_unfit_and_was_named_by_hand_is_refused(spoil, copy, tmp_path, check_refused):
+    option, find = GIVEN[spoil]
+    spoil(copy)
+    words = (f"--{option}", find(copy))
+    assert UNFIT[spoil][1] in check_refused(3, "convert", copy.betas_folder, tmp_path / "new.zarr", *words)
 
 
 @pytest.mark.parametrize("option", ["trial-table", "brainmask", "roi", "ncsnr", "expdesign", "stim-info", "valid"])

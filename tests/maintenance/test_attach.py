@@ -164,7 +164,7 @@ def test_contradiction_is_refused_and_the_store_stays(copy_store, nsd, tmp_path,
     store, other = copy_store(), Simulation(3, (26, 3, 11, 7), subject=2)
     simulate_root(tmp_path / "other", other)
     paragraph = check_refused(3, "attach", store, tmp_path / "other")
-    assert "shape (3, 11, 7) (z, y, x), expected (5, 11, 7)" in paragraph
+    assert "subject 2, expected 1 as in the store" in paragraph
     simulate_root(tmp_path / "longer", Simulation(3, (29, 5, 11, 7)))
     paragraph = check_refused(3, "attach", store, tmp_path / "longer")
     assert "has 29 rows for it, expected 26" in paragraph

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.roi import join_hemispheres, make_flags, parse_labels
+from nsd_zarr.source.roi import RoiFiles, group_rois, join_hemispheres, make_flags, parse_labels
 
 PATH = Path("prf-visualrois.mgz.ctab")
 
@@ -60,6 +60,30 @@ def test_label_is_one_plain_word_whatever_it_holds(name, word):
     assert make_flags("x", parse_labels(f"1 {name}\n".encode(), PATH), np.array([]))[1] == word
 
 
-def test_hemispheres_are_joined_left_first():
+def test_hemispheres_are_joined_as_the_authors_join_them():
+    """Source: analysis_surfaceroistovolume.m: the left volume, and the right one where the left is -1."""
     left, right = np.array([-1, -1, 0, 3, 0, 2, -1]), np.array([-1, 0, -1, 0, 5, 4, 1])
-    assert join_hemispheres(left, right).tolist() == [-1, 0, 0, 3, 5, 2, 1]
+    assert join_hemispheres(left, right).tolist() == [-1, 0, 0, 3, 0, 2, 1]
+    assert join_hemispheres(left, None).tolist() == left.tolist()
+    assert join_hemispheres(None, right).tolist() == right.tolist()
+
+
+def test_hemispheres_of_a_volume_without_minus_one_are_joined_by_their_labels():
+    assert join_hemispheres(np.array([0, 2, 0, 1]), np.array([0, 0, 3, 4])).tolist() == [0, 2, 3, 1]
+
+
+def test_two_labels_that_become_one_word_are_refused():
+    with pytest.raises(SourceError, match=r"labels 1 \(a b\) and 3 \(a_b\) of mine are both called a_b"):
+        make_flags("mine", {1: "a b", 2: "c", 3: "a_b"}, np.array([1]), PATH)
+
+
+def test_files_of_one_set_are_grouped_and_labels_of_templates_end_otherwise(tmp_path):
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/MTL.ctab").write_text("1 CA1\n")
+    paths = [tmp_path / name for name in ("MTL.nii.gz", "lh.MTL.nii.gz", "rh.MTL.nii.gz", "rh.alone.nii")]
+    found = list(group_rois(paths, [tmp_path, tmp_path / "templates"]))
+    assert found == [
+        RoiFiles("MTL", *paths[:3], tmp_path / "templates/MTL.ctab"),
+        RoiFiles("alone", None, None, paths[3], None),
+    ]
+    assert found[1].volumes == (paths[3],)
