@@ -24,7 +24,7 @@ COUNTS_PER_PERCENT = 300
 The only place of this number. Divide by float32 300; never multiply by the reciprocal, which differs in
 the last bit for 19,116 of the 65,536 int16 codes."""
 DECODED_SHARD_BYTES = 128 * 2**20
-"""A shard holds at most this many decoded bytes unless told otherwise. Gives 75 trials a shard at
+"""A shard holds at most this many decoded bytes by default. Gives 75 trials a shard at
 (750, 83, 104, 81) int16 and 25 at (750, 150, 150, 100): 400 and 1,200 files for 40 sessions, few enough
 for any file system, and a task of about 0.15 s, small enough to balance over threads."""
 
@@ -40,7 +40,7 @@ DTYPE_BYTES = {
 class Kind:
     """What a store holds, in words. A store of images lies as one of trials: image for trial, block for session.
 
-    The engine knows both by the geometry of a store; only these words tell them apart.
+    The engine knows both by the geometry of a store; only these words differ.
     """
 
     array: str
@@ -99,7 +99,7 @@ def runs_of(trials_per_session: int) -> list[int]:
 def format_bytes(count: float) -> str:
     """Bytes for people: "1.05 GB", decimal units as disks and the dataset's documents count."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        # 999.5 would be told as 1e+03: the next unit has it as 1.
+        # 999.5 would be shown as 1e+03: the next unit has it as 1.
         if abs(count) < 999.5:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000

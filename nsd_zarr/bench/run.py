@@ -95,7 +95,7 @@ def bench(
     *source*: its session files; the first is read through h5py. *trials*: for each contender and round. *threads*: of
     those that take several; None for one each core. *cold*: also with each contender's files dropped from this
     machine's page cache (what lies below, a disk's or a host's cache, is beyond reach). *workers*: also PyTorch's
-    DataLoader over them, where PyTorch is installed. *more*: further contenders. *on_step* is told what is measured.
+    DataLoader over them, where PyTorch is installed. *more*: further contenders. *on_step* names what is measured.
     Raises StoreError, SourceError.
     """
     opened = open_store(Path(os.path.abspath(store)))

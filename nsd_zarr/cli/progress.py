@@ -15,7 +15,7 @@ from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
 
 @contextmanager
 def show_progress(verb: str, quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
-    """A listener that shows what it is told on stderr, in the words of what is converted."""
+    """A listener that shows events on stderr, in the words of what is converted."""
     if quiet:
         yield ignore_event
     elif sys.stderr.isatty():

@@ -51,7 +51,7 @@ def run_on_cluster(
 
 @contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Keep the client's log from telling in pages what our own error tells in a paragraph; --debug has both."""
+    """Keep the client's log from saying in pages what our own error says in a paragraph; --debug shows both."""
     logger = logging.getLogger("distributed.client")
     before = logger.level
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
@@ -106,7 +106,7 @@ def _run(units: Sequence[Unit], client: Client, at_once: int, listen: Listener) 
 def run_for_client(unit: Unit, run_ended: RunEnded) -> SessionDone | NsdZarrError:
     """Run a unit for the client that submitted it, as long as its run lasts. What it refuses is handed back.
 
-    Not raised, or each worker would log a traceback for what the client tells in one paragraph.
+    Not raised, or each worker would log a traceback for what the client says in one paragraph.
     """
     try:
         return run_unit(unit, RunContext(stop=run_ended))
@@ -133,7 +133,7 @@ def _get_result(future: Any, unit: Unit) -> SessionDone:
             f"{error.allowed_failures + 1} workers of the cluster died while they converted the session, most often "
             "killed because they took more memory than they may",
             hint="Start larger workers, or read sessions in more passes with --memory; then run the same command "
-            "again: it goes on where it was. The workers' logs tell more.",
+            "again: it goes on where it was. The workers' logs say more.",
             path=unit.source.path,
             session=unit.source.session,
         ) from error

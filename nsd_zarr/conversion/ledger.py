@@ -94,7 +94,7 @@ class Ledger:
         self._fault_path(record.session).unlink(missing_ok=True)
 
     def forget_sessions(self, sessions: Iterable[SessionNumber]) -> None:
-        """Remove records that no longer hold, so that none vouches for shards that a later run writes."""
+        """Remove records that no longer hold, so that none is taken for a record of shards that a later run writes."""
         for session in sessions:
             self._session_path(session).unlink(missing_ok=True)
         sync_folder(self.folder)

@@ -165,7 +165,7 @@ def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
         for count in itertools.count(1):
             if stop.wait(BEAT_SECONDS):
                 return
-            with suppress(OSError):  # The next beat may succeed; what is converted tells when the disk is full.
+            with suppress(OSError):  # The next beat may succeed; a full disk is reported by the conversion itself.
                 _write_holder(descriptor, holder, count)
 
     thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)

@@ -33,7 +33,7 @@ class SpacePlan:
     """Disk space and inodes."""
 
     expected_bytes: int
-    """Bytes that sessions still to do will take, as far as one can tell without reading them."""
+    """Bytes that sessions still to do will take, as far as that is known without reading them."""
     files: int
     """Files of the finished store."""
     free_bytes: int

@@ -62,14 +62,14 @@ class Unit:
 
 
 class StopSignal(Protocol):
-    """What tells a unit to stop: a threading.Event, or something that looks further."""
+    """What stops a unit: a threading.Event, or something that asks further."""
 
     def is_set(self) -> bool:
-        """Whether it was told to. Asked before each trial."""
+        """Whether to stop. Asked before each trial."""
 
 
 class Stopped(Exception):
-    """The run was told to stop."""
+    """The run was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class RunContext:
     """What a unit shares with others in its process. The default is right for a process of its own."""
 
     listen: Listener = ignore_event
-    """Told of progress, from any thread."""
+    """Called with each event, from any thread."""
     stop: StopSignal = field(default_factory=Event)
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
@@ -86,7 +86,7 @@ class RunContext:
     """Where images lie that were read with those of another block."""
 
     def check_stop(self) -> None:
-        """Raise Stopped when told to stop."""
+        """Raise Stopped when the run is to stop."""
         if self.stop.is_set():
             raise Stopped
 
@@ -215,7 +215,7 @@ def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
         raise ResumeRefused(
             f"{recorded.key} cannot be made again: "
             + ("the same values give other bytes" if same_values else "the source has other values"),
-            hint="Use the library versions that made the store (nsd-zarr info tells them), or convert to another store."
+            hint="Use the library versions that made the store (nsd-zarr info shows them), or convert to another store."
             if same_values
             else "Put the former file back, or convert to another store.",
             path=unit.source.path,
@@ -294,4 +294,4 @@ def _note_fault(unit: Unit, error: SourceError) -> None:
     try:
         Ledger(unit.store).note_fault(unit.source.session, str(error))
     except NsdZarrError:
-        return  # The source's error is the one to tell.
+        return  # The source's error is the one to report.

@@ -34,7 +34,7 @@ class StoreImages:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this store from others."""
+        """What distinguishes this store from others."""
         return self.store.fingerprint
 
     @property

@@ -26,7 +26,7 @@ TABLE = ("nsd_id", "image_10k", "repeat", "shared1000")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for of each trial. Small and picklable where regions are told by name."""
+    """What is asked for of each trial. Small and picklable where regions are given by name."""
 
     roi: Any = None
     """Name of a ROI or label, several, {ROI: labels}, a mask (volume), flat voxel indices; None for all voxels."""
@@ -58,7 +58,7 @@ class Request:
         return RoundedReader(reader, self.form), shape
 
     def describe(self, store: Store) -> str:
-        """What tells this request's values from others of the same store; empty where all is as stored."""
+        """What distinguishes this request's values from others of the same store; empty where all is as stored."""
         if self.roi is None and self.zscore is None:
             return ""
         voxels = find_region(store, self.roi)
@@ -66,7 +66,7 @@ class Request:
 
 
 def find_region(store: Store, roi: Any) -> np.ndarray | None:
-    """Flat C-order voxel indices, intp, of a region as Request tells it; None for all voxels."""
+    """Flat C-order voxel indices, intp, of a region as Request has it; None for all voxels."""
     if roi is None:
         return None
     shape = store.geometry.volume_shape

@@ -52,7 +52,7 @@ class StimulusImages:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this file from others: name and size. Its 40 GB are not read for more."""
+        """What distinguishes this file from others: name and size. Its 40 GB are not read for more."""
         return f"{self.path.name} {self._size}"
 
     def holds(self, ids: np.ndarray) -> np.ndarray:

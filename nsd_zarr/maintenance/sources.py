@@ -79,7 +79,7 @@ def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
 def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]:
     """0-based 73k ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
 
-    Raises SourceError, ConfigError, and DamageFound where nothing tells them.
+    Raises SourceError, ConfigError, and DamageFound where they cannot be found out.
     """
     try:
         return tuple(read_array(store, NSD_ID).tolist())

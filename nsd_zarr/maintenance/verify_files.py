@@ -34,8 +34,8 @@ def check_files(store: Store, quick: bool) -> Iterator[Damage]:
         elif problem:
             yield make_file_damage(store, key, problem)
     for name, member in store.members.items():
-        told = store.manifest.get(f"{name}/{METADATA_NAME}")
-        if told is not None and told.digest != make_digest(encode_json(member)):
+        listed = store.manifest.get(f"{name}/{METADATA_NAME}")
+        if listed is not None and listed.digest != make_digest(encode_json(member)):
             yield Damage(f"{name}/{METADATA_NAME}", "differs from its copy in the root document")
     yield from _check_digests(store)
 

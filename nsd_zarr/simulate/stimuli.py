@@ -1,4 +1,4 @@
-"""Stimulus images: pictures from which an image's latent features, its number and its orientation can be told."""
+"""Stimulus images: pictures that show an image's latent features, its number and its orientation."""
 
 from __future__ import annotations
 

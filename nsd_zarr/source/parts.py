@@ -22,7 +22,7 @@ PREFIXES = {
     "external storage": "HDF5_EXTFILE_PREFIX",
     "virtual parts": "HDF5_VDS_PREFIX",
 }
-"""Environment variables that have HDF5 look for parts elsewhere, whatever it was told. Source: HDF5 reference manual,
+"""Environment variables that make HDF5 look for parts in other folders. Source: HDF5 reference manual,
 H5Pset_elink_prefix, H5Pset_efile_prefix, H5Pset_virtual_prefix."""
 
 

@@ -250,7 +250,7 @@ def _explain_open_error(error: OSError, path: Path, session: int | None) -> Sour
 
 def _get_dataset(file: h5py.File, name: str, path: Path, session: int | None) -> h5py.Dataset:
     if _is_dataset(file, name):
-        # HDF5 looks for external files in the working directory unless it is told the folder.
+        # HDF5 looks for external files in the working directory unless it is given the folder.
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         access.set_efile_prefix(os.fsencode(path.resolve().parent))
         access.set_virtual_prefix(os.fsencode(path.resolve().parent))

@@ -180,7 +180,7 @@ def make_blocks(file: StimulusInfo, ids: Sequence[int], images_per_block: int) -
 
 
 def share_chunks(blocks: Sequence[ImageBlock]) -> list[ImageBlock]:
-    """The same blocks, each told what it is to read for others of them."""
+    """The same blocks, each with the images that it reads for others of them."""
     if not blocks or blocks[0].file.chunk_images == 1:
         return list(blocks)
     chunk = blocks[0].file.chunk_images

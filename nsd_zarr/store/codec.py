@@ -84,7 +84,7 @@ def decode_chunk(chunk: np.ndarray, out: np.ndarray) -> None:
 
 
 def _check_header(frame: np.ndarray, out: np.ndarray) -> None:
-    """Refuse what Blosc itself takes for granted; a stranger's frame has a right checksum too. Raises ChunkError.
+    """Refuse what Blosc itself does not check; a frame made on purpose has a right checksum too. Raises ChunkError.
 
     Blosc checks versions, block starts and the lengths of streams (c-blosc 1.21.7, fuzzed under a memory checker).
     Left to us: sizes, which it takes from the header; blocks of a part of a value, of which it leaves bytes unwritten;
@@ -93,13 +93,13 @@ def _check_header(frame: np.ndarray, out: np.ndarray) -> None:
     _, _, flags, typesize, decoded, block, stored = struct.unpack_from("<BBBBIII", frame.data)
     if (decoded, stored, typesize) != (out.nbytes, frame.size, out.itemsize):
         raise ChunkError(
-            f"its Blosc header tells {decoded} decoded and {stored} stored bytes of {typesize}-byte values, "
+            f"its Blosc header says {decoded} decoded and {stored} stored bytes of {typesize}-byte values, "
             f"expected {out.nbytes}, {frame.size} and {out.itemsize}"
         )
     if block % typesize or not 0 < block <= min(decoded, MAX_BLOCK_BYTES):
-        raise ChunkError(f"its Blosc header tells blocks of {block} bytes")
+        raise ChunkError(f"its Blosc header says blocks of {block} bytes")
     if flags >> 5 not in (_BLOSCLZ, _LZ4, _ZLIB, _ZSTD):
-        raise ChunkError(f"its Blosc header tells compressor {flags >> 5}, which is none of ours")
+        raise ChunkError(f"its Blosc header says compressor {flags >> 5}, which is none that is supported")
     if flags >> 5 == _BLOSCLZ and frame.size > _LONG_MATCH_BYTES and _has_long_match(frame):
         raise ChunkError("it holds a length that overflows in blosclz")
 

@@ -46,7 +46,7 @@ def open_any(location: str | os.PathLike[str], *, allow_unfinished: bool = False
 
 
 def is_trial_sharded(store: Store) -> bool:
-    """Whether the public metadata of `betas` tell the layout that the decode engine reads.
+    """Whether the public metadata of `betas` describe the layout that the decode engine reads.
 
     A chunk a trial, shards of whole trials, inner codecs bytes, blosc, crc32c, index at the end.
     """
@@ -106,7 +106,7 @@ def _make_foreign(location: str, path: Path, allow_unfinished: bool) -> Store:
         return _describe_group(location, path, allow_unfinished)
     except (NsdZarrError, _NotOurs):
         raise
-    except Exception as error:  # Whatever a stranger may write into metadata: zarr-python has no one error for it.
+    except Exception as error:  # Metadata may hold anything, and zarr-python has no one error for what it cannot read.
         raise _refuse(f"zarr-python cannot read its metadata: {error or type(error).__name__}", path) from error
 
 
@@ -178,7 +178,7 @@ def _is_sane(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
 
 
 def _count_in_shard(array: Any) -> int:
-    """Chunks of which the index of one shard tells; 1 without shards."""
+    """Chunks that the index of one shard lists; 1 without shards."""
     return math.prod(array.shards) // math.prod(array.chunks) if array.shards else 1
 
 
@@ -255,7 +255,7 @@ def _make_geometry(group: Any, betas: Any, path: Path) -> Geometry:
 
 
 def _read_sessions(group: Any, betas: Any, path: Path) -> np.ndarray:
-    """Session number of each trial; 1 for all where the store does not tell."""
+    """Session number of each trial; 1 for all where the store has no such coordinate."""
     if "session" not in group:
         return np.ones(betas.shape[0], np.int16)
     session = group["session"]

@@ -76,7 +76,7 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this store from others: the checksum of its root document, which covers every file's digest."""
+        """Identifies this store: the checksum of its root document, which covers every file's digest."""
         return str(self.attributes["checksum"])
 
 

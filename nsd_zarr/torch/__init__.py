@@ -1,7 +1,7 @@
 """Trials of a store for PyTorch: a map-style dataset for the stock DataLoader, and a faster loader of its own."""
 
 try:
-    import torch  # noqa: F401 - asked for first, so that its absence is told with its cure
+    import torch  # noqa: F401 - imported first, so that the message for its absence names the cure
 except ImportError as error:
     raise ImportError('nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"') from error
 

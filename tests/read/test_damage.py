@@ -107,7 +107,7 @@ DAMAGES = {
     forget_chunk: "chunk 3 was never written",
     point_outside: "points outside the file",
     shorten_chunk: "do not lie one behind the other",
-    claim_other_size: "Blosc header tells",
+    claim_other_size: "Blosc header says",
     become_folder: "",
 }
 
