@@ -13,44 +13,100 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone
+    from nsd_zarr.conversion.experiment import ExperimentReport
     from nsd_zarr.conversion.images import ImagesReport, convert_images
+    from nsd_zarr.conversion.plan import Plan, plan
     from nsd_zarr.conversion.run import ConversionReport, convert
-    from nsd_zarr.errors import NsdZarrError
+    from nsd_zarr.errors import (
+        ConfigError,
+        DamageFound,
+        DoesNotFit,
+        NsdZarrError,
+        ResumeRefused,
+        SourceError,
+        StoreError,
+    )
     from nsd_zarr.maintenance.attach import AttachReport, attach
+    from nsd_zarr.maintenance.damage import Damage
     from nsd_zarr.maintenance.repair import RepairReport, repair
     from nsd_zarr.maintenance.verify import VerifyReport, verify
-    from nsd_zarr.read.dataset import open_dataset
+    from nsd_zarr.options import AttachOptions, ConvertOptions, ImagesOptions, RepairOptions, VerifyOptions
+    from nsd_zarr.read.dataset import OpenOptions, open_dataset
 
 __all__ = [
+    "AttachOptions",
     "AttachReport",
+    "ConfigError",
     "ConversionReport",
+    "ConvertOptions",
+    "Damage",
+    "DamageFound",
+    "DoesNotFit",
+    "Event",
+    "ExperimentReport",
+    "ImagesOptions",
     "ImagesReport",
+    "Listener",
     "NsdZarrError",
+    "OpenOptions",
+    "Plan",
+    "RepairOptions",
     "RepairReport",
+    "ResumeRefused",
+    "RunStarted",
+    "SessionDone",
+    "SourceError",
+    "StoreError",
+    "TrialsDone",
+    "VerifyOptions",
     "VerifyReport",
     "__version__",
     "attach",
     "convert",
     "convert_images",
     "open_dataset",
+    "plan",
     "repair",
     "verify",
 ]
 
 _HOMES = {
-    "convert": "nsd_zarr.conversion.run",
-    "ConversionReport": "nsd_zarr.conversion.run",
-    "attach": "nsd_zarr.maintenance.attach",
-    "AttachReport": "nsd_zarr.maintenance.attach",
-    "convert_images": "nsd_zarr.conversion.images",
+    "Event": "nsd_zarr.conversion.events",
+    "Listener": "nsd_zarr.conversion.events",
+    "RunStarted": "nsd_zarr.conversion.events",
+    "SessionDone": "nsd_zarr.conversion.events",
+    "TrialsDone": "nsd_zarr.conversion.events",
+    "ExperimentReport": "nsd_zarr.conversion.experiment",
     "ImagesReport": "nsd_zarr.conversion.images",
-    "verify": "nsd_zarr.maintenance.verify",
-    "VerifyReport": "nsd_zarr.maintenance.verify",
-    "repair": "nsd_zarr.maintenance.repair",
-    "RepairReport": "nsd_zarr.maintenance.repair",
-    "open_dataset": "nsd_zarr.read.dataset",
+    "convert_images": "nsd_zarr.conversion.images",
+    "Plan": "nsd_zarr.conversion.plan",
+    "plan": "nsd_zarr.conversion.plan",
+    "ConversionReport": "nsd_zarr.conversion.run",
+    "convert": "nsd_zarr.conversion.run",
+    "ConfigError": "nsd_zarr.errors",
+    "DamageFound": "nsd_zarr.errors",
+    "DoesNotFit": "nsd_zarr.errors",
     "NsdZarrError": "nsd_zarr.errors",
+    "ResumeRefused": "nsd_zarr.errors",
+    "SourceError": "nsd_zarr.errors",
+    "StoreError": "nsd_zarr.errors",
+    "AttachReport": "nsd_zarr.maintenance.attach",
+    "attach": "nsd_zarr.maintenance.attach",
+    "Damage": "nsd_zarr.maintenance.damage",
+    "RepairReport": "nsd_zarr.maintenance.repair",
+    "repair": "nsd_zarr.maintenance.repair",
+    "VerifyReport": "nsd_zarr.maintenance.verify",
+    "verify": "nsd_zarr.maintenance.verify",
+    "AttachOptions": "nsd_zarr.options",
+    "ConvertOptions": "nsd_zarr.options",
+    "ImagesOptions": "nsd_zarr.options",
+    "RepairOptions": "nsd_zarr.options",
+    "VerifyOptions": "nsd_zarr.options",
+    "OpenOptions": "nsd_zarr.read.dataset",
+    "open_dataset": "nsd_zarr.read.dataset",
 }
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:

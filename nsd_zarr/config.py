@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.nsd import BETAS_DATASET
+from nsd_zarr.options import suggest
 from nsd_zarr.resources import choose_memory_limit, count_cores
 
 CODECS = ("lz4", "zstd", "lz4hc", "blosclz", "zlib")
@@ -192,9 +192,8 @@ def check_keys(values: dict[str, Any], path: Path | None) -> None:
     """Refuse an unknown key, naming the nearest known one. Raises ConfigError."""
     for key in values:
         if key not in Config.model_fields:
-            near = difflib.get_close_matches(key.replace("-", "_"), Config.model_fields, 1, 0.5)
-            known = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(Config.model_fields)}."
-            raise ConfigError(f"unknown key {_format_value(key)}", hint=known, path=path, found=key)
+            hint = suggest(key, Config.model_fields)
+            raise ConfigError(f"unknown key {_format_value(key)}", hint=hint, path=path, found=key)
 
 
 def _explain(error: ValidationError) -> str:

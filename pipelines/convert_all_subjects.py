@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import nsd_zarr
-from nsd_zarr.errors import NsdZarrError
 
 
 def main() -> None:
@@ -31,12 +30,18 @@ def main() -> None:
     failures = []
     subjects = sorted(int(path.name[4:]) for path in options.root.glob("nsddata_betas/ppdata/subj[0-9][0-9]"))
     for subject in subjects:
-        choice = {"subject": subject, "space": options.space, "betas": options.betas}
-        limits = {"scheduler": options.scheduler, "memory": options.memory}
         try:
-            report = nsd_zarr.convert(options.root, options.folder / f"subj{subject:02d}.zarr", **choice, **limits)
+            report = nsd_zarr.convert(
+                options.root,
+                options.folder / f"subj{subject:02d}.zarr",
+                subject=subject,
+                space=options.space,
+                betas=options.betas,
+                scheduler=options.scheduler,
+                memory=options.memory,
+            )
             print(f"subject {subject}: {report.trials} trials in {report.store}", flush=True)
-        except NsdZarrError as error:
+        except nsd_zarr.NsdZarrError as error:
             failures.append(f"subject {subject}: {error}")
     if failures or not subjects:
         sys.exit("\n".join(failures) or f"no subjects below {options.root}/nsddata_betas/ppdata")

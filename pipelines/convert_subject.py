@@ -11,11 +11,10 @@ import argparse
 import sys
 
 import nsd_zarr
-from nsd_zarr.conversion.events import Event, SessionDone
 
 
-def tell(event: Event) -> None:
-    if isinstance(event, SessionDone):
+def show(event: nsd_zarr.Event) -> None:
+    if isinstance(event, nsd_zarr.SessionDone):
         print(f"session {event.session:02d}: {event.seconds:.1f} s, read {event.how}")
 
 
@@ -26,7 +25,7 @@ def main() -> None:
     parser.add_argument("--config")
     options = parser.parse_args()
 
-    report = nsd_zarr.convert(options.source, options.store, config=options.config, on_event=tell)
+    report = nsd_zarr.convert(options.source, options.store, config=options.config, on_event=show)
     print(f"{report.trials} trials, {report.bytes_in / report.bytes_out:.2f} times smaller, {report.seconds:.1f} s")
 
     proof = nsd_zarr.verify(options.store)

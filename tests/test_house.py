@@ -14,12 +14,14 @@ import nsd_zarr
 PACKAGE = Path(nsd_zarr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "layout", "nsd", "resources"}
+BASE = {"errors", "layout", "nsd", "resources", "words", "options"}
 TOP = BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"}
 SEES = {
-    "errors": set(),
+    "words": set(),
+    "errors": {"words"},
     "nsd": set(),
     "layout": {"nsd"},
+    "options": {"errors"},
     "resources": set(),
     "tasks": set(),
     "buffers": set(),
@@ -54,7 +56,7 @@ SEES = {
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
     "cli": TOP | {"bench", "report"},
     # The public face, on demand.
-    "__init__": {"errors", "conversion", "maintenance", "read"},
+    "__init__": {"errors", "options", "conversion", "maintenance", "read"},
 }
 """Which parts of the package a part may import, beside itself. The one table of the arrows."""
 
@@ -252,9 +254,31 @@ def test_torch_is_asked_for_with_the_cure_where_it_is_missing():
     assert result.stderr.endswith('ImportError: nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"\n')
 
 
-@pytest.mark.parametrize("name", [name for name in nsd_zarr.__all__ if name != "__version__"])
+NO_DOCS = {"__version__", "Event", "Listener"}
+"""Public names that are no class or function, documented where they are defined."""
+SECTIONS = ("Parameters", "Returns", "Raises", "Examples")
+
+
+@pytest.mark.parametrize("name", sorted(set(nsd_zarr.__all__) - NO_DOCS))
 def test_public_name_is_documented(name):
     assert inspect.getdoc(getattr(nsd_zarr, name))
+
+
+@pytest.mark.parametrize("name", [name for name in nsd_zarr.__all__ if inspect.isfunction(getattr(nsd_zarr, name))])
+def test_public_function_has_every_section_and_names_every_parameter(name):
+    function = getattr(nsd_zarr, name)
+    text = inspect.getdoc(function)
+    assert [section for section in SECTIONS if f"\n{section}\n{'-' * len(section)}\n" not in text] == []
+    listed = text.partition("Parameters\n")[2].partition("\nReturns\n")[0]
+    names = {word.strip("*, ") for line in listed.splitlines() if not line.startswith(" ") for word in line.split(",")}
+    assert set(inspect.signature(function).parameters) <= names
+
+
+def test_public_names_are_sorted_and_each_has_its_module():
+    assert nsd_zarr.__all__ == sorted(nsd_zarr.__all__)
+    assert {name: getattr(nsd_zarr, name).__name__ for name in set(nsd_zarr.__all__) - NO_DOCS} == {
+        name: name for name in set(nsd_zarr.__all__) - NO_DOCS
+    }
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -13,7 +13,7 @@ import numpy as np
 
 import nsd_zarr
 from nsd_zarr.cli.progress import show_progress
-from nsd_zarr.cli.show import format_conversion, format_plan, format_verification
+from nsd_zarr.cli.show import format_conversion, format_verification
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.nsd import BETAS_DATASET
@@ -58,11 +58,9 @@ def run_demo(directory: Path, say: Callable[[str], None], quiet: bool) -> None:
 
 
 def _convert(source: Path, store: Path, say: Callable[[str], None], quiet: bool) -> None:
-    from nsd_zarr.config import make_config
-    from nsd_zarr.conversion.plan import make_plan
 
     say(f"\n$ nsd-zarr plan {source} {store}")
-    say(format_plan(make_plan(source, store, make_config())))
+    say(str(nsd_zarr.plan(source, store)))
     say(f"\n$ nsd-zarr convert {source} {store}")
     with show_progress("converting", quiet) as on_event:
         say(format_conversion(nsd_zarr.convert(source, store, on_event=on_event)))

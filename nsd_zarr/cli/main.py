@@ -14,9 +14,9 @@ import nsd_zarr
 from nsd_zarr.cli.images import images
 from nsd_zarr.cli.options import choosing, common, converting, naming_experiment, print_report
 from nsd_zarr.cli.progress import show_progress
-from nsd_zarr.cli.words import escape_controls
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
+from nsd_zarr.words import escape_controls
 
 INTERRUPTED = 130
 BUG = 70
@@ -110,14 +110,8 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
 @converting
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
-    from nsd_zarr.cli.show import format_plan
-    from nsd_zarr.config import make_config
-    from nsd_zarr.conversion.lock import check_free
-    from nsd_zarr.conversion.plan import make_plan
-
-    check_free(Path(store).absolute())
-    made = make_plan(source, store, make_config(options.pop("config_file"), **options))
-    print_report(made.as_dict(), format_plan(made), as_json, quiet)
+    made = nsd_zarr.plan(source, store, config=options.pop("config_file"), **options)
+    print_report(made.as_dict(), str(made), as_json, quiet)
 
 
 @commands.command()
@@ -169,7 +163,7 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 @commands.command()
 @click.argument("store")
 @click.option("--source", multiple=True, required=True, help="The session files that STORE was made of.")
-@click.option("--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
+@click.option("--sessions", "--session", "sessions", help="Such as 3 or 1-3,5. [default: whatever is damaged]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @naming_experiment
 @choosing

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nsd_zarr.cli.words import escape_controls
+from nsd_zarr.words import escape_controls
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from nsd_zarr.cli.words import escape_line
-from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.images import ImagesReport
-from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
 from nsd_zarr.maintenance.attach import AttachReport
@@ -18,6 +14,7 @@ from nsd_zarr.maintenance.repair import RepairReport
 from nsd_zarr.maintenance.verify import VerifyReport
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
+from nsd_zarr.words import escape_line
 
 MAX_DAMAGES = 20
 """Damages told one by one; --json has them all."""
@@ -26,45 +23,11 @@ MAX_UNTRACKED_FILES = 5
 """Files that are not of a store, told by name."""
 
 
-def format_plan(plan: Plan) -> str:
-    """What a conversion would do."""
-    geometry, memory, space, settings = plan.settings.geometry, plan.memory, plan.space, plan.settings
-    ways = Counter(info.how for info in plan.sources)
-    inodes = "" if space.free_inodes is None else f", {space.free_inodes} inodes"
-    lines = [
-        f"store       {plan.store} ({plan.progress.state.value})",
-        f"sessions    {format_sessions(geometry.sessions)}: {len(plan.sources)} found, none missing; "
-        f"{len(plan.progress.done)} done, {len(plan.todo)} to convert",
-        *(f"            {count} read {how}" for how, count in ways.items()),
-        f"trials      {geometry.trials} of {geometry.volume_shape} {geometry.dtype}, "
-        f"{format_bytes(geometry.trial_bytes)} each",
-        f"in          {format_bytes(plan.bytes_in)} of values",
-        f"out         about {format_bytes(space.expected_bytes)} to write ({settings.codec} level {settings.clevel}), "
-        f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials",
-        f"disk        {format_bytes(space.free_bytes)} free{inodes}",
-        f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed",
-        f"work        {format_count(len(plan.todo), 'unit')}; {memory.sessions_at_once} at once, "
-        f"{format_count(memory.threads_per_session, 'thread')} "
-        f"each, {memory.passes} pass{'es' if memory.passes > 1 else ''} over each file",
-    ]
-    lines += format_experiment(plan.experiment_report)
-    if plan.doubtful:
-        again = format_sessions(info.session for info in plan.doubtful)
-        lines.append(f"again       sessions {again}: their files look different since; they will be read and compared")
-    return "\n".join(lines)
-
-
-def format_experiment(report: ExperimentReport) -> list[str]:
-    """What of the experiment was found and what was not, one line each; none where there was nothing to look for."""
-    words = {"experiment": report.found, "not found": report.missing, "note": report.notes}
-    return [f"{word:11} {', '.join(values)}" for word, values in words.items() if values]
-
-
 def format_attachment(report: AttachReport) -> str:
     """What was attached to a store."""
     what = "statistics computed, " if report.computed_statistics else ""
     done = "experiment attached" if report.experiment.found else "no experiment"
-    lines = [f"{report.store}: {what}{done} in {report.seconds:.1f} s.", *format_experiment(report.experiment)]
+    lines = [f"{report.store}: {what}{done} in {report.seconds:.1f} s.", *report.experiment.format_lines()]
     return "\n".join(lines)
 
 
@@ -78,7 +41,7 @@ def format_conversion(report: ConversionReport) -> str:
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
         f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
-        + "".join(f"{line}\n" for line in format_experiment(report.experiment))
+        + "".join(f"{line}\n" for line in report.experiment.format_lines())
         + f"Next: nsd-zarr verify {report.store}"
     )
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: small typed events for a progress bar or a log."""
+"""What a run reports while it goes: small typed events for a progress bar or a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from nsd_zarr.layout import SessionNumber
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run knows what there is to do."""
+    """The run knows what there is to do.
+
+    >>> events = []
+    >>> report = nsd_zarr.convert("nsd", "new.zarr", subject=1, on_event=events.append)
+    >>> isinstance(events[0], nsd_zarr.RunStarted), events[0].sessions, events[0].trials
+    (True, 3, 36)
+    """
 
     sessions: int
     """Sessions to convert, or to read again."""
@@ -24,7 +30,13 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class TrialsDone:
-    """Some trials were compressed and written, or checked."""
+    """Some trials were compressed and written, or checked.
+
+    >>> events = []
+    >>> report = nsd_zarr.verify("subj01.zarr", on_event=events.append)
+    >>> sum(event.trials for event in events if isinstance(event, nsd_zarr.TrialsDone))
+    36
+    """
 
     trials: int
     """How many."""
@@ -32,7 +44,16 @@ class TrialsDone:
 
 @dataclass(frozen=True, slots=True)
 class SessionDone:
-    """One session is on disk and in the ledger."""
+    """One session is on disk and in the ledger.
+
+    >>> def show(event: nsd_zarr.Event) -> None:
+    ...     if isinstance(event, nsd_zarr.SessionDone):
+    ...         print(event.session, event.how)
+    >>> report = nsd_zarr.convert("nsd", "new.zarr", subject=1, workers=1, on_event=show)
+    1 by offset
+    2 by offset
+    3 by offset
+    """
 
     session: SessionNumber
     """Session number."""
@@ -45,7 +66,9 @@ class SessionDone:
 
 
 Event = RunStarted | TrialsDone | SessionDone
+"""Anything that a run reports."""
 Listener = Callable[[Event], None]
+"""What is called with each event, from any thread."""
 
 
 def ignore_event(event: Event) -> None:

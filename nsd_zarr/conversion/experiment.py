@@ -21,6 +21,7 @@ from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_ro
 from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import HEMISPHERES, ROI
+from nsd_zarr.words import escape_line
 
 TRIAL_ARRAYS = (
     *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "time", "isold"),
@@ -32,7 +33,12 @@ TRIAL_ARRAYS = (
 
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
-    """What of the experiment goes into a store."""
+    """What of the experiment goes into a store.
+
+    >>> report = nsd_zarr.plan("nsd", "new.zarr", subject=1).experiment_report
+    >>> "trial table" in report.found, report.missing
+    (True, ())
+    """
 
     found: tuple[str, ...] = ()
     """What was found, and goes in."""
@@ -40,6 +46,14 @@ class ExperimentReport:
     """What was looked for and is not there."""
     notes: tuple[str, ...] = ()
     """What is odd, and stops nothing."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.format_lines())
+
+    def format_lines(self) -> list[str]:
+        """What was found and what was not, one line each; none where there was nothing to look for."""
+        words = {"experiment": self.found, "not found": self.missing, "note": self.notes}
+        return [escape_line(f"{word:11} {', '.join(values)}") for word, values in words.items() if values]
 
 
 @dataclass(frozen=True, slots=True)

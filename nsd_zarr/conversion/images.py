@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
+from nsd_zarr.options import ImagesOptions, check_options
 from nsd_zarr.source.stimuli import (
     ImageBlock,
 )
@@ -77,23 +78,51 @@ def convert_images(
     dataset: str = IMAGES_DATASET,
     images_per_shard: int | None = None,
     on_event: Listener = ignore_event,
-    **options: Any,
+    **options: Unpack[ImagesOptions],
 ) -> ImagesReport:
     """Convert stimulus images to a Zarr store with one image a chunk; go on where an interrupted run was.
 
-    *source*: nsd_stimuli.hdf5, or an NSD root. *store*: the store's folder, made here. *subject* (from 1): only the
-    images that it saw, by its trial table in the NSD root, or by *trial_table* (responses.tsv); without both, all
-    images. *dataset*: in the file, uint8 (image, row, column, 3) RGB, row = 0-based 73k id, whatever its chunking: no
-    chunk is read twice. *images_per_shard*: None for up to 128 MiB. *options*: codec, clevel, workers, memory, fresh.
-
     The store holds `images`, uint8 (image, row, column, channel), lossless; `nsd_id`, the 0-based 73k id of each,
-    ascending; `image_digest`. A finished store is left as it is. Raises ConfigError, SourceError, StoreError,
-    ResumeRefused, DoesNotFit; after any of them, and after a kill, the same call goes on.
+    ascending; `image_digest`. A finished store is left as it is.
 
+    Parameters
+    ----------
+    source
+        nsd_stimuli.hdf5, or an NSD root.
+    store
+        The store's folder, made here.
+    subject
+        From 1: only the images that it saw, by its trial table in the NSD root, or by *trial_table*. Without both,
+        all images.
+    trial_table
+        responses.tsv of the subject.
+    dataset
+        Name in the file; uint8 (image, row, column, 3) RGB, row = 0-based 73k id. No chunk of it is read twice.
+    images_per_shard
+        Images in a shard; None for up to 128 MiB.
+    on_event
+        Called with RunStarted, TrialsDone and SessionDone, from any thread; a block of images is a session there.
+    **options
+        See ImagesOptions.
+
+    Returns
+    -------
+    ImagesReport
+        What this call did; no blocks where the store was finished.
+
+    Raises
+    ------
+    ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit
+        After any of them, and after a kill, the same call goes on.
+
+    Examples
+    --------
     >>> report = nsd_zarr.convert_images("nsd", "images.zarr")
     >>> report.images, report.shape
     (73000, (8, 8, 3))
     """
+    named = ("subject", "trial_table", "dataset", "images_per_shard", "on_event")
+    check_options("convert_images", options, ImagesOptions, others=named)
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     table = None if trial_table is None else Path(trial_table)
     config = make_config(None, subject=subject, trial_table=table, dataset=dataset, **options)

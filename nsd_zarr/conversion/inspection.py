@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from nsd_zarr.conversion.experiment import Experiment, InputFile, make_roi_volumes
-from nsd_zarr.errors import SourceError
+from nsd_zarr.config import Config
+from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, InputFile, make_roi_volumes
+from nsd_zarr.errors import ConfigError, SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.nsd import NO_LABEL
 from nsd_zarr.source.bounded import MAX_LABELS_BYTES, MAX_TABLE_BYTES, MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.design import check_design, check_stimulus_info, complete_table, parse_design
-from nsd_zarr.source.experiment import ExperimentFiles
-from nsd_zarr.source.find import format_sessions
+from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
+from nsd_zarr.source.find import SessionFile, format_sessions
 from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import Volume, check_shape, compare_affines, make_label_volume, make_mask, parse_volume
@@ -207,3 +208,47 @@ def _check_subject(table: TrialTable, subject: int | None) -> None:
             expected=subject,
             found=table.subject,
         )
+
+
+# -- which files are meant -------------------------------------------------------------------------------------------
+
+
+def find_files_of_experiment(
+    files: Sequence[SessionFile], config: Config, geometry: Geometry
+) -> ExperimentFiles | None:
+    """The experiment's files that the configuration means; None when it means none. Raises SourceError, ConfigError."""
+    given = make_given_files(config)
+    if config.no_experiment:
+        return None
+    found = find_experiment(files[0].path, geometry.sessions, given, volumes=len(geometry.volume_shape) == 3)
+    return None if found.root is None and found.is_empty else found
+
+
+def make_given_files(config: Config) -> GivenFiles:
+    """The experiment's files that are given by hand. Raises ConfigError when none at all are wanted."""
+    given = GivenFiles(
+        trial_table=config.trial_table,
+        expdesign=config.expdesign,
+        stim_info=config.stim_info,
+        brainmask=config.brainmask,
+        ncsnr=config.ncsnr,
+        valid=config.valid,
+        rois=config.roi,
+        skipped_rois=config.skip_roi,
+        no_trial_table=config.no_trial_table,
+    )
+    if config.no_trial_table and given.names_trials:
+        raise ConfigError("no_trial_table, and a file of it", hint="Leave out one or the other.")
+    if config.no_experiment and given.names_any:
+        raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
+    return given
+
+
+def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[Experiment | None, ExperimentReport]:
+    """The experiment read and checked, and what to say of it. Raises SourceError."""
+    if files is None:
+        return None, ExperimentReport()
+    if files.is_empty:
+        return None, ExperimentReport(missing=files.missing, notes=files.notes)
+    experiment = inspect_experiment(files, geometry)
+    return experiment, experiment.make_report()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from nsd_zarr.config import Config
+from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.experiment import Experiment, ExperimentReport
 from nsd_zarr.conversion.finish import make_told
-from nsd_zarr.conversion.inspection import inspect_experiment
+from nsd_zarr.conversion.inspection import find_files_of_experiment, read_experiment
+from nsd_zarr.conversion.inspection import make_given_files as make_given_files
+from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,
     MemoryPlan,
@@ -22,25 +24,44 @@ from nsd_zarr.conversion.memory import (
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
-from nsd_zarr.errors import ConfigError, SourceError
-from nsd_zarr.layout import Geometry, SessionNumber, choose_trials_per_shard, divisors
-from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
-from nsd_zarr.source.find import Choice, SessionFile, check_complete, find_session_files, select_sessions
+from nsd_zarr.errors import ConfigError
+from nsd_zarr.layout import (
+    SessionNumber,
+    choose_trials_per_shard,
+    divisors,
+    format_bytes,
+    format_count,
+)
+from nsd_zarr.options import ConvertOptions, check_options
+from nsd_zarr.options import SourceWords as SourceWords
+from nsd_zarr.source.find import (
+    Choice,
+    SessionFile,
+    check_complete,
+    find_session_files,
+    format_sessions,
+    select_sessions,
+)
 from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.origin import find_origin, find_unfinished
 from nsd_zarr.source.session import SessionInfo, inspect_session
+from nsd_zarr.source.uniform import check_countable
+from nsd_zarr.source.uniform import check_uniform as check_uniform
 from nsd_zarr.store.check import MAX_SESSION
 from nsd_zarr.store.format import Json
+from nsd_zarr.words import escape_line
 
-MAX_COORDINATE = 2**15 - 1
-"""The coordinate trial_in_session is int16."""
 STAYS = "the store is finished and stays as it is: nsd-zarr attach gives it an experiment, or another one"
-SourceWords = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One conversion, decided. Frozen, picklable, printable."""
+    """One conversion, decided. Frozen, picklable; `print` shows it as the command does.
+
+    >>> plan = nsd_zarr.plan("nsd", "new.zarr", subject=1)
+    >>> len(plan.todo), plan.settings.geometry.trials
+    (3, 36)
+    """
 
     store: Path
     """The store's folder."""
@@ -64,6 +85,9 @@ class Plan:
     """What of the experiment was found and what was not, and what else is odd."""
     told: Json = field(default_factory=dict)
     """Root attributes that the source tells."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(escape_line, _format_lines(self)))
 
     @property
     def todo(self) -> tuple[AnySource, ...]:
@@ -117,6 +141,44 @@ class Plan:
         }
 
 
+def plan(
+    source: SourceWords,
+    store: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    **options: Unpack[ConvertOptions],
+) -> Plan:
+    """Say what `convert` would do, and whether it can. Reads metadata and the experiment's small files; writes nothing.
+
+    Parameters
+    ----------
+    source, store, config, **options
+        As for `convert`.
+
+    Returns
+    -------
+    Plan
+        Sessions found and left to do, bytes, files, memory, disk space; `print` shows it as the command does.
+
+    Raises
+    ------
+    ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit
+        Where the conversion could not run to its end.
+
+    Examples
+    --------
+    >>> plan = nsd_zarr.plan("nsd", "new.zarr", subject=1)
+    >>> [info.session for info in plan.todo]
+    [1, 2, 3]
+    >>> print(str(plan).splitlines()[1])
+    sessions    1-3: 3 found, none missing; 0 done, 3 to convert
+    """
+    check_options("plan", options, ConvertOptions, others=("config",))
+    target = Path(os.path.abspath(store))
+    check_free(target)
+    return make_plan(source, target, make_config(config, **options))
+
+
 def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config) -> Plan:
     """Plan the conversion of *source* to *store*. Reads no betas, and the experiment's small files; writes nothing.
 
@@ -126,7 +188,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     files = find_files(source, config)
     sources = tuple(inspect_session(file, config.dataset) for file in files)
     check_uniform(sources)
-    check_countable(sources)
+    check_countable(sources, MAX_SESSION)
     settings = make_settings(sources, config)
     progress = find_progress(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
@@ -151,47 +213,6 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     )
 
 
-def find_files_of_experiment(
-    files: Sequence[SessionFile], config: Config, geometry: Geometry
-) -> ExperimentFiles | None:
-    """The experiment's files that the configuration means; None when it means none. Raises SourceError, ConfigError."""
-    given = make_given_files(config)
-    if config.no_experiment:
-        return None
-    found = find_experiment(files[0].path, geometry.sessions, given, volumes=len(geometry.volume_shape) == 3)
-    return None if found.root is None and found.is_empty else found
-
-
-def make_given_files(config: Config) -> GivenFiles:
-    """The experiment's files that are given by hand. Raises ConfigError when none at all are wanted."""
-    given = GivenFiles(
-        trial_table=config.trial_table,
-        expdesign=config.expdesign,
-        stim_info=config.stim_info,
-        brainmask=config.brainmask,
-        ncsnr=config.ncsnr,
-        valid=config.valid,
-        rois=config.roi,
-        skipped_rois=config.skip_roi,
-        no_trial_table=config.no_trial_table,
-    )
-    if config.no_trial_table and given.names_trials:
-        raise ConfigError("no_trial_table, and a file of it", hint="Leave out one or the other.")
-    if config.no_experiment and given.names_any:
-        raise ConfigError("no_experiment, and a file of the experiment", hint="Leave out one or the other.")
-    return given
-
-
-def read_experiment(files: ExperimentFiles | None, geometry: Geometry) -> tuple[Experiment | None, ExperimentReport]:
-    """The experiment read and checked, and what to say of it. Raises SourceError."""
-    if files is None:
-        return None, ExperimentReport()
-    if files.is_empty:
-        return None, ExperimentReport(missing=files.missing, notes=files.notes)
-    experiment = inspect_experiment(files, geometry)
-    return experiment, experiment.make_report()
-
-
 def as_words(source: SourceWords) -> list[str | os.PathLike[str]]:
     """SOURCE as a list, whichever way it was given."""
     return [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -207,49 +228,6 @@ def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     is_folder = len(words) == 1 and Path(words[0]).is_dir()
     check_complete(files, 1 if is_folder else files[0].session)
     return files
-
-
-def check_uniform(sources: Sequence[SessionInfo]) -> None:
-    """Refuse a session whose trial count, volume or dtype is not what most sessions have. Raises SourceError."""
-    _check_same(sources, lambda info: info.shape, "shape")
-    _check_same(sources, lambda info: info.dtype, "dtype")
-
-
-def check_countable(sources: Sequence[SessionInfo]) -> None:
-    """Refuse session numbers that readers refuse, and trial counts that int16 cannot hold. Raises SourceError."""
-    for info in sources:
-        checks = (("session number", info.session, MAX_SESSION), ("trial count", info.trials, MAX_COORDINATE))
-        for what, number, most in checks:
-            if number > most:
-                raise SourceError(
-                    f"{what} {number}, expected at most {most}",
-                    hint="Number the files from 1, or split the session.",
-                    path=info.path,
-                    session=info.session,
-                    expected=most,
-                    found=number,
-                )
-
-
-def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo], Any], name: str) -> None:
-    counts = Counter(measure(info) for info in sources)
-    # What most have; between equals the larger, because files are cut short more often than they grow.
-    expected = max(counts, key=lambda value: (counts[value], value))
-    for info in sources:
-        found = measure(info)
-        if found == expected:
-            continue
-        cut_short = name == "shape" and found[1:] == expected[1:]
-        raise SourceError(
-            f"dataset /{info.dataset}: {name} {found}, expected {expected} as in {counts[expected]} of "
-            f"{len(sources)} sessions",
-            hint=("The file is probably cut short: fetch" if cut_short else "Fetch")
-            + " it again, or leave it out with --sessions.",
-            path=info.path,
-            session=info.session,
-            expected=expected,
-            found=found,
-        )
 
 
 def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
@@ -284,3 +262,37 @@ def _make_memory_plan(
     # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
     at_once = 1 if "://" in config.scheduler else left
     return make_memory_plan(need, at_once, config.effective_workers, config.effective_memory)
+
+
+def _format_lines(plan: Plan) -> Iterator[str]:
+    """What a conversion would do, for people."""
+    geometry, memory, space, settings = plan.settings.geometry, plan.memory, plan.space, plan.settings
+    todo, passes = len(plan.todo), memory.passes
+    yield f"store       {plan.store} ({plan.progress.state.value})"
+    yield (
+        f"sessions    {format_sessions(geometry.sessions)}: {len(plan.sources)} found, none missing; "
+        f"{len(plan.progress.done)} done, {todo} to convert"
+    )
+    for how, count in Counter(info.how for info in plan.sources).items():
+        yield f"            {count} read {how}"
+    yield (
+        f"trials      {geometry.trials} of {geometry.volume_shape} {geometry.dtype}, "
+        f"{format_bytes(geometry.trial_bytes)} each"
+    )
+    yield f"in          {format_bytes(plan.bytes_in)} of values"
+    yield (
+        f"out         about {format_bytes(space.expected_bytes)} to write ({settings.codec} level {settings.clevel}), "
+        f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials"
+    )
+    inodes = "" if space.free_inodes is None else f", {space.free_inodes} inodes"
+    yield f"disk        {format_bytes(space.free_bytes)} free{inodes}"
+    yield f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed"
+    yield (
+        f"work        {format_count(todo, 'unit')}; {memory.sessions_at_once} at once, "
+        f"{format_count(memory.threads_per_session, 'thread')} each, {passes} pass{'es' if passes > 1 else ''} over "
+        "each file"
+    )
+    yield from plan.experiment_report.format_lines()
+    if plan.doubtful:
+        again = format_sessions(info.session for info in plan.doubtful)
+        yield f"again       sessions {again}: their files look different since; they will be read and compared"

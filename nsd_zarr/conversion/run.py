@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
@@ -25,6 +25,7 @@ from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
+from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.durable import explain_write_error, remove_partials
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
@@ -70,26 +71,46 @@ def convert(
     *,
     config: str | os.PathLike[str] | None = None,
     on_event: Listener = ignore_event,
-    **options: Any,
+    **options: Unpack[ConvertOptions],
 ) -> ConversionReport:
     """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was.
 
-    *source*: a folder with session files, an NSD root, a glob, or a list of files. *store*: the store's folder, made
-    here. *config*: a YAML file of options. *options*: as on the command line, with underscores (`sessions`, `memory`,
-    `workers`, ...). *on_event*: called with RunStarted, TrialsDone, SessionDone from any thread.
-
     Trial table, design, masks and regions go in as well when they lie in the dataset's own tree around the session
-    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out).
+    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out). A finished store is
+    left as it is.
 
-    A finished store is left as it is. Raises ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit; after
-    any of them, and after a kill, the same call goes on.
+    Parameters
+    ----------
+    source
+        A folder with session files, an NSD root, a glob, or a list of files.
+    store
+        The store's folder, made here.
+    config
+        A YAML file of options; those that are given here win over it.
+    on_event
+        Called with RunStarted, TrialsDone and SessionDone, from any thread.
+    **options
+        As on the command line, with underscores; see ConvertOptions.
 
+    Returns
+    -------
+    ConversionReport
+        What this call did; no sessions where the store was finished.
+
+    Raises
+    ------
+    ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit
+        After any of them, and after a kill, the same call goes on.
+
+    Examples
+    --------
     >>> report = nsd_zarr.convert("nsd", "subj01.zarr", subject=1, space="func1pt8mm", memory="2GiB")
     >>> [session.session for session in report.sessions]
     [1, 2, 3]
     >>> nsd_zarr.convert("nsd", "subj01.zarr", subject=1).sessions  # finished: nothing to do
     ()
     """
+    check_options("convert", options, ConvertOptions, others=("config", "on_event"))
     return run_conversion(source, store, make_config(config, **options), on_event)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.contents import Contents, make_statistics_arrays
@@ -25,6 +25,7 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
+from nsd_zarr.options import AttachOptions, check_options
 from nsd_zarr.places.durable import remove_partials
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
@@ -65,28 +66,51 @@ def attach(
     *,
     config: str | os.PathLike[str] | None = None,
     on_event: Listener = ignore_event,
-    **options: Any,
+    **options: Unpack[AttachOptions],
 ) -> AttachReport:
     """Give a finished store its experiment: trial table, masks, regions, noise ceiling. Its trials stay untouched.
 
-    *source*: as for convert (an NSD root, or a folder of session files in one; of a root without session files name
-    `subject` and `space`); not needed when every file is named. *config*, *options*: as for convert; those of the
-    experiment, `subject`, `space`, `betas`, `workers` and `memory` count. `no_experiment` takes an experiment out
-    again. What was attached before is replaced. Statistics of the sessions are computed when the store has none, by
-    decoding every trial. *on_event*: told of that progress.
-
-    The store comes out byte for byte as if the experiment had been there when it was converted, with the same
-    libraries. Killed at any moment it is a whole store: with the experiment, without one, or with the former one.
+    What was attached before is replaced. Statistics of the sessions are computed when the store has none, by decoding
+    every trial. The store comes out byte for byte as if the experiment had been there when it was converted, with the
+    same libraries. Killed at any moment it is a whole store: with the experiment, without one, or with the former one.
     A reader that has it open should open it again. Files of another subject, space or preparation than the store's are
-    refused. Raises ConfigError, SourceError, StoreError, DoesNotFit, and
-    DamageFound when a trial that statistics need is damaged.
+    refused.
 
+    Parameters
+    ----------
+    store
+        The store's folder.
+    source
+        As for `convert`: an NSD root, or a folder of session files in one; of a root without session files name
+        `subject` and `space`. Not needed when every file is named.
+    config
+        A YAML file of options, as for `convert`; those that concern only a conversion are passed over.
+    on_event
+        Called with RunStarted and TrialsDone while statistics are computed.
+    **options
+        See AttachOptions. `no_experiment` takes an experiment out again.
+
+    Returns
+    -------
+    AttachReport
+        What was found, and went in.
+
+    Raises
+    ------
+    ConfigError, SourceError, StoreError, DoesNotFit
+        Before anything is written.
+    DamageFound
+        When a trial that statistics need is damaged.
+
+    Examples
+    --------
     >>> nsd_zarr.attach("subj01.zarr", no_experiment=True).experiment.found
     ()
     >>> report = nsd_zarr.attach("subj01.zarr", "nsd", subject=1, space="func1pt8mm")
     >>> "nsd_id" in nsd_zarr.open_dataset("subj01.zarr")
     True
     """
+    check_options("attach", options, AttachOptions, others=("config", "on_event"))
     started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
     check_free(path)
     opened = open_store(path)

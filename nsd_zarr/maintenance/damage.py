@@ -1,4 +1,4 @@
-"""What verify tells of a store that is not as it was written."""
+"""What verify reports of a store that is not as it was written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from nsd_zarr.store.small import find_chunk_rows, read_array
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is not as it was written."""
+    """One thing that is not as it was written.
+
+    >>> os.remove("subj01.zarr/session/c/0")
+    >>> damage, = nsd_zarr.verify("subj01.zarr").damages
+    >>> print(damage)
+    session/c/0: missing
+    >>> damage.session is None  # it concerns all sessions
+    True
+    """
 
     path: str
     """File inside the store."""

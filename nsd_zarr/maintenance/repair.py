@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
@@ -27,6 +27,7 @@ from nsd_zarr.maintenance.recompute import STATISTICS, make_statistics_files
 from nsd_zarr.maintenance.sources import find_ids, find_sources, plan_memory
 from nsd_zarr.maintenance.verify import check_store, open_to_check
 from nsd_zarr.maintenance.verify_files import find_file_problem
+from nsd_zarr.options import RepairOptions, SessionWords, check_options
 from nsd_zarr.places.durable import find_partials, make_place, remove_partials, write_durably
 from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.digest import join_digests, make_digest
@@ -68,30 +69,49 @@ class RepairReport:
 def repair(
     store: str | os.PathLike[str],
     source: SourceWords,
-    sessions: Any = None,
+    sessions: SessionWords | None = None,
     *,
     on_event: Listener = ignore_event,
-    **options: Any,
+    **options: Unpack[RepairOptions],
 ) -> RepairReport:
     """Verify a store, and make what is damaged or missing again from the sources it was made of.
 
-    *sessions*: repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
-    *options*: workers, memory, subject, space, betas, as for convert. A root document that is lost or damaged comes
-    back from its copy in the run folder.
+    A root document that is lost or damaged comes back from its copy in the run folder. What is found is looked for
+    once more under the store's lock, and that counts. Before anything is written, the trials that are needed are
+    compared with the digests taken when the store was made. Each file is written whole under another name and renamed,
+    and only when it is byte for byte what the manifest says; a call that was killed is repeated. A whole store is left
+    as it is. Nothing else in its folder is touched.
 
-    What is found is looked for once more under the store's lock, and that counts. Before anything is written, the
-    trials that are needed are compared with the digests taken when the store was made. Each file is written whole under
-    another name and renamed, and only when it is byte for byte what the manifest says; a call that was killed is
-    repeated. A whole store is left as it is. Nothing else in its folder is touched.
+    Parameters
+    ----------
+    store, source
+        The store's folder; as for `convert`, what it was made of.
+    sessions
+        Repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
+    on_event
+        Called with RunStarted and TrialsDone, from any thread.
+    **options
+        See RepairOptions.
 
-    Raises StoreError (no finished store, in use, or its root document lost together with the copy), SourceError,
-    ResumeRefused (the source is another than the one that was converted, or the libraries give other bytes),
-    DoesNotFit.
+    Returns
+    -------
+    RepairReport
+        What was found, what was written, and what is left.
 
+    Raises
+    ------
+    StoreError, SourceError, DoesNotFit
+        No finished store, in use, or its root document is lost together with the copy; sources or memory do not fit.
+    ResumeRefused
+        The source is not the one that was converted, or the libraries give other bytes.
+
+    Examples
+    --------
     >>> os.remove("subj01.zarr/session/c/0")
     >>> nsd_zarr.repair("subj01.zarr", "nsd", subject=1).rewritten
     ('session/c/0',)
     """
+    check_options("repair", options, RepairOptions, others=("sessions", "on_event"))
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     config = make_config(None, sessions=sessions, **options)
     check_free(path)

@@ -9,19 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
 from nsd_zarr.conversion.plan import SourceWords, as_words
-from nsd_zarr.errors import DamageFound, StoreError
+from nsd_zarr.errors import ConfigError, DamageFound, StoreError
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.maintenance.damage import Damage
 from nsd_zarr.maintenance.sources import find_sources, plan_memory
 from nsd_zarr.maintenance.verify_files import check_files, find_untracked_files
 from nsd_zarr.maintenance.verify_shards import check_shard
 from nsd_zarr.maintenance.verify_values import compare_source
+from nsd_zarr.options import VerifyOptions, check_options
 from nsd_zarr.places.files import open_file
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.images import AnySource
@@ -79,7 +80,7 @@ class VerifyReport:
         words += [word for source in self.source or ("SOURCE",) for word in ("--source", source)]
         words += self.choice
         # Others need not be at hand then.
-        words += ["--session", format_sessions(numbers)] if None not in sessions else []
+        words += ["--sessions", format_sessions(numbers)] if None not in sessions else []
         return shlex.join(words)
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,27 +95,57 @@ def verify(
     *,
     quick: bool = False,
     on_event: Listener = ignore_event,
-    **options: Any,
+    **options: Unpack[VerifyOptions],
 ) -> VerifyReport:
     """Prove a store. Reads only.
 
-    *quick*: every file present, of its size, and the index of every shard right. Otherwise every byte is compared with
-    the manifest, and every trial is decoded and its values compared with the digest that was taken from the source
-    while converting. With *source* (as for convert), every value is also compared with the session files: these read
-    through h5py, the store through zarr-python, so by no code of ours. *options*: workers, memory, subject, space,
-    betas, as for convert.
-
-    Returns a report; damage is in it, and not raised. Files that are not of the store are told apart from damage: no
+    Every byte is compared with the manifest, and every trial is decoded and its values compared with the digest that
+    was taken from the source while converting. Files that are not of the store are reported apart from damage: no
     reader looks at one, since every file to which the root document leads is in the manifest, which is checked.
-    Raises StoreError when there is no finished store, SourceError when a session file is missing or unfit.
 
+    Parameters
+    ----------
+    store
+        The store's folder.
+    source
+        As for `convert`: every value is also compared with the session files. These are read through h5py and the
+        store through zarr-python, so by no code of this package.
+    quick
+        Only: every file present, of its size, and the index of every shard right. Not together with *source*.
+    on_event
+        Called with RunStarted and TrialsDone, from any thread.
+    **options
+        See VerifyOptions.
+
+    Returns
+    -------
+    VerifyReport
+        Damage is in it, and not raised.
+
+    Raises
+    ------
+    ConfigError
+        An option that is not taken, or *quick* together with *source*.
+    StoreError
+        There is no finished store.
+    SourceError
+        A session file is missing or unfit.
+
+    Examples
+    --------
     >>> nsd_zarr.verify("subj01.zarr").is_whole
     True
     >>> nsd_zarr.verify("subj01.zarr", "nsd", subject=1).strength
     'source'
     """
+    check_options("verify", options, VerifyOptions, others=("source", "quick", "on_event"))
+    if quick and source is not None:
+        raise ConfigError(
+            "quick, and a source to compare with",
+            hint="Leave out quick to compare every value with the source, or leave out the source.",
+        )
     started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
-    strength = "quick" if quick and source is None else "full" if source is None else "source"
+    strength = "quick" if quick else "full" if source is None else "source"
     words = () if source is None else tuple(os.path.abspath(word) for word in as_words(source))
     choice = tuple(_list_choice(config))
     try:

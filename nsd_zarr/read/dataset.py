@@ -3,31 +3,79 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict, Unpack
 
 import xarray as xr
 
+from nsd_zarr.options import check_options
 from nsd_zarr.read.backend import NsdZarrBackendEntrypoint
 
 
-def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: Any) -> xr.Dataset:
+class OpenOptions(TypedDict, total=False):
+    """Options of nsd_zarr.open_dataset beside raw: those of xarray.open_dataset, and allow_unfinished.
+
+    >>> lazy: nsd_zarr.OpenOptions = {"chunks": {}}
+    >>> nsd_zarr.open_dataset("subj01.zarr", **lazy).betas.chunks[0]
+    (12, 12, 12)
+    """
+
+    chunks: int | dict[Any, Any] | str | None
+    """{} for Dask with a shard a chunk."""
+    cache: bool | None
+    """Keep what was read."""
+    drop_variables: str | Iterable[str] | None
+    """Variables to leave out."""
+    mask_and_scale: bool | Mapping[str, bool] | None
+    """False: as raw."""
+    decode_cf: bool | None
+    decode_coords: Literal["coordinates", "all"] | bool | None
+    decode_times: bool | None
+    decode_timedelta: bool | None
+    use_cftime: bool | None
+    concat_characters: bool | None
+    inline_array: bool
+    chunked_array_type: str | None
+    from_array_kwargs: dict[str, Any] | None
+    backend_kwargs: dict[str, Any] | None
+    allow_unfinished: bool
+    """Open a store whose conversion has not finished; what is not there yet raises when it is read."""
+
+
+def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: Unpack[OpenOptions]) -> xr.Dataset:
     """Open the store at *path*, lazily: reads its root document and the session numbers, no trial.
 
     `ds.betas`: percent signal change, float32, dims (trial, z, y, x), or (trial, vertex) for surfaces; bit-equal to
     np.float32(counts) / np.float32(300). Float sources stay what they are. Only trials that are asked for are read,
     each once. Coordinates along `trial`: `session` (counted from 1) and `trial_in_session` (from 0); select by them
     with `ds.sel(trial=ds.session == 3)` (under Dask `(ds.session == 3).compute()`) or
-    `ds.set_xindex("session").sel(session=3)`.
+    `ds.set_xindex("session").sel(session=3)`. Source: data manual, "Functional data (NSD)".
 
-    *raw*: the stored counts, in the stored dtype, instead (xarray's `mask_and_scale=False`).
+    Parameters
+    ----------
+    path
+        The store's folder, or a URL.
+    raw
+        The stored counts, in the stored dtype, instead (xarray's `mask_and_scale=False`).
+    **options
+        As xarray.open_dataset takes them, such as `chunks={}` for Dask (a chunk is a shard); see OpenOptions.
 
-    *options*: as xarray.open_dataset takes them, such as `chunks={}` for Dask (a chunk is a shard); and
-    `allow_unfinished=True` to look into a store whose conversion has not finished (what is not there yet raises when
-    it is read).
+    Returns
+    -------
+    xarray.Dataset
+        Lazy; its regions, z-scores and trials by meaning are in `ds.nsd`.
 
-    Raises StoreError: missing, something else, unfinished; DamageFound when the root document is damaged, or later,
-    naming trial and shard, when a trial that is read is lost or damaged. Source: data manual, "Functional data (NSD)".
+    Raises
+    ------
+    ConfigError
+        An option that is not taken.
+    StoreError
+        Missing, something else, or unfinished.
+    DamageFound
+        The root document is damaged; or later, naming trial and shard, when a trial that is read is lost or damaged.
 
+    Examples
+    --------
     >>> ds = nsd_zarr.open_dataset("subj01.zarr")
     >>> ds.betas.dims
     ('trial', 'z', 'y', 'x')
@@ -35,6 +83,7 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
     >>> third.betas[0].values.dtype
     dtype('float32')
     """
+    check_options("open_dataset", options, OpenOptions, others=("raw",))
     if raw:
         options["mask_and_scale"] = False
     # By class: by name, xarray would import every engine that is installed first.

@@ -171,7 +171,7 @@ def test_session_that_is_asked_for_alone_is_repaired(store, source, whole, diges
     _lose(store / "session/c/0")
     for session in (1, 3):
         (source / f"betas_session{session:02d}.hdf5").rename(source / f"{session}.away")
-    outcome = run_cli("repair", store, "--source", source, "--session", 2)
+    outcome = run_cli("repair", store, "--source", source, "--sessions", 2)
     assert outcome.code == 1
     assert "2 files made again" in outcome.out
     assert "2 found damaged in sessions that were not asked for:\n  session 01, trials 0 to 1" in outcome.out

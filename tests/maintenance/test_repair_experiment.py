@@ -56,7 +56,7 @@ def test_volume_of_one_session_is_told_and_repaired_with_it(key, made, store, di
     flip(store / "session_std/c/2/0/0/0")
     report = nsd_zarr.verify(store, made[1] / "nsd")
     assert {(damage.session, damage.path) for damage in report.damages} == {(3, "session_std/c/2/0/0/0"), (2, key)}
-    assert report.repair_command == f"nsd-zarr repair {store} --source {made[1] / 'nsd'} --session 2-3"
+    assert report.repair_command == f"nsd-zarr repair {store} --source {made[1] / 'nsd'} --sessions 2-3"
     assert nsd_zarr.repair(store, made[1] / "nsd", sessions=2).rewritten == (key,)
     assert not nsd_zarr.verify(store).is_whole
     assert nsd_zarr.repair(store, made[1] / "nsd", sessions="2-3").is_whole

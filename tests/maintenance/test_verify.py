@@ -246,7 +246,7 @@ def test_damage_as_json_names_file_session_and_trials(store, run_cli):
     assert (outcome.code, outcome.err, told["whole"]) == (1, "", False)
     place = {"session": 2, "trials": [8, 9], "offset": None, "length": None, "images": None}
     assert told["damages"] == [{"path": SHARD, "problem": "missing"} | place]
-    assert told["repair"] == f"nsd-zarr repair {store} --source SOURCE --session 2"
+    assert told["repair"] == f"nsd-zarr repair {store} --source SOURCE --sessions 2"
 
 
 def test_damage_is_told_with_the_command_that_repairs_it(store, source, run_cli):
@@ -255,7 +255,7 @@ def test_damage_is_told_with_the_command_that_repairs_it(store, source, run_cli)
     for number in (0, 4):
         _flip(store / f"betas/c/{number}/0/0/0", 30)
     last = run_cli("verify", store, "--source", source).out.splitlines()[-1]
-    assert last == f"Repair it: nsd-zarr repair {store} --source {source} --session 1-2"
+    assert last == f"Repair it: nsd-zarr repair {store} --source {source} --sessions 1-2"
     assert run_cli(*shlex.split(last.partition("nsd-zarr ")[2])).code == 0
     assert run_cli("verify", store).code == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nsd_zarr.cli.words import escape_controls, escape_line
+from nsd_zarr.words import escape_controls, escape_line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Words of strangers on a terminal: shown, never obeyed."""
+"""Text that came from a file: a terminal must show it, and never take it for a command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from __future__ import annotations
 def escape_controls(text: str) -> str:
     """*text* with each character that is not printable, but for line ends, as its escape.
 
-    Names in a store or a session file are anybody's: a terminal would take some for commands, or turn the line round.
+    Names in a store or a session file may hold anything: some characters are commands to a
+    terminal, or reverse the line.
     """
     return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 

@@ -1,0 +1,151 @@
+"""The options of the public functions, typed: a function takes those that it uses, and refuses the rest.
+
+What a value has to look like is checked in `config`; here are the names and what a type checker may hold users to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from nsd_zarr.errors import ConfigError
+
+AnyPath = str | os.PathLike[str]
+SourceWords = AnyPath | Sequence[AnyPath]
+"""A folder with session files, an NSD root, a glob, or a list of files."""
+SessionWords = int | str | Iterable[int]
+"""A session number, text such as "1-3,5", or numbers."""
+
+
+class SourceOptions(TypedDict, total=False):
+    """Which betas are meant below an NSD root. Every option here and below may be None: as if it were not given."""
+
+    subject: int | None
+    """Subject, from 1."""
+    space: str | None
+    """Space, such as func1pt8mm."""
+    betas: str | None
+    """Betas version, such as betas_fithrf_GLMdenoise_RR."""
+
+
+class LimitOptions(TypedDict, total=False):
+    """What a call may use of the machine."""
+
+    workers: int | None
+    """Threads of this process. Default: one for each core that it may use."""
+    memory: int | str | None
+    """For the whole call, in bytes, or such as "8GiB". Default: half of what is free."""
+
+
+class ExperimentOptions(TypedDict, total=False):
+    """The files of the experiment, named by hand. Default: those at the dataset's own places around the betas."""
+
+    trial_table: AnyPath | None
+    """responses.tsv."""
+    expdesign: AnyPath | None
+    """nsd_expdesign.mat."""
+    stim_info: AnyPath | None
+    """nsd_stim_info_merged.csv."""
+    brainmask: AnyPath | None
+    """brainmask.nii.gz."""
+    ncsnr: AnyPath | None
+    """ncsnr.nii.gz."""
+    valid: str | None
+    """Folder or glob of valid_sessionBB.nii.gz."""
+    roi: AnyPath | Sequence[AnyPath] | None
+    """Region volumes, beside those that are found."""
+    skip_roi: str | Sequence[str] | None
+    """Names of sets of regions to leave out."""
+    no_trial_table: bool | None
+    """Attach masks and regions, but no trial table."""
+    no_experiment: bool | None
+    """Attach none of it."""
+
+
+class VerifyOptions(SourceOptions, LimitOptions, total=False):
+    """Options of nsd_zarr.verify.
+
+    >>> limits: nsd_zarr.VerifyOptions = {"workers": 2, "memory": "2GiB"}
+    >>> nsd_zarr.verify("subj01.zarr", **limits).is_whole
+    True
+    """
+
+
+class AttachOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+    """Options of nsd_zarr.attach.
+
+    >>> which: nsd_zarr.AttachOptions = {"subject": 1, "space": "func1pt8mm"}
+    >>> nsd_zarr.attach("subj01.zarr", "nsd", **which).computed_statistics
+    False
+    """
+
+
+class RepairOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+    """Options of nsd_zarr.repair.
+
+    >>> which: nsd_zarr.RepairOptions = {"subject": 1, "space": "func1pt8mm"}
+    >>> nsd_zarr.repair("subj01.zarr", "nsd", **which).rewritten
+    ()
+    """
+
+
+class ConvertOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+    """Options of nsd_zarr.convert and nsd_zarr.plan.
+
+    >>> small: nsd_zarr.ConvertOptions = {"subject": 1, "codec": "zstd", "sessions": "1-2"}
+    >>> nsd_zarr.plan("nsd", "small.zarr", **small).settings.codec
+    'zstd'
+    """
+
+    sessions: SessionWords | None
+    """Sessions to convert. Default: all that are there, without a gap."""
+    dataset: str | None
+    """Name of the dataset in each session file. Default: betas."""
+    trials_per_shard: int | None
+    """Must divide the trials of a session. Default: up to 128 MiB a shard."""
+    codec: str | None
+    """lz4 (fast), zstd (small), lz4hc, blosclz or zlib. Default: lz4."""
+    clevel: int | None
+    """Compression level, 0 to 9. Default: 5, of zstd and zlib 3."""
+    scheduler: str | None
+    """threads, synchronous, or the address of a Dask scheduler. Default: threads."""
+    fresh: bool | None
+    """Forget an unfinished run of this store and start again."""
+
+
+class ImagesOptions(LimitOptions, total=False):
+    """Options of nsd_zarr.convert_images.
+
+    >>> small: nsd_zarr.ImagesOptions = {"codec": "zstd", "workers": 2}
+    >>> nsd_zarr.convert_images("nsd", "images.zarr", **small).images
+    73000
+    """
+
+    codec: str | None
+    """As of convert."""
+    clevel: int | None
+    """As of convert."""
+    fresh: bool | None
+    """Forget an unfinished run of this store and start again."""
+
+
+def check_options(function: str, options: Mapping[str, Any], *taken: type, others: Iterable[str] = ()) -> None:
+    """Refuse an option that *function* does not take, naming the nearest that it takes. Raises ConfigError.
+
+    *taken*: the TypedDicts of its options; *others*: names of its other keyword arguments.
+    """
+    known = [*others, *(name for each in taken for name in each.__annotations__)]
+    for name in options:
+        if name not in known:
+            # An option of another function is not misspelled.
+            hint = f"Known are {', '.join(known)}." if name in ConvertOptions.__annotations__ else suggest(name, known)
+            raise ConfigError(f"{function}: unknown option {name!r}", hint=hint, found=name)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest of *known*, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name.replace("-", "_"), known, 1, 0.5)
+    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
