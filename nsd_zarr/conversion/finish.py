@@ -15,7 +15,7 @@ from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
-from nsd_zarr.places.durable import make_folder, make_place, write_durably
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.source.origin import Origin
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.format import (
@@ -37,10 +37,9 @@ _TITLES = {TRIALS: "single-trial betas", IMAGES: "stimulus images"}
 
 def create_skeleton(store: Path, settings: AnySettings) -> None:
     """Create the store, or what is missing of its skeleton: a root that says incomplete, the metadata of its shards."""
-    array, metadata = settings.geometry.kind.array, settings.make_metadata()
-    make_folder(store)
-    write_durably(store / METADATA_NAME, make_root_metadata(make_attributes(settings, INCOMPLETE), {array: metadata}))
-    write_durably(make_place(store, f"{array}/{METADATA_NAME}"), encode_json(metadata))
+    array, metadata, place = settings.geometry.kind.array, settings.make_metadata(), choose_place(store)
+    place.write(METADATA_NAME, make_root_metadata(make_attributes(settings, INCOMPLETE), {array: metadata}))
+    place.write(f"{array}/{METADATA_NAME}", encode_json(metadata))
 
 
 def finish_store(

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.places.durable import make_folder, sync_folder, write_durably
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import encode_json
@@ -63,6 +63,7 @@ class Ledger:
 
     def __init__(self, store: Path) -> None:
         self.folder = make_run_folder(store)
+        self.place = choose_place(self.folder)
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -72,8 +73,7 @@ class Ledger:
 
     def begin(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         """Note the sources from which a run sets out, and forget what an earlier one recorded."""
-        for stale in self.folder.glob("session-*"):
-            stale.unlink()
+        self.place.remove(*(stale.name for stale in self.folder.glob("session-*")))
         self._write_run(sources)
 
     def read_sources(self) -> dict[SessionNumber, FileIdentity]:
@@ -90,19 +90,17 @@ class Ledger:
         """Record a session as wholly on disk; durable when this returns."""
         values = _SESSION.dump_python(record, mode="json")
         document = values | {"checksum": make_digest(encode_json(values))}
-        write_durably(self._session_path(record.session), encode_json(document))
-        self._fault_path(record.session).unlink(missing_ok=True)
+        self.place.write(_name_session(record.session), encode_json(document))
+        self.place.remove(_name_fault(record.session))
 
     def forget_sessions(self, sessions: Iterable[SessionNumber]) -> None:
         """Remove records that no longer hold, so that none is taken for a record of shards that a later run writes."""
-        for session in sessions:
-            self._session_path(session).unlink(missing_ok=True)
-        sync_folder(self.folder)
+        self.place.remove(*map(_name_session, sessions))
 
     def read_session(self, session: SessionNumber) -> SessionRecord | None:
         """The record of *session*; None when there is none, or none that can be read and agrees with its checksum."""
         try:
-            values = json.loads(self._session_path(session).read_bytes())
+            values = json.loads((self.folder / _name_session(session)).read_bytes())
             # What it says of digests becomes part of the store: a flipped bit must not.
             if values.pop("checksum") != make_digest(encode_json(values)) or values["session"] != session:
                 return None
@@ -112,17 +110,11 @@ class Ledger:
 
     def note_fault(self, session: SessionNumber, problem: str) -> None:
         """Note that the source of *session* was found faulty, so that another file in its place is welcome."""
-        write_durably(self._fault_path(session), encode_json({"problem": problem}))
+        self.place.write(_name_fault(session), encode_json({"problem": problem}))
 
     def had_fault(self, session: SessionNumber) -> bool:
         """Whether the source of *session* was found faulty in this run."""
-        return self._fault_path(session).exists()
-
-    def _session_path(self, session: SessionNumber) -> Path:
-        return self.folder / f"session-{session:02d}.json"
-
-    def _fault_path(self, session: SessionNumber) -> Path:
-        return self.folder / f"session-{session:02d}.fault"
+        return (self.folder / _name_fault(session)).exists()
 
     def _read_run(self) -> dict[SessionNumber, FileIdentity] | None:
         """The sources in the run's document; None when there is no run."""
@@ -144,9 +136,16 @@ class Ledger:
         )
 
     def _write_run(self, sources: dict[SessionNumber, FileIdentity]) -> None:
-        make_folder(self.folder)
         run = RunRecord(LEDGER_FORMAT, dict(sorted(sources.items())))
-        write_durably(self.folder / _RUN_NAME, encode_json(_RUN.dump_python(run, mode="json")))
+        self.place.write(_RUN_NAME, encode_json(_RUN.dump_python(run, mode="json")))
+
+
+def _name_session(session: SessionNumber) -> str:
+    return f"session-{session:02d}.json"
+
+
+def _name_fault(session: SessionNumber) -> str:
+    return f"session-{session:02d}.fault"
 
 
 def make_run_folder(store: Path) -> Path:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
-from nsd_zarr.places.durable import PARTIAL_SUFFIX, make_folder, sync_folder, write_durably
-from nsd_zarr.places.files import open_file, read_file
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.store.check import MAX_ROOT_BYTES
-from nsd_zarr.store.digest import digest_file
+from nsd_zarr.store.digest import digest_object
 from nsd_zarr.store.format import METADATA_NAME, make_chunk_key, make_shard_key
-from nsd_zarr.store.root import Store, check_complete, make_store
+from nsd_zarr.store.root import Store, check_complete, make_store, read_root
 
 COPY_NAME = "root.json"
 """Name of the copy in the run folder."""
@@ -29,15 +28,12 @@ def write_root(store: Path, root: bytes) -> None:
     Both are durable when this returns. For who holds the store's lock. Raises StoreError or DoesNotFit.
     """
     _write_copy(store, root)
-    write_durably(store / METADATA_NAME, root)
+    choose_place(store).write(METADATA_NAME, root)
 
 
 def remove_copy(store: Path) -> None:
     """Remove the copy, before files that it may list are written again. For who holds the store's lock."""
-    folder = make_run_folder(store)
-    with suppress(FileNotFoundError):
-        (folder / COPY_NAME).unlink()
-        sync_folder(folder)
+    choose_place(make_run_folder(store)).remove(COPY_NAME)
 
 
 def add_copy(store: Path) -> None:
@@ -46,13 +42,13 @@ def add_copy(store: Path) -> None:
     For stores that earlier versions made, and for copies that were lost. For who holds the store's lock.
     """
     try:
-        root = read_file(store, METADATA_NAME, MAX_ROOT_BYTES)
+        root = read_root(store)
         opened = make_store(store, root)
         check_complete(opened, allow_unfinished=False)
     except (OSError, ValueError):  # Errors of ours among them: what is no whole root document has no copy.
         return
     with suppress(OSError, ValueError):
-        if read_file(make_run_folder(store), COPY_NAME, MAX_ROOT_BYTES) == root:
+        if choose_place(make_run_folder(store)).read(COPY_NAME, MAX_ROOT_BYTES) == root:
             return
     if not find_misfit(opened):
         _write_copy(store, root)
@@ -66,7 +62,7 @@ def read_copy(store: Path, error: DamageFound) -> tuple[Store, bytes]:
     """
     folder = make_run_folder(store)
     try:
-        root = read_file(folder, COPY_NAME, MAX_ROOT_BYTES)
+        root = choose_place(folder).read(COPY_NAME, MAX_ROOT_BYTES)
         opened = make_store(store, root)
         check_complete(opened, allow_unfinished=False)
         problem = find_misfit(opened)
@@ -97,22 +93,16 @@ def find_misfit(store: Store) -> str:
     digests = make_chunk_key(geometry.kind.digests, (0,))
     if not any(_is_as_listed(store, key) for key in (digests, *shards)):
         return "no shard in the store is one that it lists"
-    for path in (store.path / geometry.kind.array / "c").rglob("*"):
-        key = path.relative_to(store.path).as_posix()
-        if path.is_file() and key not in store.manifest and path.suffix != PARTIAL_SUFFIX:
-            return f"it does not list {key}"
-    return ""
+    keys = store.place.list_keys(f"{geometry.kind.array}/c")
+    return next((f"it does not list {key}" for key in keys if key not in store.manifest), "")
 
 
 def _is_as_listed(store: Store, key: str) -> bool:
     try:
-        with open(open_file(store.path, key), "rb") as file:
-            return digest_file(file) == store.manifest[key].digest
+        return digest_object(store.place.open(key)) == store.manifest[key].digest
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _write_copy(store: Path, root: bytes) -> None:
-    folder = make_run_folder(store)
-    make_folder(folder)
-    write_durably(folder / COPY_NAME, root)
+    choose_place(make_run_folder(store)).write(COPY_NAME, root)

@@ -26,7 +26,8 @@ from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.options import ConvertOptions, check_options
-from nsd_zarr.places.durable import explain_write_error, remove_partials
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.durable import explain_write_error
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
@@ -167,7 +168,7 @@ def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tup
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
         # Of workers that died while others went on.
-        remove_partials(plan.store)
+        choose_place(plan.store).remove_partials()
         finish(plan, read_records(plan, ledger))
     return done
 
@@ -183,8 +184,8 @@ def _prepare(plan: Plan, ledger: Ledger) -> None:
         ledger.update_sources({info.session: info.identity for info in plan.todo})
         ledger.forget_sessions(info.session for info in plan.todo)
     create_skeleton(plan.store, plan.settings)
-    remove_partials(plan.store)
-    remove_partials(ledger.folder)
+    for folder in (plan.store, ledger.folder):
+        choose_place(folder).remove_partials()
 
 
 def remove_unfinished(store: Path) -> None:

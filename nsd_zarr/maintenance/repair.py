@@ -28,7 +28,7 @@ from nsd_zarr.maintenance.sources import find_ids, find_sources, plan_memory
 from nsd_zarr.maintenance.verify import check_store, open_to_check
 from nsd_zarr.maintenance.verify_files import find_file_problem
 from nsd_zarr.options import RepairOptions, SessionWords, check_options
-from nsd_zarr.places.durable import find_partials, make_place, remove_partials, write_durably
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.source.images import AnySource, open_source
 from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.format import METADATA_NAME
@@ -117,13 +117,13 @@ def repair(
     check_free(path)
     found, removed = _look(path, config, on_event), 0
     rewritten: tuple[str, ...] = ()
-    if found.asked or _find_leftovers(path):
+    if found.asked or _count_leftovers(path):
         with hold_lock(path):
             # Once more: what another run wrote before the lock was ours must not be undone.
             found = _look(path, config, on_event)
             planned = _prepare(found.expected, found.asked, source, config, on_event)
             add_copy(path)
-            removed = remove_partials(path) + remove_partials(make_run_folder(path))
+            removed = sum(choose_place(each).remove_partials() for each in (path, make_run_folder(path)))
             rewritten = tuple(_carry_out(found.expected, planned, config, on_event))
     left = tuple(damage for damage in found.damages if damage not in found.asked)
     return RepairReport(path, found.damages, rewritten, removed, left, time.perf_counter() - started)
@@ -167,8 +167,8 @@ def _look(path: Path, config: Config, listen: Listener) -> Findings:
     return Findings(expected, damages, asked)
 
 
-def _find_leftovers(path: Path) -> list[Path]:
-    return [*find_partials(path), *find_partials(make_run_folder(path))]
+def _count_leftovers(path: Path) -> int:
+    return sum(choose_place(folder).count_partials() for folder in (path, make_run_folder(path)))
 
 
 # -- before anything is written ----------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def _carry_out(expected: ExpectedStore, planned: RepairPlan, config: Config, lis
         _check_bytes(expected, key, data)
     documents = counted | planned.documents
     for key, data in documents.items():
-        write_durably(make_place(path, key), data)
+        choose_place(path).write(key, data)
     sizes = {shard.key: (shard.size, shard.digest) for unit in planned.units for shard in unit.shards}
     sizes |= {key: (len(data), make_digest(data)) for key, data in documents.items()}
     for key, (size, digest) in sizes.items():

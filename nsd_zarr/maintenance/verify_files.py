@@ -9,8 +9,8 @@ from pathlib import Path
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.maintenance.damage import Damage, make_file_damage, make_shard_damage
-from nsd_zarr.places.files import open_file
-from nsd_zarr.store.digest import digest_file, join_digests, make_digest
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.store.digest import digest_object, join_digests, make_digest
 from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store
@@ -60,12 +60,11 @@ def find_untracked_files(store: Store) -> Iterator[str]:
 def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
     """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
     try:
-        with open(open_file(store, key), "rb") as file:
-            found = os.fstat(file.fileno()).st_size
-            if found != size:
-                return f"{found} bytes, expected {size}"
-            if digest is not None and digest_file(file) != digest:
-                return "its content changed: its digest is not the manifest's"
+        opened = choose_place(store).open(key)
+        if opened.size != size:
+            return f"{opened.size} bytes, expected {size}"
+        if digest is not None and digest_object(opened) != digest:
+            return "its content changed: its digest is not the manifest's"
     except FileNotFoundError:
         return "missing"
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import xxhash
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.maintenance.damage import Damage, make_shard_damage, make_trial_damage
-from nsd_zarr.places.files import open_file
+from nsd_zarr.places.place import OpenObject
 from nsd_zarr.store.codec import ChunkError, decode_chunk
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
@@ -28,37 +27,35 @@ def check_shard(
     *on_trial* is called before each trial.
     """
     try:
-        descriptor = open_file(store.path, make_shard_key(store.geometry, shard))
+        file = store.place.open(make_shard_key(store.geometry, shard))
     except OSError as error:
         return [make_shard_damage(store, shard, f"cannot be read: {error.strerror}")]
     except ValueError as error:
         return [make_shard_damage(store, shard, str(error))]
     try:
-        return _check_open_shard(store, shard, descriptor, digests, buffers, on_trial)
+        return _check_open_shard(store, shard, file, digests, buffers, on_trial)
     except (OSError, ValueError) as error:
         return [make_shard_damage(store, shard, str(error))]
-    finally:
-        os.close(descriptor)
 
 
 def _check_open_shard(
     store: Store,
     shard: int,
-    descriptor: int,
+    file: OpenObject,
     digests: Sequence[str] | None,
     buffers: BufferPool,
     on_trial: Callable[[], None],
 ) -> list[Damage]:
     geometry, damages, file_digest = store.geometry, [], xxhash.xxh3_128()
-    size, slots = os.fstat(descriptor).st_size, geometry.trials_per_shard
+    size, slots = file.size, geometry.trials_per_shard
     index_bytes = shard_index_bytes(slots)
-    index = os.pread(descriptor, index_bytes, max(0, size - index_bytes))
+    index = file.read_range(max(0, size - index_bytes), index_bytes)
     places = decode_shard_index(index, len(geometry.shard_trials(shard)), size, geometry.trial_bytes, slots).tolist()
     with buffers.borrow((geometry.voxels,), geometry.dtype) as values:
         for trial, (offset, length) in zip(geometry.shard_trials(shard), places, strict=True):
             on_trial()
             with buffers.borrow((length,), np.uint8) as chunk:
-                problem = _find_chunk_problem(descriptor, offset, chunk, values)
+                problem = _find_chunk_problem(file, offset, chunk, values)
                 file_digest.update(chunk.data)
             if not problem and digests is not None and make_digest(values) != digests[trial]:
                 problem = "its values are not those that were read from the source"
@@ -71,9 +68,9 @@ def _check_open_shard(
     return [make_shard_damage(store, shard, "its bytes are not those that were written, though every value is right")]
 
 
-def _find_chunk_problem(descriptor: int, offset: int, chunk: np.ndarray, values: np.ndarray) -> str:
+def _find_chunk_problem(file: OpenObject, offset: int, chunk: np.ndarray, values: np.ndarray) -> str:
     try:
-        if os.preadv(descriptor, [chunk.data], offset) != chunk.size:
+        if file.read_into(chunk.data, offset) != chunk.size:
             return "lost: the file ends inside its chunk"
         decode_chunk(chunk, values)
     except OSError as error:

@@ -9,6 +9,8 @@ import google_crc32c
 import numpy as np
 import xxhash
 
+from nsd_zarr.places.place import OpenObject
+
 CRC_BYTES = 4
 """Length of a crc32c as the Zarr codec of that name appends it, little-endian."""
 _BLOCK_BYTES = 2**20
@@ -24,6 +26,14 @@ def digest_file(file: BinaryIO) -> str:
     digest = xxhash.xxh3_128()
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_object(opened: OpenObject) -> str:
+    """xxh3-128 of an object of a place, a block at a time. Raises OSError."""
+    digest = xxhash.xxh3_128()
+    for offset in range(0, opened.size, _BLOCK_BYTES):
+        digest.update(opened.read_range(offset, _BLOCK_BYTES))
     return digest.hexdigest()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from nsd_zarr.places.durable import DurableFile, make_place, write_partially
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.place import NewObject
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.index import encode_shard_index, make_shard_tail
@@ -22,7 +23,7 @@ class PendingShard:
 
     record: ShardRecord
     """What was written."""
-    file: DurableFile
+    file: NewObject
     """Where; to be committed."""
 
     def commit(self) -> ShardRecord:
@@ -45,11 +46,10 @@ def write_shard(
     raise to stop. *slots*: chunks that a shard has room for, where these are fewer. Run it off the main thread (see
     BloscCodec.encode). Raises StoreError or DoesNotFit.
     """
-    path = make_place(store, key)
     file_digest = xxhash.xxh3_128()
     lengths: list[int] = []
     trial_digests: list[str] = []
-    with write_partially(path) as file:
+    with choose_place(store).begin(key) as file:
         for values in trials:
             on_trial()
             trial_digests.append(make_digest(values))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nsd_zarr.places.durable import make_place, write_durably
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.record import FileRecord, make_file_record
 
 
 def write_file(store: Path, key: str, data: bytes) -> FileRecord:
     """Write a whole file of the store, on disk when this returns. Raises StoreError or DoesNotFit."""
-    write_durably(make_place(store, key), data)
+    choose_place(store).write(key, data)
     return make_file_record(key, data)
 
 

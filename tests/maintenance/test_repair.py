@@ -11,7 +11,7 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
-from nsd_zarr.maintenance import repair as module
+from nsd_zarr.places.local import LocalPlace
 from nsd_zarr.store.format import make_root_metadata
 
 SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
@@ -345,7 +345,11 @@ def test_repair_killed_before_each_rename_is_repeated(store, source, whole, dige
 
 def test_disk_that_writes_something_else_is_told(store, source, monkeypatch):
     _lose(store / "session/c/0")
-    write = module.write_durably
-    monkeypatch.setattr(module, "write_durably", lambda path, data: write(path, data[:-1] + b"x"))
+    write = LocalPlace.write
+
+    def write_other_bytes(place, key, data):
+        write(place, key, data[:-1] + b"x" if key == "session/c/0" else data)
+
+    monkeypatch.setattr(LocalPlace, "write", write_other_bytes)
     with pytest.raises(StoreError, match="session/c/0 was written, and is not what was written"):
         nsd_zarr.repair(store, source)
