@@ -85,7 +85,7 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/", "torch/"},
     "pydantic": {"config.py", "conversion/ledger.py"},
-    "pandas": {"source/", "read/table.py", "read/accessor.py"},
+    "pandas": {"source/", "read/table.py", "read/rois.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
     "numba": {"science/kernels.py"},

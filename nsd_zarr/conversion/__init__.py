@@ -15,8 +15,8 @@ ledger                the durable records of a run
 lock                  one run a store
 cluster               units on a Dask cluster
 events                what a run reports while it goes
-experiment            the files of the experiment, read and checked
-experiment_arrays     the arrays made of them
+inspection            the files of the experiment, read for the first time: fit, refused or left out
+experiment            what of them goes in, and the arrays made of them
 contents              the arrays beside the trials, as they enter a store
 root_copy             the copy of the root document, in the run folder
 finish                the skeleton, and the last write that makes a store complete

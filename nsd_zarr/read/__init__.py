@@ -12,6 +12,7 @@ score     what z-scores are made by
 accessor  ds.nsd: reading by meaning
 derive    datasets from datasets
 roi       which voxels a region has
+rois      what regions there are, as a table
 noise     the noise ceiling of a dataset
 volume    where voxels lie: lists, volumes, NIfTI
 picture   a volume as three slices

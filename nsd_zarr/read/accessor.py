@@ -20,9 +20,9 @@ from nsd_zarr.read.derive import (
     score_sessions,
 )
 from nsd_zarr.read.noise import measure_ncsnr
-from nsd_zarr.read.roi import find_voxels, make_atlas
+from nsd_zarr.read.roi import Atlas, find_voxels, make_atlas
 from nsd_zarr.read.table import make_table
-from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
+from nsd_zarr.read.volume import VOXEL, make_nifti, make_volume, read_affine
 from nsd_zarr.science.ceiling import make_noise_ceiling
 from nsd_zarr.science.splits import make_split
 
@@ -58,18 +58,45 @@ class NsdAccessor:
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
 
-    def roi(self, *names: str, labels: Sequence[str | int] | str | int | None = None, mask: Any = None) -> xr.Dataset:
+    @property
+    def rois(self) -> pd.DataFrame:
+        """What regions and labels there are, one row a label.
+
+        Columns: `roi` (the set), `label` and its `number`, `voxels` (by the file of the whole brain), `lh` and `rh`
+        (voxels by the file of that hemisphere; NA where the store has none), `origin`: "atlas" (HCP_MMP1, Kastner2015),
+        "drawn on fsaverage", "drawn in the subject", "mask"; empty for sets that are not the dataset's own. Counts are
+        of the voxels that this dataset still has.
+
+        >>> ds.nsd.rois.query("label == 'V1v'").origin.tolist()
+        ['drawn in the subject']
+        """
+        from nsd_zarr.read.rois import make_roi_table
+
+        return make_roi_table(self._make_atlas())
+
+    def roi(
+        self,
+        *names: str | Sequence[str],
+        labels: Sequence[str | int] | str | int | None = None,
+        hemisphere: str | None = None,
+        mask: Any = None,
+    ) -> xr.Dataset:
         """The voxels of a region: betas become (trial, voxel), and every other volume (voxel,) as well.
 
-        *names*: ROIs ("nsdgeneral", "prf-visualrois", "brainmask") or labels ("V1v"); several are put together.
-        *labels*: of the one ROI named, by name or by number (from 1). *mask*: in place of names, a volume
-        (z, y, x) as an array or DataArray: the voxels where it is True or > 0.
+        *names*: ROIs ("nsdgeneral", "prf-visualrois", "brainmask") or labels ("V1v"), also as lists; several are put
+        together. *labels*: of the one ROI named, by name or by number (from 1). *hemisphere*: "lh" or "rh", what the
+        file of that hemisphere labels; a voxel may be in both. *mask*: in place of names, a volume (z, y, x) as an
+        array or DataArray: the voxels where it is True or > 0.
 
-        Voxels come in C order of the volume, with coordinates `z`, `y`, `x` (indices from 0) and, where the store has
-        an affine, `right_mm`, `anterior_mm`, `superior_mm` (RAS+). Reads the ROI volumes; no trial. Raises ConfigError,
-        naming what is near, for a name that is unknown, a label that several ROIs have (the subject's own win over
-        atlases), or an empty region; StoreError where the store has no ROIs. Source of the coding: data manual, "ROIs":
-        -1 not cortex, 0 without label.
+        Voxels come in C order of the volume (z, y, x), with coordinates `z`, `y`, `x` (indices from 0); where the store
+        has an affine `right_mm`, `anterior_mm`, `superior_mm` (RAS+, the file's own millimetres); and, asked for by
+        name, `roi`, `hemisphere` ("lh", "rh", "both"; empty where the store does not know) and `label`, of the first
+        name that has the voxel. What was asked for is the attribute `roi`. Reads the ROI volumes; no trial.
+
+        Raises ConfigError, naming what is near, for a name that is unknown, a label that several ROIs have, a label of
+        an atlas alone without it (V1 of HCP_MMP1 is roi("HCP_MMP1", labels="V1"), the subject's own is
+        roi("V1v", "V1d")), or an empty region; StoreError where the store has no ROIs. Source of the coding: data
+        manual, "ROIs": -1 not cortex, 0 without label.
 
         >>> ds.nsd.roi("V1v", "V1d").betas.dims
         ('trial', 'voxel')
@@ -77,17 +104,30 @@ class NsdAccessor:
         """
         dataset = self._dataset
         dims = get_volume_dims(get_betas(dataset))
-        if (mask is None) == (not names) or (mask is not None and labels is not None):
+        if (mask is None) == (not names) or (mask is not None and (labels is not None or hemisphere is not None)):
             raise ConfigError("a region is told by names or by a mask", hint='For example roi("nsdgeneral").')
+        shape = tuple(dataset.sizes[dim] for dim in dims)
         if mask is not None:
             chosen = mask.transpose(*dims).values if isinstance(mask, xr.DataArray) else np.asarray(mask)
-        else:
-            attributes = {str(name): each.attrs for name, each in dataset.data_vars.items()}
-            atlas = make_atlas(attributes, lambda name: dataset[name].transpose(*dims).values)
-            chosen = atlas.find_mask(
-                names, None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
-            )
-        return gather_voxels(dataset, find_voxels(chosen, tuple(dataset.sizes[dim] for dim in dims)))
+            return gather_voxels(dataset, find_voxels(chosen, shape)).assign_attrs(roi=self._describe("mask"))
+        atlas = self._make_atlas()
+        listed = None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
+        regions = atlas.choose(names, listed, hemisphere)
+        voxels = find_voxels(atlas.make_mask(regions), shape)
+        gathered = gather_voxels(dataset, voxels)
+        named = {name: (VOXEL, values) for name, values in atlas.name_voxels(regions, voxels).items()}
+        return gathered.assign_coords(named).assign_attrs(roi=self._describe(", ".join(map(str, regions))))
+
+    def _make_atlas(self) -> Atlas:
+        dataset = self._dataset
+        dims = get_volume_dims(get_betas(dataset))
+        attributes = {str(name): each.attrs for name, each in dataset.variables.items()}
+        return make_atlas(attributes, lambda name: dataset[name].transpose(..., *dims).values)
+
+    def _describe(self, request: str) -> str:
+        """The request, and those before it."""
+        before = self._dataset.attrs.get("roi")
+        return f"{request} of {before}" if before else request
 
     def zscore(self, by: str = "session", *, trials: Any = None) -> xr.Dataset:
         """Betas z-scored voxel by voxel within each session, by the mean and standard deviation (ddof 0) of its trials.
@@ -201,7 +241,10 @@ class NsdAccessor:
         return make_volume(values)
 
     def to_nifti(self, what: int | xr.DataArray) -> Any:
-        """A nibabel image in scanner space, axes X Y Z, RAS+ by the store's affine: save it with `.to_filename(...)`.
+        """A nibabel image, axes X Y Z, RAS+ by the store's affine: save it with `.to_filename(...)`.
+
+        Its millimetres are those of the dataset's own files (sform code 1, qform code 0): 0 is the middle of the slab.
+        They are neither scanner nor anatomical coordinates; the dataset's transforms lead there.
 
         *what*: position of a trial (or image), from 0; or any volume (z, y, x), one more axis allowed, such as
         `ds.ncsnr`; or values of voxels that roi chose. A box of a volume lands in its place. Raises IndexError;

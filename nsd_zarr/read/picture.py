@@ -110,8 +110,8 @@ def _find_region(dataset: xr.Dataset, values: xr.DataArray, roi: Any) -> np.ndar
         whole = make_volume(xr.ones_like(values, dtype=np.int8))
         found: np.ndarray = whole.transpose(*AXES).values > 0
         return found
-    attributes = {str(name): each.attrs for name, each in dataset.data_vars.items()}
-    atlas = make_atlas(attributes, lambda name: dataset[name].transpose(*AXES).values)
+    attributes = {str(name): each.attrs for name, each in dataset.variables.items()}
+    atlas = make_atlas(attributes, lambda name: dataset[name].transpose(..., *AXES).values)
     if roi == DEFAULT_ROI and roi not in atlas.labels:
         return None
     return atlas.find_mask([roi] if isinstance(roi, str) else roi)

@@ -7,22 +7,36 @@ ROI volumes are coded -1 not cortex, 0 cortex without a label, 1 and up the labe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nsd_zarr import nsd
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.store.format import HEMISPHERES, ROI
 
-PREFIX = "roi_"
-"""Of the names of ROI arrays in a store."""
 BRAINMASK = "brainmask"
 """The one mask that is no ROI, and may be asked for like one."""
+BOTH, UNKNOWN = "both", ""
+"""Hemisphere of a voxel that the files of both give its label, and of one that no such file gives it."""
 
-ATLASES = ("Kastner2015", "HCP_MMP1")
-"""ROIs that are an atlas of other people, fitted to the subject. The rest were mapped in the subject's own data (data
-manual, "ROIs"), and win where both know a label: prf-visualrois and Kastner2015 both have V1v to hV4."""
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Labels of one ROI, as they were asked for."""
+
+    roi: str
+    """Name of the ROI, or BRAINMASK."""
+    numbers: tuple[int, ...] | None
+    """Its labels; None for all."""
+    hemisphere: str | None
+    """"lh" or "rh": what the file of that hemisphere labels. None: what the file of the whole brain labels."""
+
+    def __str__(self) -> str:
+        side = "" if self.hemisphere is None else f" {self.hemisphere}"
+        return self.roi + ("" if self.numbers is None else f" {list(self.numbers)}") + side
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +45,101 @@ class Atlas:
 
     labels: Mapping[str, Mapping[str, int]]
     """Number of every label by name, by ROI."""
+    sided: frozenset[str]
+    """ROIs of which a hemisphere has labels of its own."""
     read: Callable[[str], np.ndarray]
-    """Reads an array of the store by its name there."""
+    """Reads an array of the store by its name there, axes of the volume last."""
 
     @property
     def names(self) -> list[str]:
         """All that may be asked for."""
         return sorted({*self.labels, *(label for labels in self.labels.values() for label in labels)})
 
-    def find_mask(self, names: Sequence[str], labels: Sequence[str | int] | None = None) -> np.ndarray:
-        """Voxels of any of the ROIs or labels *names*, bool, in the shape of a volume.
+    def choose(
+        self, names: Sequence[Any], labels: Sequence[str | int] | None = None, hemisphere: str | None = None
+    ) -> list[Region]:
+        """What *names* (ROIs or labels, or lists of them) mean; *labels*: of the one ROI named, by name or number.
 
-        *labels*: of the one ROI named, by name or number. Raises ConfigError, naming what is near, for a name that is
-        unknown or a label that several ROIs have; but one of the subject's own ROIs wins over ATLASES.
+        Raises ConfigError, naming what is near, for a name that is unknown, a label that several ROIs have, or one that
+        an atlas alone has and that is named without it.
         """
+        names = list(_flatten(names))
+        if hemisphere not in (None, *nsd.HEMISPHERES):
+            raise ConfigError(f"hemisphere = {hemisphere!r}", hint='Say "lh" or "rh".', found=hemisphere)
         chosen = [self._find(name) for name in names] if labels is None else [self._find_numbers(names, labels)]
-        masks = [_make_mask(self.read(_name_array(roi)), numbers) for roi, numbers in chosen]
-        if not masks:
+        if not chosen:
             raise ConfigError("no ROI was named", hint=f"There are {', '.join(sorted(self.labels))}.")
-        whole: np.ndarray = np.any(masks, axis=0)
+        for roi, _ in chosen:
+            if hemisphere is not None and roi not in self.sided:
+                raise ConfigError(
+                    f"the store does not know the hemispheres of {roi}",
+                    hint=f"Attach the folder that holds {hemisphere}.{roi}.nii.gz.",
+                    found=hemisphere,
+                )
+        return [Region(roi, None if numbers is None else tuple(numbers), hemisphere) for roi, numbers in chosen]
+
+    def find_mask(
+        self, names: Sequence[Any], labels: Sequence[str | int] | None = None, hemisphere: str | None = None
+    ) -> np.ndarray:
+        """Voxels of any of the regions that choose finds, bool, in the shape of a volume. Raises ConfigError."""
+        return self.make_mask(self.choose(names, labels, hemisphere))
+
+    def make_mask(self, regions: Sequence[Region]) -> np.ndarray:
+        """Voxels of any of *regions*, bool, in the shape of a volume."""
+        whole: np.ndarray = np.any([_make_mask(self.read_codes(region), region.numbers) for region in regions], axis=0)
         return whole
+
+    def name_voxels(self, regions: Sequence[Region], voxels: np.ndarray) -> dict[str, np.ndarray]:
+        """`roi`, `hemisphere` and `label` of *voxels* (flat indices), text: of the first of *regions* that has each."""
+        named = {name: np.full(len(voxels), "", object) for name in ("roi", "hemisphere", "label")}
+        for region in reversed(regions):
+            codes = self.read_codes(region).reshape(-1)[voxels]
+            inside = _make_mask(codes, region.numbers)
+            words = {number: name for name, number in self.labels[region.roi].items()}
+            named["roi"][inside] = region.roi
+            named["hemisphere"][inside] = self.find_sides(region, codes, voxels)[inside]
+            named["label"][inside] = [words.get(code, region.roi) for code in codes[inside].tolist()]
+        return {name: values.astype(str) for name, values in named.items()}
+
+    def find_sides(self, region: Region, codes: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        """Which hemispheres' files give *voxels* (flat indices) the labels *codes*, text."""
+        if region.hemisphere is not None or region.roi not in self.sided:
+            return np.full(len(voxels), region.hemisphere or UNKNOWN, object)
+        left, right = (side.reshape(-1)[voxels] == codes for side in self.read(HEMISPHERES + region.roi))
+        words = np.array([UNKNOWN, *nsd.HEMISPHERES, BOTH], object)
+        found: np.ndarray = words[left + 2 * right]
+        return found
+
+    def read_codes(self, region: Region) -> np.ndarray:
+        """The label codes of every voxel that count for *region*; of BRAINMASK, booleans."""
+        if region.hemisphere is None:
+            return self.read(region.roi if region.roi == BRAINMASK else ROI + region.roi)
+        codes: np.ndarray = self.read(HEMISPHERES + region.roi)[nsd.HEMISPHERES.index(region.hemisphere)]
+        return codes
 
     def _find(self, name: str) -> tuple[str, list[int] | None]:
         """ROI and numbers that *name* means; None for all labels of the ROI."""
         if name in self.labels:
             return name, None
         having = [roi for roi, labels in self.labels.items() if name in labels]
-        found = [roi for roi in having if roi not in ATLASES] or having
-        if len(found) > 1:
-            raise ConfigError(
-                f"label {name!r} is one of several ROIs: {', '.join(found)}",
-                hint="Say of which: " + " or ".join(f'roi("{roi}", labels=["{name}"])' for roi in found) + ".",
-                found=found,
-            )
-        if not found:
+        found = [roi for roi in having if roi not in nsd.ATLASES]
+        if len(found) == 1:
+            return found[0], [self.labels[found[0]][name]]
+        if not having:
             raise self._explain_absence(name, self.names)
-        return found[0], [self.labels[found[0]][name]]
+        ways = [f'roi("{roi}", labels="{name}")' for roi in found or having]
+        if found:
+            problem = f"label {name!r} is one of several ROIs: {', '.join(found)}"
+        else:
+            problem = f"{name!r} is a label of {' and '.join(having)}, an atlas, and not of the subject's own regions"
+            ways += self._find_own(name)
+        raise ConfigError(problem, hint=f"Say of which: {' or '.join(ways)}.", found=found or having)
+
+    def _find_own(self, name: str) -> list[str]:
+        """How to ask for the subject's own regions whose names begin with *name*: V1v and V1d for V1."""
+        own = [label for roi in self.labels if roi not in nsd.ATLASES for label in self.labels[roi]]
+        near = [f'"{label}"' for label in own if label.startswith(name)]
+        return [f"roi({', '.join(near)})"] if near else []
 
     def _find_numbers(self, names: Sequence[str], labels: Sequence[str | int]) -> tuple[str, list[int] | None]:
         if len(names) != 1:
@@ -92,18 +165,22 @@ class Atlas:
 
 
 def make_atlas(attributes: Mapping[str, Mapping[str, Any]], read: Callable[[str], np.ndarray]) -> Atlas:
-    """The ROIs among arrays of *attributes*, by name: roi_* with their flag_values and flag_meanings, and brainmask."""
+    """The ROIs among arrays of *attributes*, by name.
+
+    roi_* with their flag_values and flag_meanings, hemispheres_*, and brainmask.
+    """
     labels: dict[str, dict[str, int]] = {}
     for name in sorted(attributes):
         if name == BRAINMASK:
             labels[name] = {}
-        elif name.startswith(PREFIX):
+        elif name.startswith(ROI):
             values = np.atleast_1d(attributes[name].get("flag_values", [])).tolist()
             meanings = str(attributes[name].get("flag_meanings", "")).split()
-            labels[name.removeprefix(PREFIX)] = {
+            labels[name.removeprefix(ROI)] = {
                 meaning: int(value) for meaning, value in zip(meanings, values, strict=False) if value > 0
             }
-    return Atlas(labels, read)
+    sided = frozenset(name.removeprefix(HEMISPHERES) for name in attributes if name.startswith(HEMISPHERES))
+    return Atlas(labels, sided, read)
 
 
 def find_voxels(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -124,10 +201,14 @@ def find_voxels(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return voxels
 
 
-def _make_mask(values: np.ndarray, numbers: list[int] | None) -> np.ndarray:
-    mask: np.ndarray = values > 0 if numbers is None else np.isin(values, numbers)
+def _make_mask(codes: np.ndarray, numbers: Sequence[int] | None) -> np.ndarray:
+    mask: np.ndarray = codes > 0 if numbers is None else np.isin(codes, numbers)
     return mask
 
 
-def _name_array(roi: str) -> str:
-    return roi if roi == BRAINMASK else PREFIX + roi
+def _flatten(names: Iterable[Any]) -> Iterable[str]:
+    for name in names:
+        if isinstance(name, (list, tuple)):
+            yield from _flatten(name)
+        else:
+            yield name

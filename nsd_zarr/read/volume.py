@@ -1,4 +1,8 @@
-"""Where voxels lie: from voxel lists back to volumes, and from volumes to NIfTI in scanner space."""
+"""Where voxels lie: from voxel lists back to volumes, and from volumes to NIfTI.
+
+Millimetres are those of the dataset's own files: 0 is the middle of the slab, and they are neither scanner nor
+anatomical coordinates. Source: nsd_savenifti.m; data manual, "Spaces for imaging data".
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ AXES = ("z", "y", "x")
 VOXEL = "voxel"
 """Axis of a list of voxels."""
 MILLIMETRES = {"right_mm": 0, "anterior_mm": 1, "superior_mm": 2}
-"""Coordinates of a voxel in scanner space: RAS+."""
+"""Coordinates of a voxel in the file's own millimetres: RAS+."""
 
 
 def make_place(dim: str, indices: np.ndarray, size: int, along: str | None = None) -> xr.Variable:
@@ -26,7 +30,7 @@ def make_place(dim: str, indices: np.ndarray, size: int, along: str | None = Non
 
 
 def make_millimetres(affine: np.ndarray, places: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
-    """Scanner coordinates of the voxels at *places* (indices by axis), float64 of shape (voxel,), by name."""
+    """Millimetres of the voxels at *places* (indices by axis), float64 of shape (voxel,), by name."""
     positions = affine[:3, :3] @ np.stack([places[axis] for axis in "xyz"]) + affine[:3, 3:]
     return {
         name: xr.Variable((VOXEL,), positions[row], {"units": "mm", "long_name": f"towards {name.removesuffix('_mm')}"})
@@ -78,6 +82,9 @@ def make_nifti(volume: xr.DataArray, affine: np.ndarray) -> Any:
         values = values.astype(narrow)
     image = nibabel.nifti1.Nifti1Image(values, _move_affine(affine, volume))  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    # As in the dataset's own files.
+    image.set_sform(image.affine, 1)  # type: ignore[no-untyped-call]
+    image.set_qform(None, 0)  # type: ignore[no-untyped-call]
     return image
 
 
@@ -98,7 +105,7 @@ def read_affine(dataset: xr.Dataset) -> np.ndarray:
     """The affine of *dataset*, float64 of shape (4, 4). Raises StoreError without one."""
     if AFFINE not in dataset:
         raise StoreError(
-            "the store has no affine, so nobody knows where its voxels lie in the scanner",
+            "the store has no affine, so the place of its voxels in millimetres is unknown",
             hint="Convert from an NSD root folder, whose brainmask has it.",
         )
     affine: np.ndarray = dataset[AFFINE].values.astype(np.float64)

@@ -25,7 +25,8 @@ ASKED = {
     "ROI of labels": ((("prf-visualrois",), {}), {"prf-visualrois": None}),
     "label": ((("V2d",), {}), {"prf-visualrois": [4]}),
     "labels": ((("V2d", "V3v"), {}), {"prf-visualrois": [4, 5]}),
-    "label and ROI": ((("IPS0", "nsdgeneral"), {}), {"Kastner2015": [2], "nsdgeneral": None}),
+    "label and ROI": ((("V2d", "nsdgeneral"), {}), {"prf-visualrois": [4], "nsdgeneral": None}),
+    "list of names": (((["V2d", "V3v"],), {}), {"prf-visualrois": [4, 5]}),
     "label numbers": ((("prf-visualrois",), {"labels": [1, 2]}), {"prf-visualrois": [1, 2]}),
     "label names": ((("Kastner2015",), {"labels": ["hV4", "IPS1"]}), {"Kastner2015": [1, 3]}),
     "one label": ((("Kastner2015",), {"labels": "IPS0"}), {"Kastner2015": [2]}),
@@ -172,6 +173,10 @@ def test_surfaces_and_float_sources_are_selected_by_mask(surfaces, floats):
 
 REFUSED = {
     "near": (("V1",), {}, r"'V1' is unknown\. There are .*V1v"),
+    "of an atlas alone": (("IPS0",), {}, r'IPS0\' is a label of Kastner2015, .*roi\("Kastner2015", labels="IPS0"\)'),
+    "side of a set without": (("V2d",), {"hemisphere": "lh"}, "does not know the hemispheres of prf-visualrois"),
+    "no side": (("V2d",), {"hemisphere": "left"}, "hemisphere = 'left'"),
+    "side of a mask": ((), {"mask": np.ones(SHAPE, bool), "hemisphere": "lh"}, "by names or by a mask"),
     "nothing near": (("amygdala",), {}, "There are "),
     "labels of two": (("nsdgeneral", "Kastner2015"), {"labels": [1]}, "labels of 2 ROIs"),
     "labels of a label": (("V2d",), {"labels": [1]}, "'V2d' is unknown"),
@@ -194,7 +199,7 @@ def test_label_that_an_atlas_has_too_is_the_subjects_own(experiment):
 
 
 def test_label_of_two_rois_of_the_subject_is_refused():
-    atlas = Atlas({"floc-faces": {"FFA": 1}, "floc-other": {"FFA": 3}}, lambda name: np.ones(3))
+    atlas = Atlas({"floc-faces": {"FFA": 1}, "floc-other": {"FFA": 3}}, frozenset(), lambda name: np.ones(3))
     with pytest.raises(ConfigError, match=r"one of several ROIs: floc-faces, floc-other\. Say of which"):
         atlas.find_mask(["FFA"])
 
