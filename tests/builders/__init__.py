@@ -1,7 +1,59 @@
-"""What tests are made of: plain functions and dataclasses, one for each kind of thing. Fixtures only name them."""
+"""What tests are made of: plain functions and dataclasses. Fixtures only give them their folder and their end.
 
-from __future__ import annotations
+sessions: session files of every kind, and h5py as their oracle
+stores: small stores made of them, and what may be changed in a finished one
+experiments: stores with trial table, masks, regions and statistics
+stimuli: stimulus images and trial tables
+runs: conversions that are watched, or stopped at a moment
+commands: command lines, scripts and code, in this process or as their own
+"""
 
-from builders.commands import run_script
+from builders.commands import (
+    REPOSITORY,
+    Outcome,
+    find_prefix_without_privileges,
+    finish,
+    run_cli,
+    run_on_terminal,
+    run_script,
+    start_cli,
+    start_code,
+)
+from builders.experiments import MadeExperiment, add_experiment, make_shuffled_values, read_made_store
+from builders.runs import Recorder, count_renames, read_recorded_sessions, stop_at_rename
+from builders.sessions import create_session, create_source, make_values, read_source
+from builders.stimuli import MadeImages, create_images, create_stimuli, create_trial_table
+from builders.stores import MadeStore, add_arrays, change_root, digest_tree, make_store
 
-__all__ = ["run_script"]
+__all__ = [
+    "REPOSITORY",
+    "MadeExperiment",
+    "MadeImages",
+    "MadeStore",
+    "Outcome",
+    "Recorder",
+    "add_arrays",
+    "add_experiment",
+    "change_root",
+    "count_renames",
+    "create_images",
+    "create_session",
+    "create_source",
+    "create_stimuli",
+    "create_trial_table",
+    "digest_tree",
+    "find_prefix_without_privileges",
+    "finish",
+    "make_shuffled_values",
+    "make_store",
+    "make_values",
+    "read_made_store",
+    "read_recorded_sessions",
+    "read_source",
+    "run_cli",
+    "run_on_terminal",
+    "run_script",
+    "start_cli",
+    "start_code",
+    "stop_at_rename",
+]

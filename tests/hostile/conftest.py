@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import struct
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import builders
 import google_crc32c
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ import nsd_zarr
 from nsd_zarr.cli.main import run
 from nsd_zarr.errors import NsdZarrError
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import make_root_metadata
 from nsd_zarr.store.index import make_shard_tail
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
@@ -37,15 +36,8 @@ def hostile(volumes, tmp_path):
 
 @pytest.fixture
 def change_root() -> Callable[..., None]:
-    """change_root(store, change): the root document after change(attributes, members), sealed as it should be."""
-
-    def rewrite(store: Path, change: Callable[[dict, dict], object]) -> None:
-        document = json.loads((store / "zarr.json").read_bytes())
-        attributes, members = document["attributes"], document["consolidated_metadata"]["metadata"]
-        change(attributes, members)
-        (store / "zarr.json").write_bytes(make_root_metadata(attributes, members))
-
-    return rewrite
+    """change_root(store, change): the root document after change(attributes, members), its checksum right."""
+    return builders.change_root
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nsd_zarr.store.format import make_root_metadata
+from builders import change_root
 
 
 class Reads:
@@ -95,9 +94,6 @@ def rewrite_root() -> Callable[..., None]:
     """Change root attributes of a store, under a valid checksum."""
 
     def rewrite(store: Path, **changes) -> None:
-        document = json.loads((store / "zarr.json").read_bytes())
-        attributes = {name: value for name, value in document["attributes"].items() if name != "checksum"} | changes
-        members = document["consolidated_metadata"]["metadata"]
-        (store / "zarr.json").write_bytes(make_root_metadata(attributes, members))
+        change_root(store, lambda attributes, _: attributes.update(changes))
 
     return rewrite

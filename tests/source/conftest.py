@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import builders
 import h5py
 import numpy as np
 import pytest
@@ -18,26 +18,16 @@ from nsd_zarr.source.reader import open_session
 from nsd_zarr.source.session import inspect_session
 
 
-def _load_layouts():
-    spec = importlib.util.spec_from_file_location("source_layouts", Path(__file__).with_name("layouts.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_LAYOUTS = _load_layouts()
-
-
 @pytest.fixture(scope="session")
 def make_session():
-    """make_session(path, **odd) creates a session file; see layouts.create_session for the keywords."""
-    return _LAYOUTS.create_session
+    """make_session(path, **odd) creates a session file: builders.create_session."""
+    return builders.create_session
 
 
 @pytest.fixture(scope="session")
 def make_values():
     """make_values(session, trials, shape, dtype): what a file without missing chunks must hold."""
-    return _LAYOUTS.make_values
+    return builders.make_values
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,19 @@ ALL = "all"
 """For *missing*: no chunk is written."""
 
 
-def make_values(session, trials, shape, dtype):
-    """Values that tell session, trial, z, y, x: no two neighbours are equal, none is zero."""
+def make_values(session, trials, shape, dtype="<i2", nan=False):
+    """Values that encode session, trial, z, y, x: all differ as far as the dtype has values, none is zero.
+
+    nan: every 13th value is NaN.
+    """
     dtype = np.dtype(dtype)
     count = trials * math.prod(shape)
     places = (np.arange(count, dtype="i8") + session * count).reshape(trials, *shape)
     if dtype.kind == "f":
-        return ((places % 1021 + 1) * (1 - 2 * (places % 2)) / 8).astype(dtype)
+        values = ((places % (1021 if dtype.itemsize == 2 else 999_983) + 1) * (1 - 2 * (places % 2)) / 8).astype(dtype)
+        if nan:
+            values.reshape(-1)[:: 13 if values.size > 13 else 1] = np.nan
+        return values
     codes = {1: 251, 2: 65_521}.get(dtype.itemsize, 2**31 - 1)
     values = places * 7 % codes + 1
     if dtype.kind == "i":
@@ -54,19 +60,23 @@ def create_session(
     unfiltered_chunks=False,
     maxshape=None,
     nan=False,
+    values=None,
     precision=None,
     seed=1,
 ):
     """Create a session file at *path*; return it as a SessionFile. What it holds: h5py says.
 
-    chunks: "rows" (all trials of one voxel, the dataset's own) or a shape. layout: chunked, contiguous, compact,
-    virtual, virtual_inside, external, external_unlimited. link: soft, external. odd: rows start at odd bytes.
-    order: file, random or reverse. missing: share of the chunks that are never written, or ALL.
+    chunks: "rows" (all trials of one voxel, the dataset's own) or a shape. layout: chunked, gzip (one trial a chunk),
+    contiguous, compact, virtual, virtual_inside, external, external_unlimited. link: soft, external. odd: rows start at
+    odd bytes. order: file, random or reverse. missing: share of the chunks that are never written, or ALL. values: what
+    the dataset holds, in place of make_values; their shape and dtype then count.
     """
     path = Path(path)
-    values = make_values(session, trials, shape, dtype)
-    if nan:
-        values.reshape(-1)[:: 11 if values.size > 11 else 1] = np.nan
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if values is None:
+        values = make_values(session, trials, shape, dtype, nan)
+    trials, *shape = values.shape
+    dtype = values.dtype
     with h5py.File(path, "w", libver=libver, userblock_size=userblock) as file:
         if odd:
             file.create_dataset("pad", data=np.arange(3, dtype="i1") + 1)
@@ -79,6 +89,8 @@ def create_session(
             _create_compact(file, stored, values)
         elif layout == "contiguous":
             file.create_dataset(stored, data=values, dtype=dtype)
+        elif layout == "gzip":
+            file.create_dataset(stored, data=values, chunks=(1, *shape), compression="gzip", shuffle=True)
         else:
             shape_of_chunk = (trials, *(1 for _ in shape)) if chunks == "rows" else chunks
             data = file.create_dataset(
@@ -119,16 +131,19 @@ def _write_chunks(data, values, order, missing, unfiltered_chunks, rng):
         corners.reverse()
     written = 0 if missing == ALL else max(1, round(len(corners) * (1 - missing)))
     kept = set(rng.permutation(len(corners))[:written].tolist())
+    filtered = data.id.get_create_plist().get_nfilters() and not unfiltered_chunks
     for number, corner in enumerate(corners):
         if number not in kept:
             continue
         place = tuple(slice(start, start + step) for start, step in zip(corner, data.chunks, strict=True))
-        if data.id.get_create_plist().get_nfilters() and not unfiltered_chunks:
+        if filtered:
             data[place] = values[place]
             continue
         # Written past the chunk cache, so that the chunks lie in this order. What hangs over the edge is not read.
         part = values[place]
-        whole = np.pad(part, [(0, step - size) for step, size in zip(data.chunks, part.shape, strict=True)]).tobytes()
+        if part.shape != data.chunks:
+            part = np.pad(part, [(0, step - size) for step, size in zip(data.chunks, part.shape, strict=True)])
+        whole = part.tobytes()
         mask = int(unfiltered_chunks and number % 2)
         raw = zlib.compress(whole) if unfiltered_chunks and not mask else whole
         data.id.write_direct_chunk(corner, raw, filter_mask=mask)
@@ -170,3 +185,25 @@ def _create_virtual(file, path, name, values, *, inside):
             source = h5py.VirtualSource(beside.name, "values", block.shape)
         layout[part.start : part.stop] = source
     file.create_virtual_dataset(name, layout, fillvalue=-9)
+
+
+def create_source(folder, sessions, *, prefix="", **odd):
+    """Create a folder with one file for each of *sessions*; see create_session for the keywords. Returns the folder.
+
+    sessions: numbers, or a dict of the values of each number.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for session in sessions:
+        own = {"values": sessions[session]} if isinstance(sessions, dict) else {}
+        create_session(folder / f"{prefix}betas_session{session:02d}.hdf5", session=session, **own, **odd)
+    return folder
+
+
+def read_source(folder, name="betas"):
+    """The oracle: all sessions of a folder through h5py, one behind the other."""
+    parts = []
+    for path in sorted(Path(folder).glob("*.hdf5")):
+        with h5py.File(path, "r") as file:
+            parts.append(file[name][()])
+    return np.concatenate(parts)

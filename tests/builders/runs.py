@@ -1,0 +1,72 @@
+"""Conversions that are watched, or stopped at a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from nsd_zarr.conversion.events import SessionDone, TrialsDone
+
+
+class Recorder:
+    """A listener that keeps all events, from any thread, and may act at one trial."""
+
+    def __init__(self, at_trial: int | None = None, act: Callable[[], None] = lambda: None) -> None:
+        self.events: list[object] = []
+        self._at, self._act = at_trial, act
+        self._lock = threading.Lock()
+
+    def __call__(self, event: object) -> None:
+        with self._lock:
+            self.events.append(event)
+            count = self.trials
+        if isinstance(event, TrialsDone) and count == self._at:
+            self._act()
+
+    @property
+    def trials(self) -> int:
+        return sum(event.trials for event in self.events if isinstance(event, TrialsDone))
+
+    @property
+    def sessions(self) -> list[int]:
+        """Sessions that were done, whether converted or compared, ascending."""
+        return sorted(event.session for event in self.events if isinstance(event, SessionDone))
+
+
+def read_recorded_sessions(store: Path) -> list[int]:
+    """Sessions with a record in the run of a store."""
+    records = store.with_name(store.name + ".run").glob("session-*.json")
+    return sorted(json.loads(path.read_bytes())["session"] for path in records)
+
+
+@contextmanager
+def count_renames(act: Callable[[int], None] = lambda number: None) -> Iterator[list[os.PathLike]]:
+    """Targets of all renames in this block; *act* is called right before each with its number, counted from 1."""
+    rename, targets = os.replace, []
+
+    def note(old, new):
+        targets.append(new)
+        act(len(targets))
+        rename(old, new)
+
+    with mock.patch.object(os, "replace", note):
+        yield targets
+
+
+@contextmanager
+def stop_at_rename(number: int) -> Iterator[None]:
+    """A block that is stopped by KeyboardInterrupt right before its rename *number*, counted from 1."""
+
+    def stop(count: int) -> None:
+        if count == number:
+            raise KeyboardInterrupt
+
+    with count_renames(stop), pytest.raises(KeyboardInterrupt):
+        yield
