@@ -14,6 +14,8 @@ import nsd_zarr
 from nsd_zarr.cli.main import commands
 from nsd_zarr.simulate import Simulation, simulate_root
 
+pytestmark = pytest.mark.xdist_group("docs")
+
 HERE = Path(__file__).parent.parent
 NEEDS = {"torch": "torch", ".plot(": "matplotlib"}
 """Words of a block, and the optional library that it then needs."""

@@ -25,6 +25,8 @@ from nsd_zarr.simulate.stimuli import create_stimulus_file
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+pytestmark = pytest.mark.xdist_group("train_encoder")
+
 HERE = Path(__file__).parent.parent
 PIPELINE, CONFIG = HERE / "pipelines/train_encoder.py", HERE / "configs/train_encoder.yaml"
 RECIPE = Simulation(sessions=8, shape=(750, 13, 19, 17), seed=7, images=73_000, image_size=16)

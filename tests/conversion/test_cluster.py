@@ -14,6 +14,7 @@ from nsd_zarr.errors import ConfigError, DoesNotFit, ResumeRefused, SourceError
 # Raised while a cluster of processes goes down, in threads and loops of distributed's own.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("cluster"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -16,6 +16,8 @@ from nsd_zarr.conversion.memory import BASE_BYTES, Need, make_memory_plan
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry
 
+pytestmark = pytest.mark.xdist_group("memory")
+
 MIB = 2**20
 
 

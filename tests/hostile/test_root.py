@@ -210,7 +210,7 @@ DOCUMENTS = {
     "deep": b"[" * 200_000,
     "deep objects": b'{"a":' * 200_000,
     "deep attributes": b'{"attributes": {"format": "nsd_zarr", "x": ' + b"[" * 100_000,
-    "many lists": b"[" + b"[]," * 200_000 + b"[]]",
+    "many lists": b"[" + b"[]," * 50_000 + b"[]]",
     "long number": b'{"attributes": {"format": "nsd_zarr", "format_version": ' + b"9" * 100_000 + b"}}",
     "not text": b"\xff\xfe" * 100,
     "nul": b"\0" * 100,

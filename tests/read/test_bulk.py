@@ -80,6 +80,8 @@ def test_bulk_read_by_threads_equals_trial_by_trial(experiment, many_cores):
 
 
 # Loads what it is told to, while a thread looks every ms at what the process has of anonymous and shared memory.
+pytestmark = pytest.mark.xdist_group("bulk")
+
 MEASURE = """
 import json, sys, threading
 import numpy as np
