@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 OPTIONS = ("--trials-per-shard", 1)
 TRIALS = 24  # a session; each a shard
 
-# Loaded by each worker: writing a shard takes its time, so that a kill lands while data are written, and is noted. While
-# the file `hold` is there, no shard is begun after the first eight: a run cannot end before what a test does to it.
+# Loaded by each worker: writing a shard takes its time, so that a kill lands while data are written, and is noted.
+# While the file `hold` is there, no more than eight shards are begun: a run cannot end before what a test does to it.
 SLOW = """
 import os, time
 from nsd_zarr.conversion import unit
