@@ -12,11 +12,11 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.images import images
-from nsd_zarr.cli.options import choosing, common, converting, naming_experiment, print_report
+from nsd_zarr.cli.options import check_both_named, choosing, common, converting, naming_experiment, print_report
 from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.cli.terminal import note, open_missing_streams, say
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
-from nsd_zarr.words import escape_controls
 
 INTERRUPTED = 130
 BUG = 70
@@ -25,6 +25,7 @@ BAD_OPTION = 2
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of INTERFACE: 0 done, 1 damage, 2 bad option, ..."""
+    open_missing_streams()
     arguments = sys.argv[1:]
     # A scheduler's or an operator's polite kill ends as Ctrl-C does: what is finished stays, the lock is given back.
     # Raised here rather than passed on as SIGINT, which a job that a script started in the background ignores.
@@ -47,7 +48,7 @@ def run(arguments: list[str]) -> int:
     except NsdZarrError as error:
         _complain(str(error), "--debug" in arguments)
         return error.exit_code
-    except Exception as error:  # The border: everything that we did not foresee is a bug of ours, told in one line.
+    except Exception as error:  # The border: everything that we did not foresee is a bug of ours, in one line.
         _complain(
             f"unexpected {type(error).__name__}: {error}. This is a bug in nsd-zarr: run again with --debug and report "
             "what it prints.",
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
 def _complain(text: str, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
-    click.echo(escape_controls(f"nsd-zarr: {text}"), err=True)
+    note(f"nsd-zarr: {text}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,7 +79,7 @@ def demo(directory: Path, quiet: bool) -> None:
     """Show the whole story in DIRECTORY on synthetic data, in under a minute."""
     from nsd_zarr.cli.demo import run_demo
 
-    run_demo(directory, (lambda text: None) if quiet else click.echo, quiet)
+    run_demo(directory, (lambda text: None) if quiet else say, quiet)
 
 
 @commands.command()
@@ -103,13 +104,14 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     with show_steps("simulating", quiet) as on_progress:
         root = simulate_root(directory, Simulation(shape=(trials, z, y, x), **recipe), on_progress)
     if not quiet:
-        click.echo(f"{format_count(len(root.session_files), 'session')} in {root.betas_folder}")
+        say(f"{format_count(len(root.session_files), 'session')} in {root.betas_folder}")
 
 
 @commands.command()
 @converting
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
+    check_both_named(source, store)
     made = nsd_zarr.plan(source, store, config=options.pop("config_file"), **options)
     print_report(made.as_dict(), str(made), as_json, quiet)
 
@@ -120,6 +122,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import format_conversion
 
+    check_both_named(source, store)
     with show_progress("converting", quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
     print_report(report.as_dict(), format_conversion(report), as_json, quiet)
@@ -209,7 +212,7 @@ def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
     def tell(step: str) -> None:
         if not quiet:
-            click.echo(step, err=True)
+            note(step)
 
     report = measure(store, on_step=tell, **options)
     print_report(report.as_dict(), make_table(report), as_json, quiet)

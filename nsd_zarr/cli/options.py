@@ -5,12 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from nsd_zarr.words import escape_controls
+from nsd_zarr.cli.terminal import say, start_log
+from nsd_zarr.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,9 +24,13 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--quiet", is_flag=True, help="Print errors only.")
     @click.option("--debug", is_flag=True, help="Log what is done; print a traceback with an error.")
+    @click.option(
+        "--log-file", type=click.Path(path_type=Path), help="Add what is done to this file, with time and host."
+    )
     @functools.wraps(command)
-    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
+    def wrapped(*args: Any, debug: bool, log_file: Path | None, **kwargs: Any) -> Any:
+        start_log(debug, log_file)
+        _LOG.info("%s", shlex.join(sys.argv))
         return command(*args, **kwargs)
 
     return wrapped
@@ -29,9 +39,9 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 def print_report(values: dict[str, Any], text: str, as_json: bool, quiet: bool) -> None:
     """Print *values* as one JSON object, or *text* for people, on stdout."""
     if as_json:
-        click.echo(json.dumps(values, indent=1))
+        say(json.dumps(values, indent=1))
     elif not quiet:
-        click.echo(escape_controls(text))
+        say(text)
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,11 +95,22 @@ def naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def check_both_named(source: tuple[str, ...], store: str) -> None:
+    """Refuse one argument where two are needed, and a session file in place of the store. Raises ConfigError."""
+    if not source or (store.endswith((".hdf5", ".h5")) and Path(store).is_file()):
+        first = shlex.join(source or (store,)) if len(source) < 2 else f"{shlex.quote(source[0])} ..."
+        raise ConfigError(
+            "STORE is missing: the last argument names the store that is made",
+            hint=f"For example: {first} subj01.zarr",
+            path=store,
+        )
+
+
 def converting(command: Callable[..., Any]) -> Callable[..., Any]:
     """Arguments and options of plan and convert."""
     for option in reversed(
         [
-            click.argument("source", nargs=-1, required=True),
+            click.argument("source", nargs=-1),
             click.argument("store"),
             click.option(
                 "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."

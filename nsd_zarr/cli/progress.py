@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
+from nsd_zarr.cli.terminal import note
 from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
 def show_progress(verb: str, quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
     """A listener that shows events on stderr, in the words of what is converted."""
     if quiet:
-        yield ignore_event
+        yield _log(verb, ignore_event)
     elif sys.stderr.isatty():
         with _show_bar(verb, kind) as listener:
-            yield listener
+            yield _log(verb, listener)
     else:
-        yield _Lines(verb, kind).listen
+        yield _log(verb, _Lines(verb, kind).listen)
+
+
+def _log(verb: str, listener: Listener) -> Listener:
+    """*listener*, with a line in the log for the run and for each session."""
+
+    def listen(event: Event) -> None:
+        if not isinstance(event, TrialsDone):
+            _LOG.info("%s: %s", verb, event)
+        listener(event)
+
+    return listen
 
 
 class _Lines:
@@ -35,18 +48,16 @@ class _Lines:
         if isinstance(event, RunStarted):
             self._sessions = event.sessions
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
-            click.echo(
+            note(
                 f"{self._verb} {format_count(event.sessions, self._kind.part)}, "
-                f"{event.trials} {self._kind.item}s{before}",
-                err=True,
+                f"{event.trials} {self._kind.item}s{before}"
             )
         elif isinstance(event, SessionDone):
             self._done += 1
             stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "
-            click.echo(
+            note(
                 f"{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
-                f"{stored}{event.seconds:.1f} s, read {event.how}",
-                err=True,
+                f"{stored}{event.seconds:.1f} s, read {event.how}"
             )
 
 

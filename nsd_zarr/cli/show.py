@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nsd_zarr.conversion.images import ImagesReport
+from nsd_zarr.conversion.ledger import Ledger
+from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.run import ConversionReport
+from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
 from nsd_zarr.maintenance.attach import AttachReport
 from nsd_zarr.maintenance.damage import Damage
 from nsd_zarr.maintenance.repair import RepairReport
 from nsd_zarr.maintenance.verify import VerifyReport
 from nsd_zarr.source.find import format_sessions
-from nsd_zarr.store.root import Store
+from nsd_zarr.store.root import COMPLETE, Store
 from nsd_zarr.words import escape_line
 
 MAX_DAMAGES = 20
@@ -42,7 +46,7 @@ def format_conversion(report: ConversionReport) -> str:
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
         f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
         + "".join(f"{line}\n" for line in report.experiment.format_lines())
-        + f"Next: nsd-zarr verify {report.store}"
+        + f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
     )
 
 
@@ -55,7 +59,7 @@ def format_images(report: ImagesReport) -> str:
         f"{report.store}: {format_count(report.images, 'image')} of {report.shape}, {format_bytes(report.bytes_in)} as "
         f"{format_bytes(report.bytes_out)} ({report.bytes_in / report.bytes_out:.2f} times smaller), "
         f"{format_count(report.blocks, 'block')} in {report.seconds:.1f} s{before}.\n"
-        f"Next: nsd-zarr verify {report.store}"
+        f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
     )
 
 
@@ -127,6 +131,7 @@ def format_store(store: Store) -> str:
     lines = [
         f"store      {values['store']}: {values['status']}, format version {values['format_version']}",
         _format_contents(store),
+        *_format_progress(store),
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "
         f"{format_bytes(values['decoded_bytes'])} decoded",
         f"settings   {_format_pairs(values['settings'])}",
@@ -144,6 +149,21 @@ def format_store(store: Store) -> str:
             f"  {part} {source[part]:02d}  {source['name']}  {source['size']} bytes  values {source['digest']}"
         )
     return "\n".join(map(escape_line, lines))
+
+
+def _format_progress(store: Store) -> Iterator[str]:
+    """Of a store that is not finished: what is done, who is writing, and what to type next."""
+    if store.attributes["status"] == COMPLETE:
+        return
+    ledger, geometry = Ledger(store.path), store.geometry
+    try:
+        done = [session for session in geometry.sessions if ledger.read_session(session) is not None]
+        yield f"done       {len(done)} of {format_count(len(geometry.sessions), geometry.kind.part)}"
+        check_free(store.path)
+        yield "writing    nobody on this host"
+        yield "Next: type the command again that began it; it goes on where it stopped"
+    except StoreError as error:
+        yield f"writing    {error.problem}"
 
 
 def _format_contents(store: Store) -> str:

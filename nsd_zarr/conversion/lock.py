@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.conversion.ledger import make_run_folder
-from nsd_zarr.errors import StoreError
+from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.places.durable import explain_write_error, make_folder
 from nsd_zarr.places.locks import try_lock
 
@@ -28,6 +28,8 @@ LOOK_SECONDS = 0.2
 LOOK_AGAIN_SECONDS = 1.0
 """How often those who work for a run in other processes look whether it still holds its lock."""
 _LOCK_NAME = "lock"
+MAX_NAME_BYTES = 255 - len(".run")
+"""File systems take names of 255 bytes, and the run lies beside its store."""
 
 
 @contextmanager
@@ -58,7 +60,17 @@ def hold_lock(store: Path) -> Iterator[None]:
 
 
 def check_free(store: Path) -> None:
-    """Refuse a store that a run on this host has in use. Writes nothing. Raises StoreError."""
+    """Refuse a store that a run on this host has in use, or whose name is too long. Writes nothing.
+
+    Raises StoreError, ConfigError.
+    """
+    if len(os.fsencode(store.name)) > MAX_NAME_BYTES:
+        raise ConfigError(
+            f"a name of {len(os.fsencode(store.name))} bytes, expected at most {MAX_NAME_BYTES}: STORE.run has to fit "
+            "beside the store",
+            hint="Choose a shorter name for the store.",
+            path=store.parent,
+        )
     try:
         descriptor = os.open(make_run_folder(store) / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

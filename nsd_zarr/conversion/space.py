@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsd_zarr.conversion.settings import ImageSettings, Settings
-from nsd_zarr.errors import DoesNotFit
+from nsd_zarr.errors import DoesNotFit, StoreError
 from nsd_zarr.layout import format_bytes
-from nsd_zarr.places.free import read_free_space
+from nsd_zarr.places.free import find_unwritable, read_free_space
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
@@ -80,7 +80,13 @@ def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int
 
 
 def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
-    """Refuse what does not fit; *option* makes shards larger. Raises DoesNotFit."""
+    """Refuse what does not fit, or may not be written; *option* makes shards larger. Raises DoesNotFit, StoreError."""
+    if inodes and (unwritable := find_unwritable(store)) is not None:
+        raise StoreError(
+            "this user may not write in the folder of the store",
+            hint="Put the store elsewhere, or have the folder's permissions changed.",
+            path=unwritable,
+        )
     if plan.free_inodes is not None and plan.free_inodes < inodes:
         raise DoesNotFit(
             f"inodes: {plan.free_inodes} free, and the store needs {inodes}",

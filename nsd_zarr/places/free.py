@@ -21,3 +21,9 @@ def read_free_space(folder: Path) -> FreeSpace:
     """What is free where *folder* lies, which need not exist. Raises OSError."""
     status = os.statvfs(next(place for place in (folder, *folder.parents) if place.is_dir()))
     return FreeSpace(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
+
+
+def find_unwritable(folder: Path) -> Path | None:
+    """The folder in which *folder* would be made, or itself, where this user may not write there; None otherwise."""
+    place = next(place for place in (folder, *folder.parents) if place.is_dir())
+    return None if os.access(place, os.W_OK | os.X_OK) else place
