@@ -55,6 +55,8 @@ IMAGES_DATASET = "imgBrick"
 """Name of the one dataset in nsd_stimuli.hdf5. Source: public code that reads it."""
 VOXEL_MM = {"func1pt8mm": 1.8, "func1mm": 1.0}
 """Edge of a voxel in mm for each volume space of a subject. Source: data manual, "Functional data (NSD)"."""
+VOLUME_SECONDS = {"func1pt8mm": 4 / 3, "func1mm": 1.0}
+"""Time from one fMRI volume to the next after preprocessing. Source: data manual, "Functional data (NSD)"."""
 VOLUME_BETAS = ("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR")
 """Preparations of the betas as volumes. Source: data manual, "Functional data (NSD)"."""
 OTHER_EXPERIMENTS = {

@@ -34,31 +34,30 @@ def make_expdesign(sessions: int, trials_per_session: int, seed: int = 0) -> dic
     """The variables of nsd_expdesign.mat, in the shapes that MATLAB gives them; all ids from 1.
 
     masterordering (1, 30000): 10k id of each trial. subjectim (8, 10000): 73k id of each 10k id. sharedix (1, 1000):
-    73k ids of the shared images. basiccnt (3, 40): trials of each session that show an image for the first, second,
-    third time. stimpattern (40, 12, 75): whether a slot shows an image.
+    73k ids of the shared images. basiccnt (3, 40): how many distinct images a session shows exactly once, twice,
+    three times. stimpattern (40, 12, 75): whether a slot shows an image.
     """
     ordering = make_master_ordering(sessions, trials_per_session, seed)
     ids = np.arange(1, IMAGES_PER_SUBJECT + 1)
     images = np.stack([make_73k_ids(ids, subject) for subject in SUBJECTS])
-    session = np.minimum(np.arange(len(ordering)) // trials_per_session, MAX_SESSIONS)
-    counts = np.zeros((SHOWINGS, MAX_SESSIONS + 1))
-    np.add.at(counts, (find_showings(ordering) % SHOWINGS, session), 1)
     variables = {
         "masterordering": ordering[np.newaxis],
         "subjectim": images,
         "sharedix": images[:1, :SHARED_IMAGES],
-        "basiccnt": counts[:, :MAX_SESSIONS],
+        "basiccnt": count_in_sessions(ordering, trials_per_session),
         "stimpattern": make_stimulus_pattern(trials_per_session),
     }
     return {name: np.asarray(values, np.float64) for name, values in variables.items()}
 
 
-def find_showings(ordering: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which showing of its image each trial is, from 0; shape (trial,)."""
-    order = np.argsort(ordering, kind="stable")
-    showings = np.empty(len(ordering), np.int64)
-    showings[order] = np.arange(len(ordering)) % SHOWINGS  # each image comes three times
-    return showings
+def count_in_sessions(ordering: NDArray[np.int64], trials_per_session: int) -> NDArray[np.int64]:
+    """How many distinct images a session shows exactly k times; shape (SHOWINGS, session), row k - 1."""
+    counts = np.zeros((SHOWINGS, MAX_SESSIONS), np.int64)
+    for session in range(MAX_SESSIONS):
+        trials = ordering[session * trials_per_session : (session + 1) * trials_per_session]
+        times = np.bincount(np.bincount(trials), minlength=SHOWINGS + 1)
+        counts[:, session] = times[1 : SHOWINGS + 1]
+    return counts
 
 
 def make_stimulus_pattern(trials_per_session: int) -> NDArray[np.bool_]:

@@ -10,14 +10,18 @@ from nsd_zarr.nsd import (
     IMAGE_SIZE,
     MAX_EXPERIMENT_TRIALS,
     MAX_SESSIONS,
+    ROI_SETS,
     SUBJECTS,
     TRIALS_PER_SESSION,
     VOLUME_BETAS,
+    VOLUME_SECONDS,
     VOXEL_MM,
 )
 
 LAYOUTS = ("nsd", "contiguous", "gzip")
 """How a session file may lie: one voxel per chunk as delivered, one block, or one compressed trial per chunk."""
+ALL_ROIS = tuple(roi.name for roi in ROI_SETS)
+"""Every set of regions that can be made."""
 MAX_PIXELS = 4096
 """Largest edge of an image that is made; our choice."""
 
@@ -44,6 +48,8 @@ class Simulation:
     """Stimulus images to write, 0 to 73,000: those of 73k ids 1 and up. The same for every subject."""
     image_size: int = IMAGE_SIZE
     """Edge of a stimulus image in pixels, at least 8."""
+    rois: tuple[str, ...] = ALL_ROIS
+    """Sets of regions to write, of ALL_ROIS."""
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -54,6 +60,8 @@ class Simulation:
         check_choice("betas", self.betas, VOLUME_BETAS)
         check_range("images", self.images, 0, ALL_IMAGES)
         check_range("image_size", self.image_size, 8, MAX_PIXELS)
+        for name in self.rois:
+            check_choice("rois", name, ALL_ROIS)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
 
@@ -71,6 +79,11 @@ class Simulation:
     def voxel_mm(self) -> float:
         """Edge of a voxel in mm."""
         return VOXEL_MM[self.space]
+
+    @property
+    def seconds_per_volume(self) -> float:
+        """Time from one fMRI volume to the next, in seconds."""
+        return VOLUME_SECONDS[self.space]
 
 
 def is_whole(value: object) -> bool:

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.nsd import ROI_SETS, NsdPaths, find_subject_name
-from nsd_zarr.simulate.anatomy import ROI_LABELS, make_brain_mask, make_roi, make_valid
+from nsd_zarr.nsd import HEMISPHERES, ROI_SETS, NsdPaths, find_subject_name
+from nsd_zarr.simulate.anatomy import make_brain_mask
 from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.images import make_image_features
 from nsd_zarr.simulate.nifti import write_nifti
 from nsd_zarr.simulate.recipe import Simulation
+from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
 from nsd_zarr.simulate.session import make_slabs
 from nsd_zarr.simulate.session_file import count_steps, create_session_file
 from nsd_zarr.simulate.stimuli import create_stimulus_file
 from nsd_zarr.simulate.trial_table import make_trial_table, write_trial_table
-from nsd_zarr.simulate.voxels import make_planted_ncsnr, make_voxel_truth
+from nsd_zarr.simulate.voxels import make_ncsnr, make_planted_ncsnr, make_valid_sessions, make_voxel_truth
 
 OnProgress = Callable[[int, int], None]
 
@@ -40,15 +41,17 @@ class SimulatedRoot:
     brainmask: Path
     """brainmask.nii.gz."""
     rois: dict[str, Path]
-    """Region volumes by name."""
+    """Region volumes of the whole brain by name."""
+    hemispheres: dict[str, tuple[Path, Path]]
+    """Region volumes of the left and the right hemisphere by name."""
     roi_names: dict[str, Path]
-    """Label names (.mgz.ctab) of the region volumes by name."""
+    """Label names (.ctab) of the region volumes by name."""
     valid: tuple[Path, ...]
     """valid_sessionBB.nii.gz, session 1 first."""
     valid_fraction: Path
     """valid.nii.gz: in which part of the sessions a voxel is valid."""
     ncsnr: Path
-    """ncsnr.nii.gz in the betas folder: the planted one."""
+    """ncsnr.nii.gz in the betas folder: the planted one, NaN where the authors' rule has no image to count."""
     expdesign: Path
     """nsd_expdesign.mat, of all subjects."""
     stim_info: Path
@@ -66,7 +69,7 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
     paths = NsdPaths(directory, simulation.subject, simulation.space, simulation.betas)
     own = directory / "simulation" / find_subject_name(simulation.subject)
     sessions = range(1, simulation.sessions + 1)
-    sets = [roi for roi in ROI_SETS if roi.name in ROI_LABELS]
+    sets = [roi for roi in ROI_SETS if roi.name in simulation.rois]
     return SimulatedRoot(
         root=directory,
         betas_folder=paths.betas_folder,
@@ -74,6 +77,7 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
         trial_table=paths.trial_table,
         brainmask=paths.brainmask,
         rois={roi.name: paths.roi(roi.name) for roi in sets},
+        hemispheres={roi.name: (paths.roi(roi.name, "lh"), paths.roi(roi.name, "rh")) for roi in sets},
         roi_names={roi.name: paths.labels(roi) for roi in sets},
         valid=tuple(paths.valid(session) for session in sessions),
         valid_fraction=paths.valid_fraction,
@@ -171,20 +175,23 @@ def create_folders(root: SimulatedRoot) -> None:
 
 
 def write_volumes(root: SimulatedRoot, simulation: Simulation) -> None:
-    """Write brain mask, valid voxels, region volumes, and the planted ncsnr twice: in its place, and as itself."""
-    shape, voxel_mm = simulation.volume_shape, simulation.voxel_mm
-    write_nifti(root.brainmask, make_brain_mask(shape).astype("u1"), voxel_mm)
+    """Write brain mask, valid voxels, region volumes, and the planted ncsnr twice: in its place, and as itself.
+
+    Masks and regions are int16, as in the dataset; fractions and ncsnr float32.
+    """
+    shape, voxel_mm, seconds = simulation.volume_shape, simulation.voxel_mm, simulation.seconds_per_volume
+    write_nifti(root.brainmask, make_brain_mask(shape).astype("i2"), voxel_mm, seconds)
     for name, path in root.rois.items():
         write_nifti(path, make_roi(name, shape), voxel_mm)
-    valid = [
-        make_valid(shape, simulation.seed, simulation.subject, session) for session in range(1, 1 + len(root.valid))
-    ]
+        for hemisphere, half in zip(HEMISPHERES, root.hemispheres[name], strict=True):
+            write_nifti(half, make_hemisphere(name, shape, hemisphere), voxel_mm)
+    valid = make_valid_sessions(simulation)
     for path, volume in zip(root.valid, valid, strict=True):
-        write_nifti(path, volume.astype("u1"), voxel_mm)
-    write_nifti(root.valid_fraction, np.mean(valid, axis=0, dtype=np.float32), voxel_mm)
-    ncsnr = make_planted_ncsnr(shape, simulation.seed, simulation.subject)
-    for path in (root.ncsnr, root.planted_ncsnr):
-        write_nifti(path, ncsnr, voxel_mm)
+        write_nifti(path, volume.astype("i2"), voxel_mm, seconds)
+    write_nifti(root.valid_fraction, np.mean(valid, axis=0, dtype=np.float32), voxel_mm, seconds)
+    write_nifti(root.ncsnr, make_ncsnr(simulation), voxel_mm, seconds)
+    planted = make_planted_ncsnr(shape, simulation.seed, simulation.subject)
+    write_nifti(root.planted_ncsnr, planted, voxel_mm, seconds)
 
 
 def write_label_names(root: SimulatedRoot) -> None:

@@ -51,8 +51,9 @@ def make_slabs(
     """Stored counts of *session* (from 1), one z slab after the other.
 
     beta = noise_sd * (gain * (ncsnr * signal(image) + noise) + offset), rounded and clipped to int16; zero outside
-    the brain. *features*: latent features of the images in trial order, shape (trial, feature). Yields int16 of
-    shape (y, x, trial), C order, as one-voxel chunks lie on disk. Peak memory: one slab twice.
+    the brain, and where the voxel has no data in the session. *features*: latent features of the images in trial order,
+    shape (trial, feature). Yields int16 of shape (y, x, trial), C order, as one-voxel chunks lie on disk. Peak memory:
+    one slab twice.
     """
     drift = make_drift(truth, simulation, session)
     # The offset is one more feature, always 1, so that one product makes signal and mean.
@@ -60,7 +61,9 @@ def make_slabs(
     for z, inside in enumerate(truth.mask):
         rng = make_generator(simulation.seed, Stream.NOISE, simulation.subject, session, z)
         slab = np.zeros((*inside.shape, len(features)), dtype=STORED)
-        slab[inside] = make_rows(truth, drift, design, truth.voxels_of_slab(z), rng)
+        rows = make_rows(truth, drift, design, truth.voxels_of_slab(z), rng)
+        rows[~truth.valid[session - 1, truth.voxels_of_slab(z)]] = 0
+        slab[inside] = rows
         yield slab
 
 

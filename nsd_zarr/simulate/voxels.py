@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsd_zarr.layout import COUNTS_PER_PERCENT
-from nsd_zarr.simulate.anatomy import VolumeShape, make_brain_mask, make_roi
-from nsd_zarr.simulate.images import IMAGE_FEATURES
+from nsd_zarr.nsd import SHOWINGS
+from nsd_zarr.simulate.anatomy import VolumeShape, make_brain_mask, make_valid
+from nsd_zarr.simulate.images import IMAGE_FEATURES, make_image_order
 from nsd_zarr.simulate.recipe import Simulation
+from nsd_zarr.simulate.regions import make_roi
 from nsd_zarr.simulate.streams import Stream, make_generator
 
 VISUAL_NCSNR = (0.3, 1.5)
@@ -40,6 +42,9 @@ class VoxelTruth:
     rails: NDArray[np.bool_]
     """Voxels that are stretched until they reach both rails, shape (voxel,)."""
 
+    valid: NDArray[np.bool_]
+    """Whether the voxel has data in a session, shape (session, voxel)."""
+
     def voxels_of_slab(self, z: int) -> slice:
         """Where the voxels of slab *z* (0-based) lie in the vectors."""
         per_slab = np.count_nonzero(self.mask, axis=(1, 2))
@@ -60,20 +65,58 @@ def make_planted_ncsnr(volume_shape: VolumeShape, seed: int = 0, subject: int = 
     return np.where(make_brain_mask(volume_shape), ncsnr, np.nan).astype(np.float32)
 
 
+def make_valid_sessions(simulation: Simulation) -> NDArray[np.bool_]:
+    """Voxels with data in each session; bool of shape (session, z, y, x)."""
+    shape, seed, subject = simulation.volume_shape, simulation.seed, simulation.subject
+    return np.stack([make_valid(shape, seed, subject, 1 + number) for number in range(simulation.sessions)])
+
+
+def make_ncsnr(simulation: Simulation) -> NDArray[np.float32]:
+    """The planted ncsnr, NaN also in voxels for which the authors' rule has no image to count; float32 (z, y, x).
+
+    It counts images that were shown three times, each time in a session in which the voxel has data. Source:
+    export_noiseceiling.m.
+    """
+    trials, recipe = simulation.trials_per_session, (simulation.seed, simulation.subject)
+    order = make_image_order(simulation.sessions, trials, simulation.seed)
+    sessions = np.argsort(order, kind="stable") // trials
+    _, first, showings = np.unique(np.sort(order), return_index=True, return_counts=True)
+    triples = {frozenset(sessions[start : start + SHOWINGS].tolist()) for start in first[showings == SHOWINGS]}
+    valid = np.stack(
+        [make_valid(simulation.volume_shape, *recipe, 1 + number) for number in range(simulation.sessions)]
+    )
+    counted = np.zeros(simulation.volume_shape, bool)
+    for together in triples:
+        counted |= valid[list(together)].all(axis=0)
+    planted = make_planted_ncsnr(simulation.volume_shape, *recipe)
+    return np.where(counted, planted, np.float32(np.nan))
+
+
 def make_voxel_truth(simulation: Simulation) -> VoxelTruth:
     """Everything planted in the voxels of *simulation*. Peak memory: about 60 bytes per voxel of the volume."""
     mask = make_brain_mask(simulation.volume_shape)
     seed, subject, count = simulation.seed, simulation.subject, int(np.count_nonzero(mask))
     spread = make_generator(seed, Stream.SCALE, subject).standard_normal(count, dtype=np.float32)
-    rails = make_generator(seed, Stream.RAILS, subject).permutation(count) < RAIL_VOXELS
+    valid = np.stack(
+        [make_valid(simulation.volume_shape, seed, subject, 1 + n)[mask] for n in range(simulation.sessions)]
+    )
     return VoxelTruth(
         mask=mask,
         coordinates=make_voxel_coordinates(mask),
         ncsnr=make_planted_ncsnr(simulation.volume_shape, seed, subject)[mask],
         noise_counts=np.float32(COUNTS_PER_PERCENT * NOISE_PERCENT) * np.exp(np.float32(NOISE_SPREAD) * spread),
         weights=make_weights(count, make_generator(seed, Stream.WEIGHTS, subject)),
-        rails=rails,
+        rails=choose_rails(np.logical_and.reduce(valid), make_generator(seed, Stream.RAILS, subject)),
+        valid=valid,
     )
+
+
+def choose_rails(whole: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A few of the voxels with data in all sessions, bool of shape (voxel,)."""
+    order = rng.permutation(len(whole))
+    rails = np.zeros(len(whole), bool)
+    rails[order[whole[order]][:RAIL_VOXELS]] = True
+    return rails
 
 
 def make_voxel_coordinates(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -21,7 +21,12 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.simulate import ROI_LABELS, Simulation, locate_root, simulate_root
 
 TRIALS = 53
-SIMULATIONS = {1: Simulation(3, (TRIALS, 5, 11, 7)), 2: Simulation(3, (TRIALS, 7, 3, 13), subject=2)}
+ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
+"""A few of the sets of regions, so that few files are written."""
+SIMULATIONS = {
+    1: Simulation(3, (TRIALS, 5, 11, 7), rois=ROIS),
+    2: Simulation(3, (TRIALS, 7, 3, 13), subject=2, rois=ROIS),
+}
 BEHAVIOUR = (
     *("ISCORRECT", "RT", "CHANGEMIND", "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT", "ISCORRECTCURRENT"),
     *("TOTAL1", "TOTAL2", "BUTTON"),
@@ -123,7 +128,7 @@ def test_voxel_goes_back_to_where_nibabel_says_it_lies(pair):
 def test_labels_are_those_of_the_label_files_and_a_mask_is_above_zero(pair):
     root, store = pair
     group = open_store(store)
-    for name, labels in ROI_LABELS.items():
+    for name, labels in ((name, ROI_LABELS[name]) for name in ROIS):
         attributes = group[f"roi_{name}"].attrs
         flags = dict(zip(attributes["flag_values"], attributes["flag_meanings"].split(), strict=True))
         names = dict(line.split(" ", 1) for line in root.roi_names[name].read_text().splitlines())
@@ -522,3 +527,18 @@ def test_finished_store_keeps_its_experiment_and_says_how_to_change_it(copy, tmp
     report = nsd_zarr.convert(copy.betas_folder, store)
     assert "nsd-zarr attach gives it" in report.experiment.notes[0]
     assert digest_tree(store) == before
+
+
+def test_every_set_of_regions_of_a_whole_root_is_stored_as_nibabel_reads_it(tmp_path):
+    root = simulate_root(tmp_path / "nsd", Simulation(2, (12, 11, 13, 7)))
+    nsd_zarr.convert(root.betas_folder, tmp_path / "new.zarr")
+    group = open_store(tmp_path / "new.zarr")
+    assert len(root.rois) == 13
+    for name, path in root.rois.items():
+        assert np.array_equal(group[f"roi_{name}"][...] > 0, read_volume(path) > 0), name
+        assert (group[f"roi_{name}"][...] > 0).any()
+    for session, path in enumerate(root.valid):
+        valid, brain = read_volume(path) == 1, read_volume(root.brainmask) == 1
+        betas = group["betas"][12 * session : 12 * session + 12]
+        assert np.array_equal((betas != 0).any(axis=0), valid & brain)
+        assert (brain & ~valid).any()

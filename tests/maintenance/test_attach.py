@@ -20,7 +20,9 @@ from nsd_zarr.simulate import Simulation, locate_root, simulate_root
 from nsd_zarr.store.format import make_root_metadata
 from nsd_zarr.store.root import open_store
 
-SIMULATION = Simulation(3, (26, 5, 11, 7))
+ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
+"""A few of the sets of regions, so that few files are written."""
+SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS)
 STATISTICS = ("session_mean", "session_std", "rail_count")
 
 
@@ -161,11 +163,11 @@ def test_command_says_what_was_attached(copy_store, nsd, run_cli):
 
 
 def test_contradiction_is_refused_and_the_store_stays(copy_store, nsd, tmp_path, digest_tree, check_refused):
-    store, other = copy_store(), Simulation(3, (26, 3, 11, 7), subject=2)
+    store, other = copy_store(), Simulation(3, (26, 3, 11, 7), subject=2, rois=ROIS)
     simulate_root(tmp_path / "other", other)
     paragraph = check_refused(3, "attach", store, tmp_path / "other")
     assert "subject 2, expected 1 as in the store" in paragraph
-    simulate_root(tmp_path / "longer", Simulation(3, (29, 5, 11, 7)))
+    simulate_root(tmp_path / "longer", Simulation(3, (29, 5, 11, 7), rois=ROIS))
     paragraph = check_refused(3, "attach", store, tmp_path / "longer")
     assert "has 29 rows for it, expected 26" in paragraph
 

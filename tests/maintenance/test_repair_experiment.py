@@ -10,7 +10,9 @@ import nsd_zarr
 from nsd_zarr.errors import ResumeRefused, SourceError, StoreError
 from nsd_zarr.simulate import Simulation, simulate_root
 
-SIMULATION = Simulation(3, (26, 5, 11, 7))
+ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
+"""A few of the sets of regions, so that few files are written."""
+SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS)
 
 
 @pytest.fixture(scope="module")

@@ -43,14 +43,15 @@ def test_trial_table_follows_the_design(size, subject):
     assert (frame["73KID"].isin(design["sharedix"][0]) == shared).all()
 
 
-def test_counts_add_up_to_the_trials_of_each_session():
+def test_counts_are_of_distinct_images_and_add_up_to_the_trials_of_each_session():
     design = make_expdesign(3, 53)
-    showing = pd.Series(design["masterordering"][0]).groupby(design["masterordering"][0]).cumcount()
-    first = [np.count_nonzero(showing[53 * session : 53 * session + 53] == 0) for session in range(40)]
-    assert np.array_equal(design["basiccnt"][0], first)
-    assert np.array_equal(design["basiccnt"].sum(axis=0), [53] * 40)
+    ids = pd.Series(design["masterordering"][0, : 53 * 40]).astype(int)
+    for session, images in ids.groupby(np.arange(53 * 40) // 53):
+        times = images.value_counts().value_counts()
+        assert [times.get(k, 0) for k in (1, 2, 3)] == design["basiccnt"][:, session].tolist()
+    assert np.array_equal(np.array([1, 2, 3]) @ design["basiccnt"], [53] * 40)
     whole = make_expdesign(40, 750)
-    assert whole["basiccnt"].sum() == whole["stimpattern"].sum() == 30_000
+    assert (np.array([1, 2, 3]) @ whole["basiccnt"]).sum() == whole["stimpattern"].sum() == 30_000
     assert np.array_equal(whole["stimpattern"].sum(axis=2), np.tile([63, 62], (40, 6)))
 
 

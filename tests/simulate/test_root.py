@@ -15,6 +15,8 @@ from nsd_zarr.simulate import (
     Simulation,
     locate_root,
     make_brain_mask,
+    make_hemisphere,
+    make_ncsnr,
     make_planted_ncsnr,
     make_roi,
     make_trial_table,
@@ -37,23 +39,27 @@ def read_volume(path):
 
 
 def test_files_lie_at_the_datasets_own_places(make_root):
-    made = make_root(subject=3, space="func1mm", betas="betas_fithrf")
+    made = make_root(subject=3, space="func1mm", betas="betas_fithrf", rois=("streams", "prf-visualrois", "MTL"))
     assert sorted(str(path) for path in read_tree(made.root)) == [
         "nsddata/experiments/nsd/nsd_expdesign.mat",
         "nsddata/experiments/nsd/nsd_stim_info_merged.csv",
-        "nsddata/freesurfer/fsaverage/label/nsdgeneral.mgz.ctab",
         "nsddata/freesurfer/fsaverage/label/streams.mgz.ctab",
-        "nsddata/freesurfer/subj03/label/floc-faces.mgz.ctab",
         "nsddata/freesurfer/subj03/label/prf-visualrois.mgz.ctab",
         "nsddata/ppdata/subj03/behav/responses.tsv",
         "nsddata/ppdata/subj03/func1mm/brainmask.nii.gz",
-        "nsddata/ppdata/subj03/func1mm/roi/floc-faces.nii.gz",
-        "nsddata/ppdata/subj03/func1mm/roi/nsdgeneral.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/MTL.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/lh.MTL.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/lh.prf-visualrois.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/lh.streams.nii.gz",
         "nsddata/ppdata/subj03/func1mm/roi/prf-visualrois.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/rh.MTL.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/rh.prf-visualrois.nii.gz",
+        "nsddata/ppdata/subj03/func1mm/roi/rh.streams.nii.gz",
         "nsddata/ppdata/subj03/func1mm/roi/streams.nii.gz",
         "nsddata/ppdata/subj03/func1mm/valid.nii.gz",
         "nsddata/ppdata/subj03/func1mm/valid_session01.nii.gz",
         "nsddata/ppdata/subj03/func1mm/valid_session02.nii.gz",
+        "nsddata/templates/MTL.ctab",
         "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/betas_session01.hdf5",
         "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/betas_session02.hdf5",
         "nsddata_betas/ppdata/subj03/func1mm/betas_fithrf/ncsnr.nii.gz",
@@ -81,14 +87,15 @@ def test_other_seed_and_other_subject_give_other_values(make_root):
         read_betas(make_root(str(n), **recipe).session_files[0])
         for n, recipe in enumerate(({}, {"seed": 1}, {"subject": 2}))
     ]
-    mask = make_brain_mask((5, 11, 7))
+    mask = make_brain_mask((5, 11, 7)) & (np.arange(5) > 1)[:, None, None]  # above the slab's edge
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(betas[one][:, mask] == betas[other][:, mask]) < 0.01
 
 
 def test_sessions_of_one_root_hold_different_betas(make_root):
     made = make_root(sessions=3)
-    first, second, third = (read_betas(path)[:, make_brain_mask((5, 11, 7))] for path in made.session_files)
+    mask = make_brain_mask((5, 11, 7)) & (np.arange(5) > 1)[:, None, None]  # above the slab's edge
+    first, second, third = (read_betas(path)[:, mask] for path in made.session_files)
     for one, other in ((first, second), (first, third), (second, third)):
         assert np.mean(one == other) < 0.01
 
@@ -101,13 +108,13 @@ def test_other_layouts_hold_the_values_of_the_nsd_layout(make_root, layout):
 
 
 @pytest.mark.parametrize("shape", [(13, 5, 11, 7), (6, 5, 7, 3), (2, 2, 3, 5), (3, 17, 31, 23)])
-def test_betas_are_zero_outside_the_mask_alone_and_reach_both_rails(make_root, shape):
+def test_betas_are_zero_where_mask_or_valid_say_so_and_reach_both_rails(make_root, shape):
     made = make_root(shape=shape)
     mask = read_volume(made.brainmask).astype(bool)
-    for path in made.session_files:
+    for path, valid in zip(made.session_files, made.valid, strict=True):
         betas = read_betas(path)
         assert (betas.shape, betas.dtype) == (shape, np.int16)
-        assert np.array_equal((betas != 0).any(axis=0), mask)
+        assert np.array_equal((betas != 0).any(axis=0), mask & (read_volume(valid) == 1))
         assert (betas.min(), betas.max()) == (-32768, 32767)
         assert np.count_nonzero((betas == 32767).any(axis=0)) <= 4
 
@@ -116,14 +123,19 @@ def test_volumes_are_the_pure_functions_transposed(make_root):
     shape = (5, 11, 7)
     made = make_root(seed=3)
     assert np.array_equal(read_volume(made.brainmask), make_brain_mask(shape))
-    for path in (made.planted_ncsnr, made.ncsnr):
-        assert np.array_equal(read_volume(path), make_planted_ncsnr(shape, seed=3), equal_nan=True)
+    planted = make_planted_ncsnr(shape, seed=3)
+    assert np.array_equal(read_volume(made.planted_ncsnr), planted, equal_nan=True)
+    assert np.array_equal(read_volume(made.ncsnr), make_ncsnr(Simulation(2, (13, *shape), seed=3)), equal_nan=True)
     for session, path in enumerate(made.valid, 1):
         assert np.array_equal(read_volume(path), make_valid(shape, seed=3, session=session))
     assert np.array_equal(read_volume(made.valid_fraction), np.mean([read_volume(path) for path in made.valid], axis=0))
     for name, path in made.rois.items():
         assert np.array_equal(read_volume(path), make_roi(name, shape))
         assert nibabel.load(path).get_data_dtype() == np.int16
+        halves = [make_hemisphere(name, shape, hemisphere) for hemisphere in ("lh", "rh")]
+        assert np.array_equal([read_volume(half) for half in made.hemispheres[name]], halves)
+    for path, dtype in ((made.brainmask, "i2"), (made.valid[0], "i2"), (made.valid_fraction, "f4"), (made.ncsnr, "f4")):
+        assert nibabel.load(path).get_data_dtype() == np.dtype(dtype)
 
 
 def test_label_names_stand_one_to_a_line(make_root):

@@ -54,6 +54,8 @@ WAYS = {"truncated": 40, "deleted": 20, "swapped": 40}
 COORDINATES = ("session", "trial_in_session", "session_number", "trial_digest")
 """Small arrays of every store."""
 STATISTICS = ("session_mean", "session_std", "rail_count")
+ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
+"""A few of the sets of regions, so that few files are written."""
 ALONG_VOXELS = ("brainmask", "ncsnr", "valid", "affine")
 """Volumes that are no ROI, and where they lie."""
 WHOLE_SHARE = 0.1
@@ -144,7 +146,7 @@ def make_sample(folder: Path, random: np.random.Generator, *, compressible: bool
 def make_experiment(folder: Path, random: np.random.Generator) -> Sample:
     """A store with all that a simulated root has: its files are of more kinds."""
     seed = int(random.integers(2**31))
-    root = simulate_root(folder / "nsd", Simulation(SESSIONS[-1], (TRIALS, *EXPERIMENT_VOLUME), seed=seed))
+    root = simulate_root(folder / "nsd", Simulation(SESSIONS[-1], (TRIALS, *EXPERIMENT_VOLUME), seed=seed, rois=ROIS))
     # 73,000 rows that are compared with the trial table, and not stored: most of the time of a repair.
     root.stim_info.unlink()
     values = []
