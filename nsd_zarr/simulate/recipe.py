@@ -50,6 +50,8 @@ class Simulation:
     """Edge of a stimulus image in pixels, at least 8."""
     rois: tuple[str, ...] = ALL_ROIS
     """Sets of regions to write, of ALL_ROIS."""
+    hemispheres: bool = True
+    """Whether region volumes of each hemisphere stand beside those of the whole brain."""
 
     def __post_init__(self) -> None:
         check_shape(self.shape)

@@ -77,7 +77,9 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
         trial_table=paths.trial_table,
         brainmask=paths.brainmask,
         rois={roi.name: paths.roi(roi.name) for roi in sets},
-        hemispheres={roi.name: (paths.roi(roi.name, "lh"), paths.roi(roi.name, "rh")) for roi in sets},
+        hemispheres={
+            roi.name: (paths.roi(roi.name, "lh"), paths.roi(roi.name, "rh")) for roi in sets if simulation.hemispheres
+        },
         roi_names={roi.name: paths.labels(roi) for roi in sets},
         valid=tuple(paths.valid(session) for session in sessions),
         valid_fraction=paths.valid_fraction,
@@ -183,7 +185,7 @@ def write_volumes(root: SimulatedRoot, simulation: Simulation) -> None:
     write_nifti(root.brainmask, make_brain_mask(shape).astype("i2"), voxel_mm, seconds)
     for name, path in root.rois.items():
         write_nifti(path, make_roi(name, shape), voxel_mm)
-        for hemisphere, half in zip(HEMISPHERES, root.hemispheres[name], strict=True):
+        for hemisphere, half in zip(HEMISPHERES, root.hemispheres.get(name, ()), strict=False):
             write_nifti(half, make_hemisphere(name, shape, hemisphere), voxel_mm)
     valid = make_valid_sessions(simulation)
     for path, volume in zip(root.valid, valid, strict=True):

@@ -24,8 +24,8 @@ TRIALS = 53
 ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
 """A few of the sets of regions, so that few files are written."""
 SIMULATIONS = {
-    1: Simulation(3, (TRIALS, 5, 11, 7), rois=ROIS),
-    2: Simulation(3, (TRIALS, 7, 3, 13), subject=2, rois=ROIS),
+    1: Simulation(3, (TRIALS, 5, 11, 7), rois=ROIS, hemispheres=False),
+    2: Simulation(3, (TRIALS, 7, 3, 13), subject=2, rois=ROIS, hemispheres=False),
 }
 BEHAVIOUR = (
     *("ISCORRECT", "RT", "CHANGEMIND", "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT", "ISCORRECTCURRENT"),

@@ -22,7 +22,7 @@ from nsd_zarr.store.root import open_store
 
 ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
 """A few of the sets of regions, so that few files are written."""
-SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS)
+SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS, hemispheres=False)
 STATISTICS = ("session_mean", "session_std", "rail_count")
 
 
@@ -163,11 +163,11 @@ def test_command_says_what_was_attached(copy_store, nsd, run_cli):
 
 
 def test_contradiction_is_refused_and_the_store_stays(copy_store, nsd, tmp_path, digest_tree, check_refused):
-    store, other = copy_store(), Simulation(3, (26, 3, 11, 7), subject=2, rois=ROIS)
+    store, other = copy_store(), Simulation(3, (26, 3, 11, 7), subject=2, rois=ROIS, hemispheres=False)
     simulate_root(tmp_path / "other", other)
     paragraph = check_refused(3, "attach", store, tmp_path / "other")
     assert "subject 2, expected 1 as in the store" in paragraph
-    simulate_root(tmp_path / "longer", Simulation(3, (29, 5, 11, 7), rois=ROIS))
+    simulate_root(tmp_path / "longer", Simulation(3, (29, 5, 11, 7), rois=ROIS, hemispheres=False))
     paragraph = check_refused(3, "attach", store, tmp_path / "longer")
     assert "has 29 rows for it, expected 26" in paragraph
 

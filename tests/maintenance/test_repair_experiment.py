@@ -12,7 +12,7 @@ from nsd_zarr.simulate import Simulation, simulate_root
 
 ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
 """A few of the sets of regions, so that few files are written."""
-SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS)
+SIMULATION = Simulation(3, (26, 5, 11, 7), rois=ROIS, hemispheres=False)
 
 
 @pytest.fixture(scope="module")

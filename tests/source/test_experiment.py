@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.nsd import SETS_OF_TEMPLATES
 from nsd_zarr.simulate import Simulation, simulate_root
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice
@@ -18,7 +17,7 @@ SESSIONS = (1, 2)
 
 @pytest.fixture
 def root(tmp_path):
-    return simulate_root(tmp_path / "nsd", Simulation(2, (6, 5, 7, 3), subject=4, space="func1mm"))
+    return simulate_root(tmp_path / "nsd", Simulation(2, (6, 5, 7, 3), subject=4, space="func1mm", hemispheres=False))
 
 
 def test_everything_lies_at_its_own_place(root):
@@ -27,8 +26,7 @@ def test_everything_lies_at_its_own_place(root):
     assert (found.trial_table, found.expdesign, found.stim_info) == (root.trial_table, root.expdesign, root.stim_info)
     assert (found.brainmask, found.ncsnr, found.valid) == (root.brainmask, root.ncsnr, root.valid)
     assert {roi.name: roi.volumes for roi in found.rois} == {name: (path,) for name, path in root.rois.items()}
-    labels = {roi.name: roi.labels for roi in found.rois if roi.name not in SETS_OF_TEMPLATES}
-    assert labels == {name: path for name, path in root.roi_names.items() if name not in SETS_OF_TEMPLATES}
+    assert {roi.name: roi.labels for roi in found.rois} == root.roi_names
 
 
 def test_label_names_of_the_subject_win_over_those_of_fsaverage(root):

@@ -146,7 +146,9 @@ def make_sample(folder: Path, random: np.random.Generator, *, compressible: bool
 def make_experiment(folder: Path, random: np.random.Generator) -> Sample:
     """A store with all that a simulated root has: its files are of more kinds."""
     seed = int(random.integers(2**31))
-    root = simulate_root(folder / "nsd", Simulation(SESSIONS[-1], (TRIALS, *EXPERIMENT_VOLUME), seed=seed, rois=ROIS))
+    root = simulate_root(
+        folder / "nsd", Simulation(SESSIONS[-1], (TRIALS, *EXPERIMENT_VOLUME), seed=seed, rois=ROIS, hemispheres=False)
+    )
     # 73,000 rows that are compared with the trial table, and not stored: most of the time of a repair.
     root.stim_info.unlink()
     values = []
