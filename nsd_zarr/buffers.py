@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+Slot = Any
+"""Memory of one batch, whatever its form."""
 
 
 class BufferPool:
@@ -33,3 +37,26 @@ class BufferPool:
             yield buffer[:length].view(dtype).reshape(shape)
         finally:
             self._free.append(buffer)
+
+
+@dataclass(slots=True)
+class Slots:
+    """Where batches are decoded to, and when that memory is used again."""
+
+    make: Callable[[], Slot]
+    """Takes new memory for a batch."""
+    prefetch: int
+    """Batches decoded ahead; there are prefetch + 1 slots."""
+    lend: Callable[[Slot], Sequence[Any]] | None = None
+    """Makes objects that refer to the slot's memory, which are handed out in its place. The memory is used again when
+    nobody refers to them any more; a consumer that keeps them keeps the memory, and the ring takes new memory. None:
+    the slot itself is handed out, and used again when the next batch is asked for."""
+    spare: list[Slot] = field(default_factory=list)
+    """Slots of an iteration that came to its end, for the next one."""
+
+    def take(self) -> Slot:
+        """A slot that nobody uses."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return self.make()

@@ -45,7 +45,7 @@ def read_test(store, images, settings):
 def train(store, images, settings, features, responses):
     """The fitted model, and its mean score on the test images every few steps: [(step, score), ...]."""
     trials = TrialDataset(store, trials="train", roi=settings.roi, zscore="session", images=images)
-    options = {"shuffle": True, "seed": settings.seed, "device": settings.device, "progress": True}
+    options = {"shuffle": True, "seed": settings.seed, "device": settings.device}
     loader = TrialLoader(trials, settings.batch_size, **options)
     model = torch.nn.Linear(features.shape[1], responses.shape[1], device=settings.device)
     torch.nn.init.zeros_(model.weight)  # What the images do not teach stays zero.

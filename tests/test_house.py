@@ -35,8 +35,8 @@ SEES = {
     "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers"},
     "maintenance": BASE | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
-    "loading": BASE | {"store", "science", "read"},
-    "torch": BASE | {"store", "science", "read", "loading"},
+    "loading": BASE | {"store", "science", "read", "buffers"},
+    "torch": BASE | {"store", "science", "read", "loading", "buffers"},
     "bench": BASE
     | {
         "__init__",
@@ -62,7 +62,6 @@ SEES = {
 
 PLACES = {
     "torch": {"torch/", "bench/"},
-    "tqdm": {"torch/"},
     "distributed": {"conversion/cluster.py"},
     "h5py": {
         "source/",
@@ -83,7 +82,7 @@ PLACES = {
     "fsspec": {"store/zarr_reader.py", "store/foreign.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
-    "rich": {"cli/", "torch/"},
+    "rich": {"cli/"},
     "pydantic": {"config.py", "conversion/ledger.py"},
     "pandas": {"source/", "read/table.py", "read/rois.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},

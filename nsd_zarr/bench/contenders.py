@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.loading.loader import BatchLoader
+from nsd_zarr.loading.loader import BatchLoader, BatchMemory, make_slots
 from nsd_zarr.loading.order import TrialOrder
 from nsd_zarr.read.dataset import open_dataset
 from nsd_zarr.read.percent import PercentReader, scale_into
@@ -120,7 +120,8 @@ def _engine(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
 @contextmanager
 def _loader(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
     reader = PercentReader(TrialReader(store)) if percent else TrialReader(store)
-    slots = _make_slots(store, percent, 3)
+    slots = make_slots(lambda: BatchMemory(_make_slots(store, percent)[0]), prefetch=2, reuse=True)
+    slots.spare += [slots.make() for _ in range(3)]
 
     def deliver(trials: Sequence[int]) -> None:
         order = TrialOrder(len(trials), BATCH, shuffle=False, seed=0)

@@ -1,15 +1,16 @@
-"""Batches of trials, decoded by threads straight into a ring of reused slots. Arrays in and out: no PyTorch here."""
+"""Batches of trials, decoded by threads straight into the slots of a ring. Arrays in and out: no PyTorch here."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nsd_zarr.buffers import Slots
 from nsd_zarr.loading.images import PairedImages
 from nsd_zarr.loading.order import PADDING, Batch, TrialOrder
 from nsd_zarr.loading.ring import Ring, RingStats
@@ -20,12 +21,25 @@ STALL_PERCENT = 5.0
 """A consumer that waits less than this is what limits the loop."""
 
 
+class BatchMemory(NamedTuple):
+    """Memory of one batch."""
+
+    betas: np.ndarray
+    """Values of trials, of shape (rows, *volume)."""
+    images: np.ndarray | None = None
+    """Images that they showed, uint8 of shape (rows, *image)."""
+
+    def view(self) -> BatchMemory:
+        """The same memory through new arrays: when they are gone, nobody refers to it any more."""
+        return BatchMemory(self.betas.view(), None if self.images is None else self.images.view())
+
+
 @dataclass(frozen=True, slots=True)
 class TrialBatch:
     """One batch of this rank."""
 
-    slot: int
-    """Which slot holds its values."""
+    memory: BatchMemory
+    """Its values."""
     trials: np.ndarray
     """Trial in the store of each row, int64; PADDING where a row only fills up."""
 
@@ -48,8 +62,20 @@ class LoaderStats:
     """Time that the consumer waited for copies to its device."""
 
 
+def make_slots(make: Callable[[], BatchMemory], prefetch: int, *, reuse: bool) -> Slots:
+    """Slots whose memory *make* takes, for *prefetch* batches ahead and one in use.
+
+    With *reuse* a batch is valid until the next one is asked for; without, as long as anybody refers to it.
+    """
+    return Slots(make, prefetch, None if reuse else _lend)
+
+
+def _lend(memory: BatchMemory) -> BatchMemory:
+    return memory.view()
+
+
 class BatchLoader:
-    """Iterates over batches in slots that it was given."""
+    """Iterates over batches in the memory that it was given."""
 
     def __init__(
         self,
@@ -67,38 +93,35 @@ class BatchLoader:
         self.threads = threads
 
     def iterate(
-        self,
-        slots: Sequence[np.ndarray],
-        epoch: int,
-        first_step: int,
-        stats: LoaderStats | None = None,
-        image_slots: Sequence[np.ndarray] = (),
+        self, slots: Slots, epoch: int, first_step: int, stats: LoaderStats | None = None
     ) -> Generator[TrialBatch, None, None]:
-        """Batches of *epoch* from *first_step* on, decoded into *slots*, each of shape (rows, *volume).
+        """Batches of *epoch* from *first_step* on, decoded into *slots* (of BatchMemory).
 
-        *image_slots*: as many, uint8 (rows, *image), for the images; a repeated one is read once in a batch.
-
-        A batch's slot is filled again once the next batch is asked for. Raises DamageFound, naming the trial.
+        An image that is repeated in a batch is read once. Raises DamageFound, naming the trial.
         """
         stats = stats or LoaderStats()
         local = threading.local()
 
-        def fill(slot: int, row: int, batch: Batch) -> None:
+        def fill(memory: BatchMemory, row: int, batch: Batch) -> None:
             sample = int(batch.samples[row])
             if not hasattr(local, "stages"):
                 local.stages = StageSeconds()
                 stats.threads.append(local.stages)
             if sample == PADDING:
-                slots[slot][row] = 0
+                memory.betas[row] = 0
             else:
-                self.reader.read_into(self.find_trial(sample), slots[slot][row], local.stages)
-            if self.images is not None:
-                self.images.fill_row(image_slots[slot], row, self._find_trials(batch.samples), local.stages)
+                self.reader.read_into(self.find_trial(sample), memory.betas[row], local.stages)
+            if self.images is not None and memory.images is not None:
+                self.images.fill_row(memory.images, row, self._find_trials(batch.samples), local.stages)
 
-        ring = Ring(fill, len(slots), self.threads, stats.ring)
+        ring = Ring(fill, slots, self.threads, stats.ring)
         with closing(ring.iterate(self.order.iterate(epoch, first_step))) as laps:
-            for slot, batch in laps:
-                yield TrialBatch(slot, self._find_trials(batch.samples))
+            # No variable of this frame may refer to a batch while somebody else has it: its memory would count as used.
+            yield from map(self._make_batch, laps)
+
+    def _make_batch(self, lap: tuple[BatchMemory, Batch]) -> TrialBatch:
+        memory, batch = lap
+        return TrialBatch(memory, self._find_trials(batch.samples))
 
     def find_trial(self, sample: int) -> int:
         """Trial in the store of a sample of the selection."""

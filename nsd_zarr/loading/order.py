@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from nsd_zarr.errors import ConfigError
 
 PADDING = -1
 """Stands for "no trial" in the rows that fill up a batch."""
@@ -41,11 +45,16 @@ class TrialOrder:
     """Whether a last batch that is not full is left out; otherwise it is filled up with PADDING."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.world_size < 1 or not 0 <= self.rank < self.world_size:
-            raise ValueError(
-                f"batch_size {self.batch_size}, rank {self.rank} of {self.world_size}: expected at least one row, and "
-                "a rank from 0 to world_size - 1"
+        object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
+        size, rank, world = (find_whole(value) for value in (self.batch_size, self.rank, self.world_size))
+        if size is None or rank is None or world is None or size < 1 or world < 1 or not 0 <= rank < world:
+            raise ConfigError(
+                f"batch_size {self.batch_size!r}, rank {self.rank!r} of {self.world_size!r}: expected at least one row"
+                ", and a rank from 0 to world_size - 1",
+                hint="Take rank and world_size from torch.distributed: get_rank(), get_world_size().",
             )
+        for name, value in (("batch_size", size), ("rank", rank), ("world_size", world)):
+            object.__setattr__(self, name, value)
 
     @property
     def steps(self) -> int:
@@ -76,3 +85,24 @@ class TrialOrder:
             samples = order[step * self.batch_size : (step + 1) * self.batch_size]
             padded[: len(samples)] = samples
             yield Batch(step, padded[self.rank * self.rows : (self.rank + 1) * self.rows])
+
+
+def find_whole(value: Any) -> int | None:
+    """*value* as a whole number; None for what is none, such as True, 1.5 or "a"."""
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_whole(name: str, value: Any, least: int) -> int:
+    """*value* of option *name* as a whole number. Raises ConfigError below *least*, and for what is no whole number."""
+    number = find_whole(value)
+    if number is None or number < least:
+        raise ConfigError(
+            f"{name} {value!r}: expected a whole number from {least}",
+            hint=f"Say {name}={least}, for example.",
+            expected=f"a whole number from {least}",
+            found=value,
+        )
+    return number

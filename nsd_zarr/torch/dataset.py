@@ -101,6 +101,15 @@ class TrialDataset(Dataset[Sample]):
         if self.images is not None:
             _check_same(self.images.images.fingerprint, images["fingerprint"], images["path"])
 
+    def __repr__(self) -> str:
+        sessions, dtype = len(self.store.geometry.sessions), str(self.dtype or np.dtype(self.reader.dtype))
+        told = [f"{len(self)} trials of {sessions} sessions, betas {self.sample_shape} {dtype.removeprefix('torch.')}"]
+        told += [f"roi={_format_short(self.request.roi)}"] if self.request.roi is not None else []
+        told += [f"zscore={self.request.zscore!r}"] if self.request.zscore else []
+        told += ["raw=True"] if self.raw else []
+        told += [f"images='{self.images.images.path}'"] if self.images is not None else []
+        return f"{type(self).__name__}('{self.store.location}': {', '.join(told)})"
+
     def __len__(self) -> int:
         return self.store.geometry.trials if self.selection is None else len(self.selection)
 
@@ -131,8 +140,11 @@ class TrialDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Samples of a batch, in the order of *indices*, read in the order in which they lie in the store.
 
-        A repeated image is read once, and each sample has its own copy.
+        A repeated image is read once, and each sample has its own copy. Of a subclass with a __getitem__ of its
+        own: what that makes, one after the other.
         """
+        if type(self).__getitem__ is not TrialDataset.__getitem__:
+            return [self[index] for index in indices]  # A subclass makes its samples by itself.
         shown: dict[int, torch.Tensor] = {}
         order = sorted(range(len(indices)), key=lambda position: self._find_trial(indices[position]))
         samples: list[Any] = [None] * len(indices)
@@ -168,6 +180,12 @@ class TrialDataset(Dataset[Sample]):
         if not 0 <= position < len(self):
             raise IndexError(f"sample {index} is outside the dataset's {len(self)} trials")
         return position if self.selection is None else int(self.selection[position])
+
+
+def _format_short(roi: Any) -> str:
+    """A region for people: names as they are, masks and indices by their shape."""
+    text = f"array of shape {np.shape(roi)}" if isinstance(roi, (np.ndarray, torch.Tensor)) else repr(roi)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _check_same(found: str, expected: str, path: str | os.PathLike[str]) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Any
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, Never
 
 import numpy as np
 import torch
 
-from nsd_zarr.errors import ResumeRefused
-from nsd_zarr.loading.loader import BatchLoader, LoaderStats, TrialBatch, describe_stats
-from nsd_zarr.loading.order import PADDING, TrialOrder
+from nsd_zarr.buffers import Slots
+from nsd_zarr.errors import ConfigError, ResumeRefused
+from nsd_zarr.loading.loader import BatchLoader, BatchMemory, LoaderStats, TrialBatch, describe_stats, make_slots
+from nsd_zarr.loading.order import PADDING, TrialOrder, check_whole
 from nsd_zarr.resources import count_cores
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot
 from nsd_zarr.torch.device import CudaCopier, copy_ahead, move
-from nsd_zarr.torch.progress import Kind, choose_kind, show_progress
+from nsd_zarr.torch.sampler import Place, TrialSampler
+from nsd_zarr.torch.selection import find_selection
+
+_REMOVED = {
+    "copy": "A batch is the consumer's own without it; reuse=True makes it valid only until the next one is asked for.",
+    "progress": "Wrap the loader, which has a length: for batch in tqdm(loader).",
+}
+"""Options of earlier versions, and what to do in their place."""
 
 
 class TrialLoader:
@@ -25,17 +37,24 @@ class TrialLoader:
     Each batch is a dict: "betas" (b, z, y, x), with roi (b, voxel); "trial", "session", "trial_in_session" int64 (b,),
     -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale"; with
     images "image" uint8 (b, row, column, channel), each decoded straight into the batch, a repeated one once. A
-    batch is valid until the next one is asked for, because its memory is then filled again, unless *copy*.
+    batch is the consumer's own: its memory is used again when nobody refers to any part of it (tensor, view, array).
 
+    *dataset*: a TrialDataset; a Subset of one, as random_split makes them; a ConcatDataset of parts of one store.
     *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
     all ranks take the same number of steps. *shuffle*: each epoch is a permutation by *seed* and epoch, the same for
-    any threads and ranks. Epochs count up by themselves after each whole pass; set_epoch says which one is next.
-    *threads*: that decode; None for one each core, at most 4. *prefetch*: batches decoded ahead; prefetch + 1 slots of
-    memory. *drop_last*: leave out a last batch that is not full. *device*: batches are handed out there; to CUDA they
-    are copied from pinned memory, the next one while one is used, and are the consumer's own. *progress*: "tqdm" or
-    "rich" draws a bar on standard error, True whichever there is.
+    any threads and ranks. *threads*: that decode; None for one each core, at most 4. *prefetch*: batches decoded ahead;
+    with the one in use prefetch + 1 batches of memory, kept from one epoch to the next, and what the consumer keeps.
+    *drop_last*: leave out a last batch that is not full. *reuse*: a batch is valid only until the next one is asked
+    for, then its memory is filled again, whoever still refers to it. *device*: batches are handed out there; to CUDA
+    they are copied from pinned memory, the next one while one is used, and are the consumer's own.
 
-    Errors of a thread are raised by the iteration, DamageFound naming the trial. A second iteration ends the first.
+    Each iterator is independent of the others and passes once through an epoch, which it takes when its first batch is
+    asked for: the one that set_epoch said, or else the one behind the latest that was begun. An epoch counts as done
+    when its last batch is handed out. The state is the place of the iterator that handed out the latest batch. An
+    iterator that is dropped before its end stops its threads and frees its memory.
+
+    Errors of a thread are raised where the batch is asked for, DamageFound naming the trial. Raises ConfigError for an
+    option or dataset that is not as described.
 
     >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
     >>> loader = TrialLoader(train, batch_size=16, shuffle=True, seed=0)
@@ -47,7 +66,7 @@ class TrialLoader:
 
     def __init__(
         self,
-        dataset: TrialDataset,
+        dataset: Any,
         batch_size: int = 32,
         *,
         shuffle: bool = False,
@@ -57,58 +76,76 @@ class TrialLoader:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
-        copy: bool = False,
+        reuse: bool = False,
         device: torch.device | str | None = None,
-        progress: Kind = False,
+        **unknown: Never,
     ) -> None:
-        if dataset.transform is not None:
-            raise ValueError("TrialLoader hands out batches: apply the transform to the batch, not in the dataset")
-        if prefetch < 0 or (threads is not None and threads < 1):
-            raise ValueError(f"prefetch {prefetch}, threads {threads}: expected at least 0 and 1")
+        _check_options(unknown)
         self.dataset = dataset
-        self.order = TrialOrder(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last)
-        self.threads = threads or min(4, count_cores())
-        self.copy = copy
+        self._selection = find_selection(dataset)
+        self._trials = self._selection.dataset
+        self.order = TrialOrder(len(self._selection), batch_size, shuffle, seed, rank, world_size, drop_last)
+        self.sampler = TrialSampler(self.order)
+        self.threads = min(4, count_cores()) if threads is None else check_whole("threads", threads, 1)
+        self.prefetch = check_whole("prefetch", prefetch, 0)
+        self.reuse = reuse
         self.device = torch.device(device) if device is not None else torch.device("cpu")
-        self.progress = choose_kind(progress)
-        self._slots = prefetch + 1
-        self._memory: list[torch.Tensor] = []
-        self._image_memory: list[torch.Tensor] = []
+        self._slots = _make_slots(self._trials, self.order.rows, self.prefetch, self.device, reuse=reuse)
         self._stats = LoaderStats()
-        self._epoch = self._done = self._resume_at = 0
-        self._running: Generator[Sample, None, None] | None = None
+        self._latest: weakref.ref[Generator[Sample, None, None]] | None = None
+
+    def __repr__(self) -> str:
+        order, place = self.order, self.sampler.place
+        options = f"batch_size={order.batch_size}, shuffle={order.shuffle}, seed={order.seed}"
+        options += f", rank={order.rank}, world_size={order.world_size}" if order.world_size > 1 else ""
+        options += f", drop_last={order.drop_last}, reuse={self.reuse}, device='{self.device}'"
+        where = f"epoch {place.epoch}, {place.batches} of {len(self)} batches handed out"
+        return f"TrialLoader({self.dataset!r}, {options}): {where}"
 
     def __len__(self) -> int:
         """Steps of an epoch."""
         return self.order.steps
 
     def __iter__(self) -> Iterator[Sample]:
-        if self._running is not None:
-            self._running.close()
-        self._done, self._resume_at = self._resume_at, 0
-        self._running = self._iterate(self._done)
-        return self._running
+        iterator = self._iterate()
+        self._latest = weakref.ref(iterator)  # Weakly: an iterator that everybody else has dropped ends.
+        return iterator
+
+    @property
+    def _running(self) -> Generator[Sample, None, None] | None:
+        """The latest iterator, as long as somebody holds it; its close() ends it at once."""
+        return None if self._latest is None else self._latest()
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, from 0. Of the epoch that a state was loaded for, the place is kept.
+
+        The same as loader.sampler.set_epoch, which trainers call. Raises ConfigError for what is no whole number
+        from 0.
 
         >>> loader = TrialLoader(TrialDataset("subj01.zarr"), shuffle=True)
         >>> loader.set_epoch(3)
         >>> loader.state_dict()["epoch"]
         3
         """
-        if epoch != self._epoch:
-            self._epoch, self._done, self._resume_at = epoch, 0, 0
+        self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: counts batches handed out, not those decoded ahead. The same on every rank.
+
+        Behind the last batch of an epoch it is the beginning of the next one.
 
         >>> loader = TrialLoader(TrialDataset("subj01.zarr"), batch_size=5)
         >>> batch = next(iter(loader))
         >>> loader.state_dict()["batches"]
         1
         """
-        return {"seed": self.order.seed, "epoch": self._epoch, "batches": self._done, "fingerprint": self._fingerprint}
+        place = self.sampler.place
+        return {
+            "seed": self.order.seed,
+            "epoch": place.epoch,
+            "batches": place.batches,
+            "fingerprint": self._fingerprint,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the last batch that was handed out when *state* was taken, also at another world size.
@@ -130,7 +167,8 @@ class TrialLoader:
                 expected=(self._fingerprint, self.order.seed),
                 found=found,
             )
-        self._epoch, self._done, self._resume_at = state["epoch"], state["batches"], state["batches"]
+        place = Place(check_whole("epoch", state["epoch"], 0), check_whole("batches", state["batches"], 0))
+        self.sampler.go_to(place)
 
     def stats(self) -> dict[str, Any]:
         """Where the time of the latest iteration went; "limited_by" names what to improve.
@@ -143,66 +181,81 @@ class TrialLoader:
         """
         return describe_stats(self._stats)
 
-    @property
+    @cached_property
     def _fingerprint(self) -> str:
-        selection = self.dataset.selection
+        dataset, selection, order = self._trials, self._selection.trials, self.order
         chosen = "all" if selection is None else make_digest(np.ascontiguousarray(selection))
-        order = self.order
-        text = f"{self.dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
-        text += self.dataset.request.describe(self.dataset.store)
-        if self.dataset.images is not None:
-            text += f" {self.dataset.images.images.fingerprint}"
+        text = f"{dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
+        text += dataset.request.describe(dataset.store)
+        if dataset.images is not None:
+            text += f" {dataset.images.images.fingerprint}"
         return make_digest(text.encode())
 
-    def _iterate(self, first_step: int) -> Generator[Sample, None, None]:
-        self._stats = LoaderStats()
-        batches = self._decode(first_step)
+    def _iterate(self) -> Generator[Sample, None, None]:
+        place, stats = self.sampler.next, LoaderStats()
+        self._stats = stats
+        batches = self._decode(place, stats)
         if self.device.type == "cuda":
-            batches = copy_ahead(batches, CudaCopier(self.device), self._stats)
-        if self.progress:
-            title = f"epoch {self._epoch}"
-            batches = show_progress(batches, self.progress, title, first_step, len(self), self.stats)
+            batches = copy_ahead(batches, CudaCopier(self.device), stats)
+
+        def count(batch: Sample) -> Sample:
+            nonlocal place
+            place = self.sampler.move_on(place)
+            return batch
+
         with closing(batches):
-            for batch in batches:
-                self._done += 1
-                yield batch
-        self._epoch, self._done = self._epoch + 1, 0
+            # No variable of this frame may refer to a batch while the consumer has it: its memory would count as used.
+            yield from map(count, batches)
 
-    def _decode(self, first_step: int) -> Generator[Sample, None, None]:
-        """Batches in the ring's memory; for other devices than CUDA as they are handed out."""
-        dataset = self.dataset
-        self._take_memory()
-        loader = BatchLoader(dataset.reader, dataset.selection, self.order, self.threads, dataset.images)
-        views, images = ([view_slot(slot) for slot in memory] for memory in (self._memory, self._image_memory))
-        with closing(loader.iterate(views, self._epoch, first_step, self._stats, images)) as batches:
-            for batch in batches:
-                yield self._make(batch)
-
-    def _take_memory(self) -> None:
-        """The ring's memory, once: a slot for each batch that is under way."""
-        if self._memory:
-            return
-        pinned, rows = self.device.type == "cuda", (self.order.rows,)
-        self._memory = [self.dataset.make_slot(rows, pinned=pinned) for _ in range(self._slots)]
-        if self.dataset.images is not None:
-            self._image_memory = [self.dataset.make_image_slot(rows, pinned=pinned) for _ in range(self._slots)]
+    def _decode(self, place: Place, stats: LoaderStats) -> Generator[Sample, None, None]:
+        """Batches in the memory of slots; for other devices than CUDA as they are handed out."""
+        dataset = self._trials
+        loader = BatchLoader(dataset.reader, self._selection.trials, self.order, self.threads, dataset.images)
+        with closing(loader.iterate(self._slots, place.epoch, place.batches, stats)) as batches:
+            yield from map(self._make, batches)
 
     def _make(self, batch: TrialBatch) -> Sample:
-        geometry, valid = self.dataset.store.geometry, batch.valid
+        dataset, valid = self._trials, batch.valid
+        geometry = dataset.store.geometry
         position, inside = np.divmod(batch.trials, geometry.trials_per_session)
         session = np.asarray(geometry.sessions, np.int64)[position]
-        made: Sample = {"betas": self._memory[batch.slot], "trial": torch.from_numpy(batch.trials)}
+        betas = torch.from_numpy(batch.memory.betas)
+        betas = betas.view(torch.bfloat16) if dataset.dtype is torch.bfloat16 else betas
+        made: Sample = {"betas": betas, "trial": torch.from_numpy(batch.trials)}
         made["session"] = torch.from_numpy(np.where(valid, session, PADDING))
         made["trial_in_session"] = torch.from_numpy(np.where(valid, inside, PADDING))
-        for name, column in self.dataset.table.items():
+        for name, column in dataset.table.items():
             padding = False if column.dtype == bool else PADDING
             made[name] = torch.from_numpy(np.where(valid, column[batch.trials], padding))
         made["valid"] = torch.from_numpy(valid)
-        if self._image_memory:
-            made["image"] = self._image_memory[batch.slot]
-        if self.device.type == "cpu":
-            reused = [name for name in ("betas", "image") if name in made and self.copy]
-            made |= {name: made[name].clone() for name in reused}
-        elif self.device.type != "cuda":
+        if batch.memory.images is not None:
+            made["image"] = torch.from_numpy(batch.memory.images)
+        if self.device.type not in ("cpu", "cuda"):
             made = move(made, self.device)
-        return made | ({"scale": self.dataset.scale} if self.dataset.raw else {})
+        return made | ({"scale": dataset.scale} if dataset.raw else {})
+
+
+def _make_slots(dataset: TrialDataset, rows: int, prefetch: int, device: torch.device, *, reuse: bool) -> Slots:
+    """Memory of batches. *device*: for CUDA it is pinned."""
+    pinned = device.type == "cuda"
+
+    def make() -> BatchMemory:
+        betas = view_slot(dataset.make_slot((rows,), pinned=pinned))
+        if dataset.images is None:
+            return BatchMemory(betas)
+        return BatchMemory(betas, view_slot(dataset.make_image_slot((rows,), pinned=pinned)))
+
+    # What goes to another device is copied before the next batch is asked for.
+    return make_slots(make, prefetch, reuse=reuse or device.type != "cpu")
+
+
+def _check_options(unknown: dict[str, Any]) -> None:
+    for name in unknown:
+        if name in _REMOVED:
+            raise ConfigError(f"TrialLoader has no {name}= any more", hint=_REMOVED[name])
+        known = [option for option in inspect.signature(TrialLoader).parameters if option != "unknown"]
+        near = get_close_matches(name, known, 1)
+        raise ConfigError(
+            f"TrialLoader has no option {name}",
+            hint=f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}.",
+        )

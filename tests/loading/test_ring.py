@@ -1,9 +1,11 @@
+import itertools
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from nsd_zarr.buffers import Slots
 from nsd_zarr.loading.order import TrialOrder
 from nsd_zarr.loading.ring import Ring
 
@@ -13,7 +15,9 @@ def alive():
 
 
 def make_ring(fill, slots=3, threads=4):
-    return Ring(lambda slot, row, batch: fill(slot, row, int(batch.samples[row])), slots, threads)
+    """A ring whose slots are numbers."""
+    memory = Slots(itertools.count().__next__, slots - 1)
+    return Ring(lambda slot, row, batch: fill(slot, row, int(batch.samples[row])), memory, threads)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -113,14 +113,13 @@ def test_each_kind_of_source_gives_the_same_epoch(experiment, stimulus_images):
 
 
 def test_slot_is_betas_and_images_and_nothing_else(experiment, stimulus_images):
-    loader = TrialLoader(TrialDataset(experiment.path, images=stimulus_images.seen), 8, prefetch=2)
+    loader = TrialLoader(TrialDataset(experiment.path, images=stimulus_images.seen), 8, prefetch=2, reuse=True)
     addresses = {(batch["betas"].data_ptr(), batch["image"].data_ptr()) for batch in loader}
     assert len(addresses) <= 3
-    assert [slot.nbytes for slot in loader._memory] == [8 * 5 * 11 * 3 * 4] * 3
-    assert [slot.nbytes for slot in loader._image_memory] == [8 * 7 * 5 * 3] * 3
-    assert addresses <= {
-        (a.data_ptr(), b.data_ptr()) for a, b in zip(loader._memory, loader._image_memory, strict=True)
-    }
+    slots = loader._slots.spare
+    assert [slot.betas.nbytes for slot in slots] == [8 * 5 * 11 * 3 * 4] * 3
+    assert [slot.images.nbytes for slot in slots] == [8 * 7 * 5 * 3] * 3
+    assert addresses <= {(slot.betas.ctypes.data, slot.images.ctypes.data) for slot in slots}
 
 
 def test_slot_at_the_reference_shape_is_305_megabytes():
@@ -129,7 +128,7 @@ def test_slot_at_the_reference_shape_is_305_megabytes():
 
 def test_copied_batches_are_the_consumers_own(experiment, stimulus_images, shown):
     dataset = TrialDataset(experiment.path, images=stimulus_images.seen)
-    batches = list(TrialLoader(dataset, 8, copy=True))
+    batches = list(TrialLoader(dataset, 8))
     images = torch.cat([batch["image"][batch["valid"]] for batch in batches])
     assert np.array_equal(images, shown)
     assert len({batch["image"].data_ptr() for batch in batches}) == len(batches)

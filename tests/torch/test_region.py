@@ -80,7 +80,7 @@ def test_zscore_equals_the_accessors(experiment, ds, roi):
 def test_region_in_half_precision_is_rounded_once(experiment, ds, dtype):
     expected = torch.from_numpy(ds.nsd.roi("V2d").nsd.zscore().betas.values).to(dtype)
     dataset = TrialDataset(experiment.path, roi="V2d", zscore="session", dtype=dtype)
-    batches = list(TrialLoader(dataset, 14, copy=True))
+    batches = list(TrialLoader(dataset, 14))
     assert torch.equal(torch.cat([batch["betas"] for batch in batches]), expected)
 
 
@@ -108,7 +108,7 @@ def test_sample_and_batch_carry_the_trial_table(experiment):
     found = load(TrialLoader(dataset, 8, shuffle=True))
     for name in ("nsd_id", "image_10k", "repeat", "shared1000"):
         assert np.array_equal(found[name], experiment.arrays[name][found["trial"]])
-    last = list(TrialLoader(dataset, 8, copy=True))[-1]
+    last = list(TrialLoader(dataset, 8))[-1]
     assert last["nsd_id"][~last["valid"]].tolist() == [-1] * 6
     assert last["shared1000"].dtype == torch.bool
 
