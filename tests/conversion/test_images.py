@@ -291,7 +291,7 @@ def test_too_little_memory_and_odd_numbers_are_refused(stimuli, images_of):
         images_of(stimuli, memory="1MiB")
     with pytest.raises(ConfigError, match="images_per_shard = 0"):
         images_of(stimuli, images_per_shard=0)
-    with pytest.raises(ConfigError, match="unknown key 'codek'"):
+    with pytest.raises(ConfigError, match="unknown option 'codek'"):
         images_of(stimuli, codek="zstd")
 
 

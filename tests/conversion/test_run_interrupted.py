@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from builders import count_renames
 
 import nsd_zarr
 from nsd_zarr.conversion import unit
@@ -104,13 +105,11 @@ def test_write_that_fails_midway_is_told_and_gone_on_from(
     assert go_on(store) == ALL[len(recorded) :]
 
 
-def test_conversion_killed_before_each_rename_goes_on(
-    source, tmp_path, go_on, monkeypatch, stop_at_rename, undisturbed
-):
+def test_conversion_killed_before_each_rename_goes_on(source, tmp_path, go_on, stop_at_rename, undisturbed):
     # Every file of a store is there by one rename: this stops before each of them in turn.
     seen = []
-    # run, root, betas; shards; statistics; records; run; betas; small arrays; metadata of statistics, rails; root
-    renames = 2 + 1 + 9 + 6 + 3 + 1 + 1 + 8 + 2 + 2 + 1
+    # run, root, betas; shards; statistics; records; run; betas; small arrays; metadata of statistics, rails; copy, root
+    renames = 2 + 1 + 9 + 6 + 3 + 1 + 1 + 8 + 2 + 2 + 1 + 1
     for number in range(1, renames + 1):
         store = tmp_path / f"killed{number}.zarr"
         with stop_at_rename(number):
@@ -119,10 +118,9 @@ def test_conversion_killed_before_each_rename_goes_on(
     assert seen == sorted(seen, reverse=True)
     assert (seen[0], seen[-1]) == (3, 0)
     # One more would not have stopped it.
-    replace, calls = os.replace, []
-    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append(new), replace(old, new)))
-    nsd_zarr.convert(source, tmp_path / "counted.zarr", trials_per_shard=2, workers=1)
-    assert len(calls) == renames
+    with count_renames() as targets:
+        nsd_zarr.convert(source, tmp_path / "counted.zarr", trials_per_shard=2, workers=1)
+    assert len(targets) == renames
 
 
 # -- what is trusted when going on -------------------------------------------------------------------------------

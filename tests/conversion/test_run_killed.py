@@ -194,6 +194,6 @@ def test_conversion_killed_at_each_rename_ends_as_an_undisturbed_one(make_source
     assert (done.returncode, done.stderr) == (0, "")
     numbers, digests = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
     # Run, root and betas; four shards, four statistics, two records, the run again; betas again, four small arrays of
-    # two files, metadata of statistics, the count of rails; the root; no kill.
-    assert len(numbers) == 3 + 4 + 4 + 2 + 1 + 1 + 8 + 2 + 2 + 1 + 1
+    # two files, metadata of statistics, the count of rails; the copy of the root, the root; no kill.
+    assert len(numbers) == 3 + 4 + 4 + 2 + 1 + 1 + 8 + 2 + 2 + 1 + 1 + 1
     assert len(set(digests)) == 1
