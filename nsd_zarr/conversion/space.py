@@ -16,8 +16,9 @@ EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib":
 SMALL_FILES = 12
 """Files of a store beside its shards: the root, the metadata of betas and of the statistics, metadata and chunk of
 each small array but the count of rails."""
-SMALL_INODES = 34
-"""Inodes of a store beside its shards: its small files and their folders, and the run beside it without records."""
+SMALL_INODES = 35
+"""Inodes of a store beside its shards: its small files and their folders, and the run beside it without
+records: its folder, lock, sources and the copy of the root document."""
 INODES_PER_FILE = 4
 """At most, of a file that an experiment brings: a chunk of a volume is in folders of its own."""
 STATISTICS_PER_SESSION = 2

@@ -20,6 +20,7 @@ from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
+from nsd_zarr.words import escape_controls
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -62,7 +63,9 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         coordinates = {name for name, variable in variables.items() if variable.dims in (("trial",), (name,))}
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
-            attrs={name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))},
+            attrs=_escape(
+                {name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))}
+            ),
         ).set_coords(sorted(coordinates - dropped))
         dataset.encoding["source"] = store.location
         dataset.set_close(reader.close)
@@ -74,9 +77,14 @@ def _make_path(filename: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
+def _escape(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """*attributes* with control characters of text as escapes: xarray prints them as they are."""
+    return {name: escape_controls(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
 def _make_betas(store: Store, reader: AnyReader, scaled: bool) -> xr.Variable:
     metadata, geometry = store.members[BETAS], store.geometry
-    attributes = dict(metadata["attributes"])
+    attributes = _escape(metadata["attributes"])
     encoding: dict[str, Any] = {
         "dtype": reader.dtype,
         "chunks": (1, *geometry.volume_shape),
@@ -108,6 +116,6 @@ def _make_small(store: Store, name: str) -> xr.Variable:
     return xr.Variable(
         metadata["dimension_names"],
         array,
-        dict(metadata["attributes"]),
+        _escape(metadata["attributes"]),
         encoding if "trial" in metadata["dimension_names"] else None,
     )

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from xarray.backends.plugins import guess_engine
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.read.backend import NsdZarrBackendEntrypoint
+from nsd_zarr.store.format import decode_root_metadata, make_root_metadata, read_members
 
 
 def guess(path):
@@ -230,3 +232,16 @@ def test_root_document_that_was_cut_short_is_refused(volumes, tmp_path):
     os.truncate(store.path / "zarr.json", 1000)
     with pytest.raises(StoreError, match="or a damaged one"):
         xr.open_dataset(store.path, engine="nsd_zarr")
+
+
+def test_control_characters_of_a_title_reach_no_terminal(volumes, tmp_path):
+    made = tmp_path / "copy.zarr"
+    shutil.copytree(volumes.path, made)
+    data = (made / "zarr.json").read_bytes()
+    attributes = decode_root_metadata(data) | {"title": "a\x1b[2J\x07b"}
+    attributes.pop("checksum", None)
+    (made / "zarr.json").write_bytes(make_root_metadata(attributes, read_members(data)))
+    assert json.loads((made / "zarr.json").read_bytes())["attributes"]["title"] == "a\x1b[2J\x07b"
+    shown = repr(xr.open_dataset(made, engine="nsd_zarr"))
+    assert "a\\x1b[2J\\x07b" in shown
+    assert "\x1b" not in shown
