@@ -12,6 +12,7 @@ import numpy as np
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
 from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
+from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
@@ -48,6 +49,7 @@ def finish_store(
     records: Sequence[SessionRecord],
     experiment: Experiment | None = None,
     told: Json | None = None,
+    lock: HeldLock | None = None,
 ) -> None:
     """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
@@ -56,7 +58,7 @@ def finish_store(
     """
     contents = Contents(partial(write_file, store))
     root = lay_out(contents, settings, records, experiment, told)
-    write_root(store, root)
+    write_root(store, root, lock)
     remove_unlisted_arrays(store, contents.members)
 
 

@@ -21,7 +21,7 @@ from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, remove_unlisted_arrays
 from nsd_zarr.conversion.image_plan import make_image_plan
 from nsd_zarr.conversion.ledger import SessionRecord
-from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import write_root
@@ -130,10 +130,10 @@ def convert_images(
     plan = make_image_plan(Path(source), path, config, images_per_shard)
     done = 0
     if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
-        with hold_lock(path):
+        with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
             plan = make_image_plan(Path(source), path, config, images_per_shard)
-            done = len(carry_out(plan, on_event, finish_images))
+            done = len(carry_out(plan, lock, on_event, finish_images))
     geometry, manifest = plan.settings.geometry, open_store(path, kind=IMAGES).manifest
     return ImagesReport(
         store=path,
@@ -147,7 +147,7 @@ def convert_images(
     )
 
 
-def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
+def finish_images(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) -> None:
     """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
     Depends on plan and records alone, so that it may be done again after any interruption.
@@ -156,7 +156,7 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord]) -> None:
     contents = Contents(partial(write_file, plan.store))
     ids = [number for block in plan.sources if isinstance(block, ImageBlock) for number in block.ids]
     root = lay_out_images(contents, plan.settings, records, ids)
-    write_root(plan.store, root)
+    write_root(plan.store, root, lock)
     remove_unlisted_arrays(plan.store, contents.members)
 
 

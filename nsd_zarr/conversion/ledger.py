@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +150,12 @@ def _name_fault(session: SessionNumber) -> str:
 
 
 def make_run_folder(store: Path) -> Path:
-    """Path of the folder beside *store* that holds its run. The only place of this rule."""
-    return store.with_name(store.name + ".run")
+    """Path of the folder beside *store* that holds its run. The only place of this rule.
+
+    Beside the folder that links lead to, so that every name of a store has the same lock and the same records.
+    """
+    real = Path(os.path.realpath(store))
+    return real.with_name(real.name + ".run")
 
 
 def _all_ours(names: Iterable[str]) -> bool:

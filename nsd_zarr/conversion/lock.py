@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,62 @@ LOOK_AGAIN_SECONDS = 1.0
 _LOCK_NAME = "lock"
 MAX_NAME_BYTES = 255 - len(".run")
 """File systems take names of 255 bytes, and the run lies beside its store."""
+_OPENING = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""A link is not followed, a pipe is not waited for."""
+
+
+class HeldLock:
+    """The lock of a store, while this process holds it."""
+
+    def __init__(self, store: Path, descriptor: int, holder: dict[str, Any]) -> None:
+        self._store, self._descriptor, self._holder = store, descriptor, holder
+        self._folder: int | None = None
+        self.cover_folder()
+
+    def cover_folder(self) -> None:
+        """Lock the store's folder itself, once it exists: bind mounts, which have other paths, share that lock.
+
+        Raises StoreError.
+        """
+        if self._folder is None and self._store.is_dir():
+            folder = os.open(self._store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if not _try_lock(folder):
+                os.close(folder)
+                raise _explain_other_path(self._store)
+            self._folder = folder
+
+    def check(self) -> None:
+        """Refuse to go on where the lock is no longer ours, or the store is another folder. Raises StoreError.
+
+        For a run that was suspended: meanwhile its store may have been removed, moved, or taken over by another host.
+        """
+        if not self._is_held():
+            raise StoreError(
+                "the lock of the store is no longer held by this run: the store or its run folder was moved or "
+                "removed, or another run took it over",
+                hint="Nothing was completed. See what is there now, then run the same command again.",
+                path=self._store,
+            )
+
+    def _is_held(self) -> bool:
+        path = make_run_folder(self._store) / _LOCK_NAME
+        try:
+            if not os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(self._descriptor)):
+                return False
+            if self._folder is not None and not os.path.samestat(os.stat(self._store), os.fstat(self._folder)):
+                return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return _is_named(self._descriptor, self._holder)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._folder is not None:
+            os.close(self._folder)
 
 
 @contextmanager
-def hold_lock(store: Path) -> Iterator[None]:
+def hold_lock(store: Path) -> Iterator[HeldLock]:
     """Hold the lock of *store*. Raises StoreError that names host, pid and start time of the run that has it.
 
     On one host the kernel's lock decides, and ends with its process however that dies. A lock left by another host is
@@ -41,10 +95,7 @@ def hold_lock(store: Path) -> Iterator[None]:
     """
     folder = make_run_folder(store)
     make_folder(folder)
-    try:
-        descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise explain_write_error(error, folder / _LOCK_NAME) from error
+    descriptor = _open_lock(folder / _LOCK_NAME)
     try:
         if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
             raise _explain_holder(_read_holder(descriptor), store)
@@ -53,10 +104,30 @@ def hold_lock(store: Path) -> Iterator[None]:
             _write_holder(descriptor, holder, 0)
         except OSError as error:
             raise explain_write_error(error, folder / _LOCK_NAME) from error
-        with _beating(descriptor, holder):
-            yield
+        with _beating(descriptor, holder), closing(HeldLock(store, descriptor, holder)) as lock:
+            yield lock
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the lock file, made where there is none; never through a link, which may lead to any file of the user's."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OPENING, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _explain_odd_lock(path) from error
+        raise explain_write_error(error, path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _explain_odd_lock(path)
+    return descriptor
+
+
+def _explain_odd_lock(path: Path) -> StoreError:
+    return StoreError(
+        "the lock of the store is a link, or no regular file", hint="Remove it, then run again.", path=path
+    )
 
 
 def check_free(store: Path) -> None:
@@ -72,7 +143,7 @@ def check_free(store: Path) -> None:
             path=store.parent,
         )
     try:
-        descriptor = os.open(make_run_folder(store) / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(make_run_folder(store) / _LOCK_NAME, os.O_RDONLY | _OPENING)
     except OSError:
         return
     try:
@@ -116,7 +187,7 @@ class RunEnded:
             return True
         except OSError:
             return False  # A file system that stutters is no order to stop.
-        return now | {"beat": ""} != self.holder | {"beat": ""}
+        return not _is_same(now, self.holder)
 
 
 def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -156,6 +227,15 @@ def _parse_holder(data: bytes) -> dict[str, Any]:
         return {}
 
 
+def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one | {"beat": ""} == other | {"beat": ""}
+
+
+def _is_named(descriptor: int, holder: dict[str, Any]) -> bool:
+    """Whether the lock file names *holder*. An empty one does not: another host took it, and has given it back."""
+    return _is_same(_read_holder(descriptor), holder)
+
+
 def _is_alive_elsewhere(descriptor: int) -> bool:
     holder = _read_holder(descriptor)
     if not holder or holder.get("host") == socket.gethostname():
@@ -178,7 +258,8 @@ def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
             if stop.wait(BEAT_SECONDS):
                 return
             with suppress(OSError):  # The next beat may succeed; a full disk is reported by the conversion itself.
-                _write_holder(descriptor, holder, count)
+                if _is_named(descriptor, holder):  # Not where another host took it over while we were suspended.
+                    _write_holder(descriptor, holder, count)
 
     thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)
     thread.start()
@@ -187,7 +268,16 @@ def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        os.truncate(descriptor, 0)
+        if _is_named(descriptor, holder):
+            os.truncate(descriptor, 0)
+
+
+def _explain_other_path(store: Path) -> StoreError:
+    return StoreError(
+        "the store is in use by a live run that reaches its folder by another path, such as a bind mount",
+        hint="Wait for it, or stop it; then run again.",
+        path=store,
+    )
 
 
 def _explain_holder(holder: dict[str, Any], store: Path) -> StoreError:

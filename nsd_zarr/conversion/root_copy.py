@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nsd_zarr.conversion.ledger import make_run_folder
+from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.store.check import MAX_ROOT_BYTES
@@ -22,13 +23,46 @@ COPY_NAME = "root.json"
 """Name of the copy in the run folder."""
 
 
-def write_root(store: Path, root: bytes) -> None:
+def write_root(store: Path, root: bytes, lock: HeldLock | None = None) -> None:
     """Write the copy of a root document, then the root document; every file that it lists must be on disk.
 
-    Both are durable when this returns. For who holds the store's lock. Raises StoreError or DoesNotFit.
+    Both are durable when this returns. Nothing is written where readers would refuse the document, a file that it lists
+    is not there with its size, or *lock*, the store's, is no longer held. Raises StoreError or DoesNotFit.
     """
+    _check_root(store, root)
+    if lock is not None:
+        lock.check()
     _write_copy(store, root)
     choose_place(store).write(METADATA_NAME, root)
+
+
+def _check_root(store: Path, root: bytes) -> None:
+    problem = f"it has {len(root)} bytes, expected at most {MAX_ROOT_BYTES}" if len(root) > MAX_ROOT_BYTES else ""
+    try:
+        manifest = make_store(store, root).manifest
+    except DamageFound as error:
+        problem, manifest = problem or error.problem, {}
+    if problem:
+        raise StoreError(
+            f"readers would refuse the store: {problem}",
+            hint="Give other sources: what is odd in them is in the text above.",
+            path=store,
+        )
+    for key, record in manifest.items():
+        if _measure(store / key) != record.size:
+            raise StoreError(
+                f"{key} is not in the store as it was written: expected a file of {record.size} bytes",
+                hint="Another program moved or changed it. Run nsd-zarr repair on a finished store; otherwise run the "
+                "same command again.",
+                path=store,
+            )
+
+
+def _measure(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def remove_copy(store: Path) -> None:

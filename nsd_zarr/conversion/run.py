@@ -18,7 +18,7 @@ from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore
 from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import add_copy, remove_copy
@@ -115,14 +115,14 @@ def convert(
     return run_conversion(source, store, make_config(config, **options), on_event)
 
 
-Finish = Callable[[Plan, Sequence[SessionRecord]], None]
+Finish = Callable[[Plan, Sequence[SessionRecord], HeldLock], None]
 """Writes what lies beside the shards, and completes the store."""
 
 
-def finish_plan(plan: Plan, records: Sequence[SessionRecord]) -> None:
+def finish_plan(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) -> None:
     """Complete a store of betas."""
     assert isinstance(plan.settings, Settings)
-    finish_store(plan.store, plan.settings, records, plan.experiment, plan.told)
+    finish_store(plan.store, plan.settings, records, plan.experiment, plan.told, lock)
 
 
 def run_conversion(
@@ -135,10 +135,10 @@ def run_conversion(
     plan = make_plan(source, path, config)
     done: tuple[SessionDone, ...] = ()
     if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
-        with hold_lock(path):
+        with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
             plan = make_plan(source, path, config)
-            done = carry_out(plan, listen)
+            done = carry_out(plan, lock, listen)
     geometry, manifest = plan.settings.geometry, open_store(path).manifest
     return ConversionReport(
         store=path,
@@ -152,24 +152,26 @@ def run_conversion(
     )
 
 
-def carry_out(plan: Plan, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
+def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
     """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock."""
     ledger = Ledger(plan.store)
     if plan.progress.state is TargetState.FINISHED:
         add_copy(plan.store)
     else:
         _prepare(plan, ledger)
+    lock.cover_folder()
     units = make_units(plan, ledger)
     trials = sum(unit.source.trials for unit in units)
     finished = len(plan.progress.done - plan.progress.doubtful)
     listen(RunStarted(len(units), trials, plan.settings.geometry.trial_bytes, finished))
     done = run_units(units, plan, listen)
+    lock.check()  # Before a record or an array beside the shards is written into what may be another run's store.
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
     if plan.progress.state is not TargetState.FINISHED:
         # Of workers that died while others went on.
         choose_place(plan.store).remove_partials()
-        finish(plan, read_records(plan, ledger))
+        finish(plan, read_records(plan, ledger), lock)
     return done
 
 

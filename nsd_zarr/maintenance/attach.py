@@ -16,7 +16,7 @@ from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, make_experiment_arrays
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
 from nsd_zarr.conversion.inspection import inspect_experiment
-from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import Settings, read_settings
@@ -116,12 +116,12 @@ def attach(
     if not options_in_force.no_experiment:
         check_provenance(opened, source, options_in_force)
     experiment = find_and_inspect(opened.geometry, source, options_in_force)
-    with hold_lock(path):
+    with hold_lock(path) as lock:
         seen, opened = opened, open_store(path)
         if opened.fingerprint != seen.fingerprint:  # Another run was here before the lock was ours.
             experiment = find_and_inspect(opened.geometry, source, options_in_force)
         has_statistics = SESSION_MEAN in opened.members
-        _attach(opened, experiment, options_in_force, on_event)
+        _attach(opened, experiment, options_in_force, lock, on_event)
     report = ExperimentReport() if experiment is None else experiment.make_report()
     return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
 
@@ -159,7 +159,7 @@ def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Confi
     return find_experiment(session_file, geometry.sessions, given, volumes=volumes)
 
 
-def _attach(store: Store, experiment: Experiment | None, config: Config, listen: Listener) -> None:
+def _attach(store: Store, experiment: Experiment | None, config: Config, lock: HeldLock, listen: Listener) -> None:
     settings = read_settings(store.attributes["settings"])
     assert isinstance(settings, Settings)  # The store is one of betas.
     # Of a store without `space` the subject was told by its trial table.
@@ -169,7 +169,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
     store.place.remove_partials()
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
     # is about to change, so that it is whole whichever of the two is there.
-    write_root(store.path, make_root(attributes, contents))
+    write_root(store.path, make_root(attributes, contents), lock)
     if SESSION_MEAN not in store.members:
         _add_statistics(store, settings, contents, config, listen)
     coordinates = () if experiment is None else experiment.coordinates
@@ -177,7 +177,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, listen:
     if experiment is not None:
         contents.add_arrays(make_experiment_arrays(experiment, store.geometry), settings.blosc)
         attributes |= experiment.make_attributes()
-    write_root(store.path, make_root(attributes, contents))
+    write_root(store.path, make_root(attributes, contents), lock)
     remove_unlisted_arrays(store.path, contents.members)
 
 

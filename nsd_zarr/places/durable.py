@@ -168,10 +168,14 @@ def make_place(store: Path, key: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in *folder* to disk."""
+    """Flush the names in *folder* to disk, where the file system lets a folder be flushed at all."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and user-space file systems refuse it: there is nothing more that one could do.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)
 

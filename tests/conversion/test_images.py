@@ -425,13 +425,19 @@ def test_lost_ids_of_a_part_need_the_trial_table(damaged, stimuli):
         nsd_zarr.repair(store, stimuli)
 
 
-def test_lost_root_document_of_images_is_told_and_not_repaired(damaged, stimuli):
+def test_lost_root_document_of_images_comes_back_from_its_copy_or_is_refused(damaged, stimuli):
     store, _ = damaged
+    nsd_zarr.repair(store, stimuli)
+    root, copy = (store / "zarr.json").read_bytes(), store.with_name(store.name + ".run") / "root.json"
     (store / "zarr.json").unlink()
     (damage,) = nsd_zarr.verify(store).damages
     assert damage.path == "zarr.json"
-    with pytest.raises(StoreError, match="the root document cannot be made again"):
+    copy.rename(copy.with_name("away"))
+    with pytest.raises(StoreError, match="comes back from its copy"):
         nsd_zarr.repair(store, stimuli)
+    copy.with_name("away").rename(copy)
+    assert nsd_zarr.repair(store, stimuli).rewritten == ("zarr.json",)
+    assert (store / "zarr.json").read_bytes() == root
 
 
 def test_every_event_is_of_a_known_kind(stimuli, tmp_path, make_recorder):
