@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.read.lazy import ReadsTrials
+from nsd_zarr.read.missing import choose_complete, describe_counts, say_once
 from nsd_zarr.read.percent import PercentReader, RoundedReader
-from nsd_zarr.read.roi import find_voxels, make_atlas
+from nsd_zarr.read.roi import BRAINMASK, find_voxels, make_atlas
+from nsd_zarr.read.score import STD, check_statistics, count_lacking
 from nsd_zarr.read.view import ViewReader
 from nsd_zarr.science.selection import select_trials
 from nsd_zarr.science.splits import select_split
@@ -20,6 +22,8 @@ from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 
+MISSING = ("zero", "nan", "drop")
+"""What voxels without data may become."""
 TABLE = ("nsd_id", "image_10k", "repeat", "shared1000")
 """Columns of the trial table that go with each sample, where the store has them."""
 
@@ -36,33 +40,87 @@ class Request:
     """Whether stored counts are asked for."""
     form: str | None = None
     """"float32", "float16", "bfloat16"; None for what the store gives."""
+    zscore_trials: np.ndarray | None = None
+    """Trials of the store from which the z-score's statistics are taken; None for all of each session."""
+    missing: str = "zero"
+    """What a voxel without data in a session is: "zero", "nan", or "drop" (it leaves the region)."""
 
     def __post_init__(self) -> None:
         if self.zscore not in (None, "session"):
             raise ConfigError(f"z-scores by {self.zscore!r}, expected 'session'", hint='Say zscore="session".')
         if self.zscore and self.raw:
             raise ConfigError("counts cannot be z-scored", hint="Leave out raw=True: percent signal change can.")
+        if self.zscore_trials is not None and not self.zscore:
+            raise ConfigError("zscore_trials without a z-score", hint='Say zscore="session" as well.')
+        if self.missing not in MISSING:
+            raise ConfigError(f"missing {self.missing!r}, expected {' or '.join(MISSING)}", hint='Say missing="zero".')
+        if self.missing == "nan" and self.raw:
+            raise ConfigError("counts cannot be NaN", hint="Leave out raw=True: percent signal change can.")
+        if self.missing == "drop" and self.roi is None:
+            raise ConfigError("voxels of a whole volume cannot be dropped", hint='Name a region: roi="nsdgeneral".')
+
+    def resolve(self, store: Store, selection: np.ndarray | None) -> Request:
+        """The same with the region as flat voxel indices where voxels are dropped; says what lacks data, once.
+
+        *selection*: trials that will be read, None for all. Raises ConfigError, StoreError, DamageFound.
+        """
+        if STD not in store.members:
+            if self.missing != "zero":
+                check_statistics(store)
+            return self
+        positions = self._find_positions(store, selection)
+        voxels, sessions = find_region(store, self.roi), len(positions)
+        if self.missing != "drop" and "://" in store.location:
+            return self  # Not to fetch the statistics of every session for a sentence.
+        counts = count_lacking(make_reader(store), voxels, positions).reshape(-1)
+        if self.missing == "drop":
+            assert voxels is not None
+            return replace(self, roi=voxels[choose_complete(counts, sessions)])
+        if voxels is None and BRAINMASK in store.members:
+            counts = counts[read_array(store, BRAINMASK).reshape(-1)]
+        if text := describe_counts(counts, sessions):
+            say_once(f"{store.location}: {text}; they are {'0' if self.missing == 'zero' else 'NaN'} there")
+        return self
+
+    def _find_positions(self, store: Store, selection: np.ndarray | None) -> np.ndarray:
+        """Places of the sessions that will be read; each must have a trial to take statistics from."""
+        per_session = store.geometry.trials_per_session
+        positions = (
+            np.arange(len(store.geometry.sessions)) if selection is None else np.unique(selection // per_session)
+        )
+        known = positions if self.zscore_trials is None else self.zscore_trials // per_session
+        if without := sorted(set(positions.tolist()) - set(known.tolist())):
+            raise ConfigError(
+                "none of the trials that the z-score's statistics are to be taken from is of this session",
+                hint="Give zscore_trials of every session that is read.",
+                session=store.geometry.sessions[without[0]],
+            )
+        return positions
 
     def make_reader(self, store: Store) -> tuple[ReadsTrials, tuple[int, ...]]:
         """What reads trials of *store* so, and the shape of one. Raises ConfigError, StoreError, DamageFound."""
         counts = make_reader(store)
-        reader: AnyReader | PercentReader | ViewReader = counts if self.raw else PercentReader(counts)
-        shape = store.geometry.volume_shape
-        if self.roi is not None or self.zscore is not None:
-            reader = ViewReader(counts, voxels=find_region(store, self.roi), raw=self.raw)
+        view = ViewReader(counts, voxels=find_region(store, self.roi), raw=self.raw)
+        if self.zscore:
             # Shuffled trials come from any session: all statistics are kept.
-            reader = reader.score(keep_bytes=None) if self.zscore else reader
-            shape = reader.shape
+            view = view.score(self.zscore_trials, zeros=self.missing == "zero", keep_bytes=None)
+        elif not self.raw and STD in store.members and self.missing != "drop":
+            view = view.fill_missing(0.0 if self.missing == "zero" else np.nan)
+        is_plain = self.roi is None and not self.zscore and view.missing is None
+        reader: AnyReader | PercentReader | ViewReader = view
+        if is_plain:
+            reader = counts if self.raw else PercentReader(counts)
         if self.form is None or self.form == reader.dtype.name or reader is counts:
-            return reader, shape
-        return RoundedReader(reader, self.form), shape
+            return reader, view.shape
+        return RoundedReader(reader, self.form), view.shape
 
     def describe(self, store: Store) -> str:
         """What distinguishes this request's values from others of the same store; empty where all is as stored."""
-        if self.roi is None and self.zscore is None:
+        if self.roi is None and self.zscore is None and self.missing == "zero":
             return ""
-        voxels = find_region(store, self.roi)
-        return f" {'all' if voxels is None else make_digest(voxels)} {self.zscore}"
+        voxels, trials = find_region(store, self.roi), self.zscore_trials
+        chosen = ("all" if each is None else make_digest(np.ascontiguousarray(each)) for each in (voxels, trials))
+        return f" {' '.join(chosen)} {self.zscore} {self.missing}"
 
 
 def find_region(store: Store, roi: Any) -> np.ndarray | None:

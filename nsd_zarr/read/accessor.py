@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.errors import ConfigError
 from nsd_zarr.read.derive import (
     IMAGE,
     TRIAL,
@@ -19,11 +19,11 @@ from nsd_zarr.read.derive import (
     get_volume_dims,
     score_sessions,
 )
-from nsd_zarr.read.noise import measure_ncsnr
+from nsd_zarr.read.missing import make_missing, tell_missing
+from nsd_zarr.read.noise import count_showings, make_ceiling, measure_ncsnr
 from nsd_zarr.read.roi import Atlas, find_voxels, make_atlas
 from nsd_zarr.read.table import make_table
 from nsd_zarr.read.volume import VOXEL, make_nifti, make_volume, read_affine
-from nsd_zarr.science.ceiling import make_noise_ceiling
 from nsd_zarr.science.splits import make_split
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ class NsdAccessor:
         self._dataset = dataset
 
     @property
+    def missing(self) -> xr.DataArray:
+        """Which voxels have no data in each session, bool, (session_number, z, y, x); lazy. After roi (.., voxel).
+
+        A voxel has no data in a session when it does not vary over all of the session's trials in the store, is NaN in
+        one, or is 0 in `valid`; outside of the brain mask that is every voxel. Raises StoreError without statistics.
+
+        >>> ds.nsd.missing.dims
+        ('session_number', 'z', 'y', 'x')
+        """
+        return make_missing(self._dataset)
+
+    @property
     def rois(self) -> pd.DataFrame:
         """What regions and labels there are, one row a label.
 
@@ -80,13 +92,16 @@ class NsdAccessor:
         labels: Sequence[str | int] | str | int | None = None,
         hemisphere: str | None = None,
         mask: Any = None,
+        complete: bool = False,
     ) -> xr.Dataset:
         """The voxels of a region: betas become (trial, voxel), and every other volume (voxel,) as well.
 
         *names*: ROIs ("nsdgeneral", "prf-visualrois", "brainmask") or labels ("V1v"), also as lists; several are put
         together. *labels*: of the one ROI named, by name or by number (from 1). *hemisphere*: "lh" or "rh", what the
         file of that hemisphere labels; a voxel may be in both. *mask*: in place of names, a volume (z, y, x) as an
-        array or DataArray: the voxels where it is True or > 0.
+        array or DataArray: the voxels where it is True or > 0. *complete*: only voxels with data in all sessions of
+        these trials (see missing). Otherwise coordinate `sessions_missing` counts the sessions that each voxel lacks;
+        where it is not 0 that is logged once (logger `nsd_zarr`), and is in the attribute `missing_data` of betas.
 
         Voxels come in C order of the volume (z, y, x), with coordinates `z`, `y`, `x` (indices from 0); where the store
         has an affine `right_mm`, `anterior_mm`, `superior_mm` (RAS+, the file's own millimetres); and, asked for by
@@ -109,14 +124,16 @@ class NsdAccessor:
         shape = tuple(dataset.sizes[dim] for dim in dims)
         if mask is not None:
             chosen = mask.transpose(*dims).values if isinstance(mask, xr.DataArray) else np.asarray(mask)
-            return gather_voxels(dataset, find_voxels(chosen, shape)).assign_attrs(roi=self._describe("mask"))
+            gathered = gather_voxels(dataset, find_voxels(chosen, shape)).assign_attrs(roi=self._describe("mask"))
+            return tell_missing(gathered, complete)
         atlas = self._make_atlas()
         listed = None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
         regions = atlas.choose(names, listed, hemisphere)
         voxels = find_voxels(atlas.make_mask(regions), shape)
         gathered = gather_voxels(dataset, voxels)
         named = {name: (VOXEL, values) for name, values in atlas.name_voxels(regions, voxels).items()}
-        return gathered.assign_coords(named).assign_attrs(roi=self._describe(", ".join(map(str, regions))))
+        gathered = gathered.assign_coords(named).assign_attrs(roi=self._describe(", ".join(map(str, regions))))
+        return tell_missing(gathered, complete)
 
     def _make_atlas(self) -> Atlas:
         dataset = self._dataset
@@ -129,35 +146,49 @@ class NsdAccessor:
         before = self._dataset.attrs.get("roi")
         return f"{request} of {before}" if before else request
 
-    def zscore(self, by: str = "session", *, trials: Any = None) -> xr.Dataset:
-        """Betas z-scored voxel by voxel within each session, by the mean and standard deviation (ddof 0) of its trials.
+    def zscore(self, by: str = "session", *, trials: Any = None, ddof: int = 0) -> xr.Dataset:
+        """Betas z-scored voxel by voxel within each session, by the mean and standard deviation of its trials.
 
         Those are `session_mean` and `session_std` of the store, over all of a session's trials, whatever was selected.
         *trials*: take them from these trials alone, booleans or positions along `trial`, so that nothing of the test
         trials leaks into training: `ds.nsd.zscore("session", trials=~ds.shared1000)`; then the first read of a session
         reads those trials too.
 
-        A voxel that does not vary (std 0) is 0.0 in all trials of the session; NaN stays NaN. Units: 1. Raises
-        ConfigError when z-scored already, for raw counts and for means; StoreError without statistics.
+        *ddof*: 0 as in NumPy and scikit-learn, or 1 as in MATLAB and the authors' noise ceiling. A voxel without data
+        in a session (see missing) is NaN in all its trials; one with data that does not vary among *trials* is 0.0.
+        Units: 1. Raises ConfigError when z-scored already, for raw counts and for means; StoreError without statistics.
 
         >>> ds.nsd.zscore("session").betas.attrs["units"]
         '1'
         """
         if by != "session":
             raise ConfigError(f"z-scores by {by!r}, expected 'session'", hint='Say zscore("session").', found=by)
-        return score_sessions(self._dataset, trials)
+        return score_sessions(self._dataset, trials, ddof)
 
     def average_repeats(self) -> xr.Dataset:
         """The mean over the showings of each image: betas become (image, ...), images as they first come. Lazy.
 
-        Coordinates along `image`: `nsd_id` (0-based 73k id), `image_10k`, `shared1000`, and `repeats`, how many
-        showings among these trials are averaged. Reading an image reads its trials, each once. Raises StoreError
+        A showing in a session in which a voxel has no data (see missing) does not count for it; NaN where none counts.
+        Coordinates along `image`: `nsd_id` (0-based 73k id), `image_10k`, `shared1000`, `shared515`; `repeats`, the
+        showings among these trials; and `showing_session`, their sessions: count_showings tells by them how many
+        have data. Reading an image reads its trials, each once. Raises StoreError
         without `nsd_id`; ConfigError for raw counts.
 
         >>> ds.nsd.average_repeats().repeats.max().item() <= 3
         True
         """
         return average_images(self._dataset)
+
+    def count_showings(self) -> xr.DataArray:
+        """Behind average_repeats: how many showings with data each mean is made of, int8 (image, ...), 0 to 3.
+
+        Reads the statistics of the sessions, no trial. Memory: one byte a value.
+
+        >>> averaged = ds.nsd.roi("nsdgeneral").nsd.average_repeats()
+        >>> averaged.nsd.count_showings().dims
+        ('image', 'voxel')
+        """
+        return count_showings(self._dataset)
 
     def split(self, name: str, *, images: Any = None) -> TrainTest:
         """Training and test trials: `train, test = ds.nsd.split("shared1000")`. No image is in both.
@@ -176,45 +207,37 @@ class NsdAccessor:
         (dim,) = dataset["nsd_id" if images is not None else "shared1000"].dims
         return TrainTest(*(dataset.isel({dim: np.flatnonzero(side)}) for side in (split.train, split.test)))
 
-    def compute_ncsnr(self) -> xr.DataArray:
+    def compute_ncsnr(self, *, half: int | None = None) -> xr.DataArray:
         """Noise-ceiling signal-to-noise ratio of each voxel from these trials, by the authors' definition; float32.
 
         sqrt(max(0, 1 - v²)) / v, where v² is the variance (ddof 1) over the three repeats of an image, of betas
-        z-scored within each session (see zscore; betas that are z-scored already are taken as they are), averaged over
-        images shown three times. NaN where a voxel never varies. Reads those trials once, a few images at a time.
-        Raises ConfigError when no image was shown three times. Source: Allen et al. 2022, Methods; data manual,
-        "Functional data (NSD)".
+        z-scored within each session with ddof 1, averaged over images shown three times. An image with a showing in a
+        session in which a voxel has no data (see missing) does not count for it; NaN where none counts. Betas that are
+        z-scored already are taken as they are: the authors' numbers need zscore(ddof=1). *half*: 1 or 2, every second
+        image in the order of 10k ids, from the first or the second: the authors' ncsnr_split1 and ncsnr_split2.
+
+        Reads those trials once, a few images at a time. Raises ConfigError when no image was shown three times.
+        Source: Allen et al. 2022, Methods; the authors' export_noiseceiling.m and calczscore.m.
 
         >>> ds.nsd.roi("nsdgeneral").nsd.compute_ncsnr().dims
         ('voxel',)
         """
         dataset = self._dataset
-        scored = dataset if "zscore" in get_betas(dataset).attrs else score_sessions(dataset)
-        return measure_ncsnr(scored)
+        scored = dataset if "zscore" in get_betas(dataset).attrs else score_sessions(dataset, ddof=1)
+        return measure_ncsnr(scored, half)
 
     def noise_ceiling(self, n: Any = None) -> xr.DataArray:
         """Noise ceiling of each voxel in percent of variance, from the dataset's `ncsnr`: 100 ncsnr² / (ncsnr² + 1/n).
 
         *n*: how many trials each response is the mean of, or one number for each image; None behind average_repeats:
-        what was averaged, images of fewer repeats included. Raises StoreError without `ncsnr`: it may be put there by
-        `ds.assign(ncsnr=ds.nsd.compute_ncsnr())`. Source: data manual, "Functional data (NSD)".
+        what was averaged, with images of fewer repeats and showings without data. Raises StoreError without `ncsnr`: it
+        may be put there by `ds.assign(ncsnr=ds.nsd.compute_ncsnr())`. Source: data manual, "Functional data (NSD)".
 
         >>> ceiling = ds.nsd.noise_ceiling(3)
         >>> ceiling.attrs["units"]
         'percent'
         """
-        dataset = self._dataset
-        if "ncsnr" not in dataset:
-            raise StoreError(
-                "this dataset has no ncsnr", hint="Compute it: ds.assign(ncsnr=ds.nsd.compute_ncsnr()), then again."
-            )
-        if n is None and "repeats" not in dataset:
-            raise ConfigError("how many trials is each response the mean of?", hint="Say noise_ceiling(3), or 1.")
-        counts = dataset["repeats"].values if n is None else n
-        ncsnr = dataset["ncsnr"]
-        ceiling = make_noise_ceiling(ncsnr.values, counts)
-        attributes = {"long_name": "noise ceiling", "units": "percent"}
-        return xr.DataArray(ceiling, ncsnr.coords, ncsnr.dims, "noise_ceiling", attributes)
+        return make_ceiling(self._dataset, n)
 
     def trials(self) -> pd.DataFrame:
         """The trial table as a pandas DataFrame: one row a trial (behind average_repeats: an image), indexed by it.

@@ -13,8 +13,10 @@ from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from nsd_zarr.read import accessor as accessor  # registers ds.nsd
+from nsd_zarr.read.derive import TRIALS
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
+from nsd_zarr.read.score import STD
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.format import BETAS
@@ -113,9 +115,11 @@ def _make_small(store: Store, name: str) -> xr.Variable:
     # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
     encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
     array = indexing.LazilyIndexedArray(SmallArray(store, name))
+    # Of how many trials a standard deviation is: ddof 1 needs it.
+    own = {TRIALS: store.geometry.trials_per_session} if name == STD else {}
     return xr.Variable(
         metadata["dimension_names"],
         array,
-        _escape(metadata["attributes"]),
+        _escape(metadata["attributes"]) | own,
         encoding if "trial" in metadata["dimension_names"] else None,
     )

@@ -14,15 +14,26 @@ import xarray as xr
 
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.read.lazy import TrialArray, find_lazy, make_lazy, select
+from nsd_zarr.read.missing import (
+    SESSION_NUMBER,
+    SHOWING_SESSION,
+    find_missing_variable,
+    find_positions,
+    get_missing,
+)
 from nsd_zarr.read.score import MEAN, STD
 from nsd_zarr.read.view import AverageReader, ViewReader, make_view
 from nsd_zarr.read.volume import AFFINE, AXES, VOXEL, make_millimetres, make_place
+from nsd_zarr.science.missing import find_missing
 from nsd_zarr.science.repeats import NONE, Repeats, find_repeats
 from nsd_zarr.science.selection import select_trials
+from nsd_zarr.science.zscore import correct_std
 
 BETAS = "betas"
 TRIAL, IMAGE = "trial", "image"
-IMAGE_COLUMNS = ("nsd_id", "image_10k", "shared1000")
+TRIALS = "trials"
+"""Attribute of session_std in a dataset: trials of each session."""
+IMAGE_COLUMNS = ("nsd_id", "image_10k", "shared1000", "shared515")
 """Columns of the trial table that tell of the image, not of the trial."""
 
 
@@ -97,26 +108,29 @@ def _get_chunks(variable: xr.Variable) -> dict[Any, int]:
 # -- z-scores ----------------------------------------------------------------------------------------------------
 
 
-def score_sessions(dataset: xr.Dataset, trials: Any = None) -> xr.Dataset:
+def score_sessions(dataset: xr.Dataset, trials: Any = None, ddof: int = 0) -> xr.Dataset:
     """*dataset* with betas z-scored within each session, by the store's statistics or those of *trials*."""
     betas = get_betas(dataset)
     if betas.dtype.kind != "f":
         raise ConfigError("counts cannot be z-scored", hint="Leave out raw=True: percent signal change can.")
     if "zscore" in betas.attrs:
         raise ConfigError("these betas are z-scored already", hint="Leave out one of the two.")
+    if ddof not in (0, 1):
+        raise ConfigError(f"ddof {ddof!r}, expected 0 or 1", hint="0 is NumPy's, 1 MATLAB's.", found=ddof)
     if TRIAL not in betas.dims and (trials is not None or IMAGE in betas.dims):
         raise ConfigError("betas without trials cannot be z-scored by them", hint="Z-score first, then select.")
     chosen = None if trials is None else _find_positions(dataset, trials)
     found = find_lazy(betas.variable)
     data: Any
     if found is None:
-        data = _score_values(dataset, chosen).data
+        data = _score_values(dataset, chosen, ddof).data
     else:
         array, key = found
         assert isinstance(array, TrialArray)
         of_store = None if chosen is None else np.arange(array.shape[0])[key[0]][chosen]
-        data = make_lazy(TrialArray(make_view(array.trials).score(of_store), array.shape), key)
-    attributes = {"long_name": "single-trial response amplitude, z-scored", "units": "1", "zscore": "session"}
+        data = make_lazy(TrialArray(make_view(array.trials).score(of_store, ddof=ddof), array.shape), key)
+    about = "single-trial response amplitude, z-scored; NaN where a voxel has no data in the session"
+    attributes = {"long_name": about, "units": "1", "zscore": "session", "ddof": ddof}
     encoding = {"preferred_chunks": _get_chunks(betas.variable)}
     return dataset.assign({BETAS: xr.Variable(betas.dims, data, attributes, encoding)})
 
@@ -136,40 +150,55 @@ def _find_positions(dataset: xr.Dataset, trials: Any) -> np.ndarray:
     return chosen
 
 
-def _score_values(dataset: xr.Dataset, chosen: np.ndarray | None) -> xr.Variable:
+def _score_values(dataset: xr.Dataset, chosen: np.ndarray | None, ddof: int) -> xr.Variable:
     betas = get_betas(dataset)
     sessions = get_column(dataset, "session")
     if TRIAL not in betas.dims:
-        return _score_part(dataset, betas.variable, int(sessions), None)
+        return _score_part(dataset, betas.variable, int(sessions), None, ddof)
     rows = [np.flatnonzero(sessions == session) for session in np.unique(sessions)]
     parts: list[xr.Variable] = []
     for mine in rows:
         part = betas.variable.isel({TRIAL: mine})
         given = None if chosen is None else part.isel({TRIAL: np.flatnonzero(np.isin(mine, chosen))})
-        parts.append(_score_part(dataset, part, int(sessions[mine[0]]), given))
+        parts.append(_score_part(dataset, part, int(sessions[mine[0]]), given, ddof))
     joined: xr.Variable = xr.Variable.concat(parts, TRIAL)  # type: ignore[no-untyped-call]
     return joined.isel({TRIAL: np.argsort(np.concatenate(rows))}).transpose(*betas.dims)
 
 
-def _score_part(dataset: xr.Dataset, part: xr.Variable, session: int, given: xr.Variable | None) -> xr.Variable:
+def _score_part(
+    dataset: xr.Dataset, part: xr.Variable, session: int, given: xr.Variable | None, ddof: int
+) -> xr.Variable:
     """Z-scores of trials of one session, by the rules of nsd_zarr.science.zscore."""
-    if given is not None:
+    missing: Any = find_missing_variable(dataset)
+    if missing is not None:
+        missing = missing.isel({SESSION_NUMBER: find_positions(dataset, np.array([session]))[0]})
+    if given is None:
+        mean, std = _get_statistics(dataset, session, ddof)
+    else:
         wide = given.astype(np.float64)
         mean, std = wide.mean(TRIAL, skipna=False), wide.std(TRIAL, skipna=False)
         # The mean of equal numbers may differ from them in the last bit.
         varies = given.max(TRIAL, skipna=False) != given.min(TRIAL, skipna=False)
-        std = _fill(std, varies, 0.0)
-    else:
-        if MEAN not in dataset or STD not in dataset:
-            raise StoreError(
-                f"this dataset has no {MEAN} and {STD}, which z-scores are made by",
-                hint='Compute them from the trials: ds.nsd.zscore("session", trials=slice(None)).',
-            )
-        place = int(np.flatnonzero(dataset["session_number"].values == session)[0])
-        mean, std = (dataset[name].variable.isel(session_number=place) for name in (MEAN, STD))
+        std = correct_std(_fill(std, varies, 0.0), given.sizes[TRIAL], ddof)
+        # Without statistics of the whole session these trials are all that is known of it.
+        missing = find_missing(std) if missing is None else missing
     mean, std = mean.astype(part.dtype), std.astype(part.dtype)
-    factor = _fill(1 / _fill(std, std != 0, 1.0), std != 0, 0.0)
+    factor = _fill(_fill(1 / _fill(std, std != 0, 1.0), std != 0, 0.0), ~missing, np.nan)
     return ((part - mean) * factor).astype(part.dtype)
+
+
+def _get_statistics(dataset: xr.Dataset, session: int, ddof: int) -> tuple[xr.Variable, xr.Variable]:
+    """Mean and standard deviation over the whole session."""
+    if MEAN not in dataset or STD not in dataset:
+        raise StoreError(
+            f"this dataset has no {MEAN} and {STD}, which z-scores are made by",
+            hint='Compute them from the trials: ds.nsd.zscore("session", trials=slice(None)).',
+        )
+    place = int(find_positions(dataset, np.array([session]))[0])
+    mean, std = (dataset[name].variable.isel(session_number=place) for name in (MEAN, STD))
+    if ddof and TRIALS not in dataset[STD].attrs:
+        raise StoreError(f"{STD} does not say of how many trials it is", hint=f"Set its attribute {TRIALS}.")
+    return mean, correct_std(std, int(dataset[STD].attrs.get(TRIALS, 0)), ddof)
 
 
 def _fill(values: xr.Variable, kept: xr.Variable, other: float) -> xr.Variable:
@@ -188,10 +217,7 @@ def average_images(dataset: xr.Dataset) -> xr.Dataset:
         raise ConfigError(f"betas with dimensions {betas.dims} have no trials to average", hint="Give several trials.")
     repeats = find_repeats(get_column(dataset, "nsd_id"))
     found = find_lazy(betas.variable)
-    if found is None:
-        averaged = _average_values(betas.variable, repeats)
-    else:
-        averaged = _average_lazily(betas.variable, *found, repeats)  # type: ignore[arg-type]
+    averaged = _average_values(dataset, repeats) if found is None else _average_lazily(betas.variable, found, repeats)
     kept = dataset.drop_vars([name for name, each in dataset.variables.items() if TRIAL in each.dims])
     columns = {name: dataset[name].variable for name in IMAGE_COLUMNS if name in dataset}
     made = {
@@ -199,11 +225,15 @@ def average_images(dataset: xr.Dataset) -> xr.Dataset:
         for name, each in columns.items()
         if each.dims == (TRIAL,)
     }
-    made["repeats"] = xr.Variable((IMAGE,), repeats.counts, {"long_name": "showings that are averaged"})
+    about = "showings among the selected trials, with data or without"
+    made["repeats"] = xr.Variable((IMAGE,), repeats.counts, {"long_name": about})
+    if "session" in dataset.variables:
+        made[SHOWING_SESSION] = _find_showing_sessions(get_column(dataset, "session"), repeats)
     return kept.assign({BETAS: averaged}).assign_coords(made)
 
 
-def _average_lazily(variable: xr.Variable, array: TrialArray, key: tuple[Any, ...], repeats: Repeats) -> xr.Variable:
+def _average_lazily(variable: xr.Variable, found: tuple[Any, tuple[Any, ...]], repeats: Repeats) -> xr.Variable:
+    array, key = found
     of_store = np.arange(array.shape[0])[key[0]]
     trials = np.where(repeats.trials == NONE, NONE, of_store[repeats.trials])
     view = make_view(array.trials)
@@ -214,13 +244,29 @@ def _average_lazily(variable: xr.Variable, array: TrialArray, key: tuple[Any, ..
     return xr.Variable(dims, make_lazy(made, (slice(None), *key[1:])), variable.attrs)
 
 
-def _average_values(variable: xr.Variable, repeats: Repeats) -> xr.Variable:
+def _find_showing_sessions(session: np.ndarray, repeats: Repeats) -> xr.Variable:
+    """The session of each showing, int16 (image, showing), 0 where an image has fewer."""
+    values = np.where(repeats.trials == NONE, 0, session[repeats.trials]).astype(np.int16)
+    return xr.Variable((IMAGE, "showing"), values, {"long_name": "session of each showing; 0 where there is none"})
+
+
+def _average_values(dataset: xr.Dataset, repeats: Repeats) -> xr.Variable:
+    """Means by xarray's own operations, by the arithmetic of nsd_zarr.science.repeats.average_into."""
+    variable = get_betas(dataset).variable
     if variable.dtype.kind != "f":
         raise ConfigError("counts cannot be averaged", hint="Leave out raw=True: percent signal change can.")
-    total = variable.isel({TRIAL: xr.Variable((IMAGE,), repeats.first)})
-    for showing in repeats.trials.T[1:]:
-        is_there = xr.Variable((IMAGE,), showing != NONE)
-        total = total + _fill(variable.isel({TRIAL: xr.Variable((IMAGE,), showing)}), is_there, 0.0)
-    mean = total / xr.Variable((IMAGE,), repeats.counts.astype(variable.dtype))
+    missing = None if "zscore" in variable.attrs else get_missing(dataset)  # z-scores are NaN there already
+    sessions = None if missing is None else get_column(dataset, "session")
+    total: Any = 0
+    count: Any = 0
+    for showing in repeats.trials.T:
+        values = variable.isel({TRIAL: xr.Variable((IMAGE,), showing)})
+        known = values.notnull() & xr.Variable((IMAGE,), showing != NONE)
+        if missing is not None and sessions is not None:
+            places = find_positions(dataset, sessions[showing])
+            known = known & ~missing.isel({SESSION_NUMBER: xr.Variable((IMAGE,), places)})
+        total = total + _fill(values, known, 0.0)
+        count = count + known.astype(variable.dtype)
+    mean: xr.Variable = total / _fill(count, count > 0, np.nan)
     dims = tuple(IMAGE if dim == TRIAL else dim for dim in variable.dims)
     return mean.astype(variable.dtype).transpose(*dims)

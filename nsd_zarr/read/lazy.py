@@ -102,9 +102,10 @@ class SmallArray(BackendArray):
         return SmallArray(self.store, self.name, voxels if self.voxels is None else self.voxels[voxels])
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
 
-    def _read(self, key: Key) -> np.ndarray:
+    def read(self, key: Key) -> np.ndarray:
+        """What *key* selects, orthogonally. Raises DamageFound."""
         rows = find_chunk_rows(self.store.members[self.name])
         if len(self.shape) == self.volume_axes or rows >= self.shape[0]:
             return np.asarray(select(self._read_chunk(0), key))
@@ -143,7 +144,7 @@ def find_lazy(variable: xr.Variable) -> tuple[TrialArray | SmallArray, Key] | No
     return None
 
 
-def make_lazy(array: TrialArray | SmallArray, key: Key | None = None) -> Any:
+def make_lazy(array: BackendArray, key: Key | None = None) -> Any:
     """*array*, as xarray opens arrays lazily: kept once it is read, copied before it is written to."""
     lazy: Any = indexing.LazilyIndexedArray(array, None if key is None else indexing.OuterIndexer(key))
     return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[no-untyped-call]

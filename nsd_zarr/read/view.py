@@ -15,7 +15,7 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.read.percent import PercentReader, scale_into
-from nsd_zarr.read.score import KEPT_BYTES, SessionScores
+from nsd_zarr.read.score import KEPT_BYTES, SessionMissing, SessionScores
 from nsd_zarr.science.repeats import NONE, average_into
 from nsd_zarr.science.zscore import zscore_into
 from nsd_zarr.store.reader import StageSeconds
@@ -32,12 +32,19 @@ class ViewReader:
         voxels: np.ndarray | None = None,
         scores: SessionScores | None = None,
         raw: bool = False,
+        missing: SessionMissing | None = None,
+        fill: float = np.nan,
     ) -> None:
-        """*voxels*: flat C-order indices in a volume, None for all. *scores*: to z-score by. *raw*: stored counts."""
+        """*voxels*: flat C-order indices in a volume, None for all. *scores*: to z-score by. *raw*: stored counts.
+
+        *missing*: voxels that are *fill* in the trials of a session in which they have no data.
+        """
         self.reader = reader
         self.voxels = voxels
         self.scores = scores
         self.raw = raw
+        self.missing = missing
+        self.fill = fill
         self._buffers = BufferPool()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,19 +68,32 @@ class ViewReader:
         """The same for some of the voxels: *voxels* counts, in C order, among those of this one."""
         chosen = voxels if self.voxels is None else self.voxels[voxels]
         scores = None if self.scores is None else self.scores.gather(voxels)
-        return ViewReader(self.reader, voxels=chosen, scores=scores, raw=self.raw)
+        missing = None if self.missing is None else self.missing.gather(voxels)
+        return ViewReader(self.reader, voxels=chosen, scores=scores, raw=self.raw, missing=missing, fill=self.fill)
 
-    def score(self, trials: np.ndarray | None = None, keep_bytes: int | None = KEPT_BYTES) -> ViewReader:
+    def score(self, trials: np.ndarray | None = None, *, zeros: bool = False, **options: Any) -> ViewReader:
         """The same, z-scored within each session, by the store's statistics or those of *trials* (of the store).
 
-        Raises ConfigError with raw, or when it is z-scored already; StoreError without statistics.
+        Voxels without data are NaN, with *zeros* 0. *options*: as SessionScores takes them. Raises ConfigError with
+        raw, or when it is z-scored already; StoreError without statistics.
         """
         if self.raw:
             raise ConfigError("counts cannot be z-scored", hint="Leave out raw=True: percent signal change can.")
         if self.scores is not None:
             raise ConfigError("these trials are z-scored already", hint="Leave out one of the two.")
-        scores = SessionScores(self.reader, voxels=self.voxels, trials=trials, keep_bytes=keep_bytes)
-        return ViewReader(self.reader, voxels=self.voxels, scores=scores)
+        options = {"keep_bytes": KEPT_BYTES} | options
+        factor = 0.0 if zeros else np.nan
+        scores = SessionScores(self.reader, voxels=self.voxels, trials=trials, missing_factor=factor, **options)
+        made = ViewReader(self.reader, voxels=self.voxels, scores=scores)
+        # A factor of 0 leaves NaN as it is.
+        return made.fill_missing(0.0) if zeros and self.reader.dtype.kind == "f" else made
+
+    def fill_missing(self, value: float) -> ViewReader:
+        """The same with *value*, NaN or 0, where a voxel has no data in the trial's session."""
+        missing = SessionMissing(self.reader, voxels=self.voxels, with_zeros=bool(np.isnan(value)))
+        return ViewReader(
+            self.reader, voxels=self.voxels, scores=self.scores, raw=self.raw, missing=missing, fill=value
+        )
 
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Trial *trial* (0-based, in the store) into *out*, of `dtype` and `shape`, C-contiguous.
@@ -90,6 +110,8 @@ class ViewReader:
                 self._choose_into(stored, out)
         if self.scores is not None:
             zscore_into(out, *self.scores.get(trial))
+        if self.missing is not None:
+            self.missing.fill(trial, out, self.fill)
         if stages is not None:
             stages.cast += time.perf_counter() - started
 
@@ -111,7 +133,8 @@ class AverageReader:
         """*trials*: of the store, shape (image, most showings), NONE behind an image's last."""
         if view.raw:
             raise ConfigError("counts cannot be averaged", hint="Leave out raw=True: percent signal change can.")
-        self.view = view
+        # Showings without data do not count: NaN in z-scores, and here.
+        self.view = view if view.scores is not None or view.missing is not None else view.fill_missing(np.nan)
         self.trials = trials
         self._buffers = BufferPool()
 
@@ -136,7 +159,7 @@ class AverageReader:
         """The same for some of the voxels: *voxels* counts among those of this one."""
         return AverageReader(self.view.gather(voxels), self.trials)
 
-    def score(self, trials: np.ndarray | None = None, keep_bytes: int | None = None) -> AverageReader:
+    def score(self, trials: np.ndarray | None = None, **options: Any) -> AverageReader:
         """Refused: a mean over repeats is of no one session. Raises ConfigError."""
         raise ConfigError("means over repeats are of several sessions", hint="Z-score first, then average.")
 

@@ -1,6 +1,7 @@
 """The noise ceiling: how much of a voxel's variance a perfect model of the image could explain.
 
-Source: Allen et al. 2022, Methods, "Noise ceiling estimation", and data manual, "Functional data (NSD)".
+Source: Allen et al. 2022, Methods, "Noise ceiling estimation"; data manual, "Functional data (NSD)"; and the authors'
+export_noiseceiling.m.
 """
 
 from __future__ import annotations
@@ -17,32 +18,40 @@ TILE_VOXELS = 8192
 
 
 class NoiseVariance:
-    """Adds up images one by one, and then tells the noise variance of each voxel. Memory: one float64 volume.
+    """Adds up images one by one, then gives the noise variance of each voxel. Memory: 12 bytes a voxel.
 
-    The noise variance is the variance (ddof 1) over the three repeats of an image, averaged over images.
+    The noise variance is the variance (ddof 1) over the three repeats of an image, averaged over images. An image of
+    which a voxel lacks a repeat (NaN) does not count for that voxel. Source: the authors' export_noiseceiling.m, which
+    takes a nanmean over images.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.images = 0
+        self._counts: np.ndarray = np.zeros(shape, np.int32)
         self._sum = np.zeros(shape)
 
     def add(self, repeats: np.ndarray) -> None:
         """Add one image: session z-scores of its repeats, float, shape (repeat, ...)."""
         self.images += 1
-        total, flat = self._sum.reshape(-1), repeats.reshape(len(repeats), -1)
+        total, counts, flat = self._sum.reshape(-1), self._counts.reshape(-1), repeats.reshape(len(repeats), -1)
         with np.errstate(invalid="ignore"):
             for first in range(0, len(total), TILE_VOXELS):
-                tile = flat[:, first : first + TILE_VOXELS].astype(np.float64)
+                place = slice(first, first + TILE_VOXELS)
+                tile = flat[:, place].astype(np.float64)
                 tile -= tile.mean(axis=0)
-                total[first : first + TILE_VOXELS] += np.square(tile, out=tile).sum(axis=0) / (len(tile) - 1)
+                variance = np.square(tile, out=tile).sum(axis=0) / (len(tile) - 1)
+                known = ~np.isnan(variance)
+                np.add(total[place], variance, out=total[place], where=known)
+                counts[place] += known
 
     def merge(self, other: NoiseVariance) -> None:
         """Add what *other* added up."""
         self.images += other.images
+        self._counts += other._counts
         self._sum += other._sum
 
     def finish(self) -> np.ndarray:
-        """Noise variance in squared z-scores, float64. Raises ConfigError without an image."""
+        """Noise variance in squared z-scores, float64; NaN where no image counts. Raises ConfigError without any."""
         if not self.images:
             raise ConfigError(
                 f"no image among these trials was shown {SHOWINGS} times",
@@ -50,7 +59,9 @@ class NoiseVariance:
                 expected="at least 1",
                 found=0,
             )
-        return self._sum / self.images
+        with np.errstate(invalid="ignore"):
+            mean: np.ndarray = self._sum / self._counts
+        return mean
 
 
 def make_ncsnr(noise_variance: np.ndarray) -> np.ndarray:
@@ -81,6 +92,11 @@ def make_noise_ceiling(ncsnr: np.ndarray, trials_averaged: Any) -> np.ndarray:
     counts = np.asarray(trials_averaged, np.float64)
     if not counts.size or not (counts > 0).all():
         raise ConfigError(f"averages over {trials_averaged!r} trials, expected positive numbers", hint="Give n=3.")
+    return scale_ceiling(ncsnr, np.mean(1 / counts))
+
+
+def scale_ceiling(ncsnr: np.ndarray, inverse: Any) -> np.ndarray:
+    """Noise ceiling in percent, as make_noise_ceiling; *inverse*: mean of 1/n, one number or one a voxel."""
     power = np.square(ncsnr)
-    ceiling: np.ndarray = (100 * power / (power + power.dtype.type(np.mean(1 / counts)))).astype(ncsnr.dtype)
+    ceiling: np.ndarray = (100 * power / (power + np.asarray(inverse).astype(power.dtype))).astype(ncsnr.dtype)
     return ceiling

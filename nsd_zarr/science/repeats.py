@@ -62,25 +62,26 @@ def find_repeats(ids: np.ndarray) -> Repeats:
 
 
 def average_into(showings: Iterable[np.ndarray], out: np.ndarray) -> None:
-    """Write the mean of the trials *showings* into *out*, in its dtype: summed in order, then divided by their count.
+    """Write the mean of the trials *showings* into *out*, in its dtype: summed in order, divided by how many there are.
 
-    The only place of this arithmetic. NaN in any showing is NaN in the mean. Each of *showings* is looked at before the
-    next is asked for, so that they may come in one buffer.
+    NaN stands for a showing without data, which does not count; where no showing has data the mean is NaN. The only
+    place of this arithmetic. Each of *showings* is looked at before the next is asked for, so that they may come in one
+    buffer.
     """
-    count = 0
-    for count, values in enumerate(showings, 1):
-        if count == 1:
-            np.copyto(out, values)
-        else:
-            np.add(out, values, out=out)
-    if count > 1:
-        np.divide(out, out.dtype.type(count), out=out)
+    counts = np.zeros(out.shape, np.int8)
+    out[...] = 0
+    for values in showings:
+        known = ~np.isnan(values)
+        np.add(out, values, out=out, where=known)
+        counts += known
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is known
+        np.divide(out, counts.astype(out.dtype), out=out)
 
 
 def average_repeats(trials: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Mean of *trials*, shape (trial, ...), over the showings of each image, shape (image, ...), float dtype kept.
 
-    Images in the order of find_repeats.
+    Images in the order of find_repeats; NaN as in average_into.
 
     >>> average_repeats(np.array([[1.0], [7.0], [2.0]]), np.array([46, 61, 46]))
     array([[1.5],

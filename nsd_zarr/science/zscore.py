@@ -1,17 +1,21 @@
 """The z-score of a voxel: over the trials of one scan session, or over some of them.
 
-A voxel that does not vary has no scale: its z-score is 0.0 for every trial. NaN stays NaN, and a NaN among the trials
-that the statistics are taken from makes the whole voxel NaN in that session. `ddof` is 0, as in NumPy and scikit-learn;
-MATLAB's zscore has 1, which makes every z-score smaller by sqrt((n - 1) / n). Source: data manual, "Functional data
-(NSD)", for the unit; the rules are ours.
+A voxel without data in a session (nsd_zarr.science.missing) has z-score NaN in all its trials. One that has data, but
+does not vary among the trials that the statistics are taken from, has no scale: its z-score is 0.0. `ddof` is 0 unless
+asked for, as in NumPy and scikit-learn; MATLAB's zscore and the authors' noise ceiling have 1, which makes every
+z-score smaller by sqrt((n - 1) / n). Source: data manual, "Functional data (NSD)", for the unit; the authors'
+calczscore.m for NaN; 0.0 is ours.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from nsd_zarr.science.missing import find_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,11 @@ class Statistics:
     mean: np.ndarray
     """float32 (float64 for float64 values), shape (voxel,) or any other."""
     std: np.ndarray
-    """Of the same shape and dtype; ddof 0."""
+    """Of the same shape and dtype."""
 
 
 class Moments:
-    """Adds up trials one by one, and then tells mean and standard deviation (ddof 0). Memory: two volumes.
+    """Adds up trials one by one, then gives mean and standard deviation. Memory: two volumes.
 
     Counts (integers of up to two bytes) are added up exactly, so a constant voxel has std 0 to the last bit; everything
     else in float64 by Welford's updates, where a constant voxel has std 0 as well.
@@ -59,7 +63,7 @@ class Moments:
             self._first += change / self.count
             self._second += change * (wide - self._first)
 
-    def finish(self, scale: float = 1) -> Statistics:
+    def finish(self, scale: float = 1, ddof: int = 0) -> Statistics:
         """Statistics of what was added, divided by *scale* (300: counts to percent). Raises ValueError without any."""
         if not self.count:
             raise ValueError("statistics of no trial: expected at least one")
@@ -70,17 +74,31 @@ class Moments:
         else:
             mean, variance = self._first, self._second / self.count
         wide = np.float64 if self.dtype == np.float64 else np.float32
-        return Statistics((mean / scale).astype(wide), (np.sqrt(variance) / scale).astype(wide))
+        return Statistics(
+            (mean / scale).astype(wide), correct_std(np.sqrt(variance) / scale, self.count, ddof).astype(wide)
+        )
 
 
-def make_factor(std: np.ndarray) -> np.ndarray:
-    """What deviations are multiplied with: 1 / std, 0 where std is 0, NaN where it is NaN. The only place of this rule.
+def correct_std(std: Any, trials: int, ddof: int) -> Any:
+    """A standard deviation of ddof 0 over so many *trials* as one of *ddof*; of a single trial it stays 0.
 
-    >>> make_factor(np.array([2.0, 0.0, np.nan], np.float32))
+    >>> float(correct_std(1.0, 2, 1) ** 2)
+    2.0000000000000004
+    """
+    return std if ddof == 0 else std * math.sqrt(trials / max(1, trials - ddof))
+
+
+def make_factor(std: np.ndarray, missing: np.ndarray, missing_factor: float = np.nan) -> np.ndarray:
+    """What deviations are multiplied with: 1 / std, 0 where std is 0, *missing_factor* where *missing*.
+
+    The only place of this rule.
+
+    >>> make_factor(np.array([2.0, 0.0, 4.0], np.float32), np.array([False, False, True]))
     array([0.5, 0. , nan], dtype=float32)
     """
     factor = np.zeros_like(std)
     np.divide(std.dtype.type(1), std, out=factor, where=std != 0)
+    factor[missing] = missing_factor
     return factor
 
 
@@ -91,21 +109,24 @@ def zscore_into(values: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Non
         np.multiply(values, factor, out=values)
 
 
-def zscore(values: np.ndarray, statistics: Statistics) -> np.ndarray:
+def zscore(values: np.ndarray, statistics: Statistics, missing: np.ndarray | None = None) -> np.ndarray:
     """Z-scores of *values*, shape (trial, voxel) or any that the statistics broadcast to, in a new array.
 
+    *missing*: voxels without data; None where the statistics are those of the whole session, which tell it.
+
     >>> zscore(np.array([[1.0, 5.0], [2.0, 5.0]]), Statistics(np.array([1.5, 5.0]), np.array([0.5, 0.0])))
-    array([[-1.,  0.],
-           [ 1.,  0.]])
+    array([[-1., nan],
+           [ 1., nan]])
     """
     scored = np.array(values, np.result_type(values, statistics.mean))
-    zscore_into(scored, statistics.mean, make_factor(statistics.std))
+    known = find_missing(statistics.std) if missing is None else missing
+    zscore_into(scored, statistics.mean, make_factor(statistics.std, known))
     return scored
 
 
-def compute_statistics(trials: np.ndarray, scale: float = 1) -> Statistics:
-    """Mean and standard deviation (ddof 0) of *trials*, shape (trial, ...), divided by *scale*. See Moments."""
+def compute_statistics(trials: np.ndarray, scale: float = 1, ddof: int = 0) -> Statistics:
+    """Mean and standard deviation of *trials*, shape (trial, ...), divided by *scale*. See Moments."""
     moments = Moments(trials.shape[1:], trials.dtype)
     for values in trials:
         moments.add(values)
-    return moments.finish(scale)
+    return moments.finish(scale, ddof)

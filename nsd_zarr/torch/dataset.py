@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
-from nsd_zarr.loading.request import Request, find_trials, read_table
+from nsd_zarr.loading.request import Request, find_region, find_trials, read_table
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
 
@@ -35,11 +35,15 @@ class TrialDataset(Dataset[Sample]):
     order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
     *roi*: "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
     flat voxel indices in C order; see ds.nsd.roi. *zscore*: "session" for z-scores by the store's statistics, which are
-    kept once read, two numbers a voxel and session; see ds.nsd.zscore. *raw*: "betas" are the stored counts, int16, and
-    "scale" says how many make one percent; see to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from
-    float32) or torch.float32 (which it is anyway). *images*: path of a store of images (nsd-zarr images), or of the
-    stimulus HDF5 file; each trial's is found by its nsd_id, so the store must have its trial table. *transform*: called
-    with each sample, returns what is handed out.
+    kept once read, two numbers a voxel and session; see ds.nsd.zscore. *zscore_trials*: take them from these trials of
+    each session alone, told as *trials* are ("train": nothing of the test images leaks); the first read of a session
+    then reads these trials too. *missing*: what a voxel is in a session in which it has no data (see ds.nsd.missing):
+    "zero", after scaling or z-score; "nan"; or "drop", with *roi*: voxels that lack data in a session of the selection
+    leave the region; `dataset.voxels` are those that stay. How many lack how many is logged once (logger `nsd_zarr`).
+    *raw*: "betas" are the stored counts, int16, as they were delivered, and "scale" says how many make one percent; see
+    to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from float32) or torch.float32, as it is.
+    *images*: path of a store of images (nsd-zarr images), or of the stimulus HDF5 file; each trial's is found by its
+    nsd_id, so the store must have its trial table. *transform*: called with each sample, returns what is handed out.
 
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
     Raises StoreError or DamageFound as nsd_zarr.open_dataset, StoreError for an image that is not there; ConfigError
@@ -63,6 +67,8 @@ class TrialDataset(Dataset[Sample]):
         trials: Any = None,
         roi: Any = None,
         zscore: str | None = None,
+        zscore_trials: Any = None,
+        missing: str = "zero",
         raw: bool = False,
         dtype: torch.dtype | None = None,
         images: str | os.PathLike[str] | None = None,
@@ -74,7 +80,9 @@ class TrialDataset(Dataset[Sample]):
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
             )
         self.trials = trials if isinstance(trials, str) else find_trials(opened, trials)
-        self.request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None)
+        scored = None if zscore_trials is None else find_trials(opened, zscore_trials)
+        request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None, scored, missing)
+        self.request = request.resolve(opened, find_trials(opened, trials))
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
@@ -151,6 +159,11 @@ class TrialDataset(Dataset[Sample]):
         for position in order:
             samples[position] = self._make_sample(self._find_trial(indices[position]), shown)
         return samples
+
+    @property
+    def voxels(self) -> np.ndarray | None:
+        """Flat C-order indices of the voxels of "betas", intp; None for whole volumes."""
+        return find_region(self.store, self.request.roi)
 
     @property
     def scale(self) -> int:

@@ -38,13 +38,18 @@ class MadeExperiment:
         return np.repeat(self.store.sessions, self.store.trials // len(self.store.sessions))
 
     @property
+    def trained(self) -> np.ndarray:
+        """Percent signal change as a TrialDataset delivers it: 0 for what does not vary in a session."""
+        return np.where(np.isnan(self.scored), np.float32(0), self.percent)
+
+    @property
     def scored(self) -> np.ndarray:
-        """Session z-scores in float64, 0 for what does not vary."""
+        """Session z-scores in float64, NaN for what does not vary."""
         values = self.store.stored.astype(np.float64)
         for session in self.store.sessions:
             mine = self.session == session
             deviation, std = values[mine] - values[mine].mean(0), values[mine].std(0)
-            values[mine] = np.divide(deviation, std, out=np.zeros_like(deviation), where=std > 0)
+            values[mine] = np.divide(deviation, std, out=np.full_like(deviation, np.nan), where=std > 0)
         return values
 
 
@@ -81,7 +86,7 @@ def make_experiment_arrays(store: MadeStore, seed: int = 1) -> Arrays:
         "ncsnr": (np.where(rng.random(shape) < 0.2, np.nan, rng.random(shape)).astype(np.float32), dims, {}),
         "session_mean": (stored.mean(1).astype(np.float32), ("session_number", *dims), {"units": "percent"}),
         "session_std": (stored.std(1).astype(np.float32), ("session_number", *dims), {"units": "percent", "ddof": 0}),
-        "valid": (rng.random((len(store.sessions), *shape)) < 0.9, ("session_number", *dims), {}),
+        "valid": (stored.max(1) != stored.min(1), ("session_number", *dims), {}),
         "rail_count": (np.arange(len(store.sessions), dtype=np.int32) + 4, ("session_number",), {}),
         "affine": (AFFINE, ("ras", "ijk1"), {}),
     }

@@ -20,12 +20,16 @@ def test_accessor_has_the_face_that_is_promised():
     assert METHODS == [
         "average_repeats",
         "compute_ncsnr",
+        "count_showings",
+        "missing",
         "noise_ceiling",
         "plot",
         "roi",
+        "rois",
         "split",
         "to_nifti",
         "to_volume",
+        "trials",
         "zscore",
     ]
 
@@ -100,7 +104,7 @@ def test_store_of_another_layout_is_read_by_meaning_as_well(experiment, other_la
         nsd_zarr.open_dataset(path).nsd.roi("nsdgeneral").nsd.zscore().nsd.average_repeats()
         for path in (experiment.path, other_layout)
     )
-    assert np.array_equal(ours.betas.values, other.betas.values)
+    assert np.array_equal(ours.betas.values, other.betas.values, equal_nan=True)
     for name in ("ncsnr", "session_mean", "session_std", "valid", "roi_prf-visualrois"):
         may_be_nan = name == "ncsnr"
         assert np.array_equal(ours[name].values, other[name].values, equal_nan=may_be_nan)

@@ -50,7 +50,7 @@ def test_view_is_the_same_from_many_threads_and_behind_a_pickle(readers, name):
             for trial, found in zip(
                 trials, executor.map(lambda trial, each=each: read(each, trial), trials), strict=True
             ):
-                assert np.array_equal(found, expected[trial])
+                assert np.array_equal(found, expected[trial], equal_nan=True)
 
 
 def test_pickle_of_a_view_leaves_statistics_behind(readers):
@@ -71,7 +71,7 @@ def test_view_goes_through_a_fork(readers):
     queue = context.SimpleQueue()
     child = context.Process(target=read_in_child, args=(readers["leak-free"], queue))
     child.start()
-    assert np.array_equal(queue.get(), expected)
+    assert np.array_equal(queue.get(), expected, equal_nan=True)
     child.join(20)
 
 

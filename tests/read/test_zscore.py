@@ -12,13 +12,14 @@ TRAIN = np.arange(42) % 4 != 1
 
 
 def scale_by_sklearn(experiment, fitted=None):
-    """StandardScaler, fitted and applied session by session."""
+    """StandardScaler, fitted and applied session by session; NaN for a voxel that does not vary in a session."""
     flat = experiment.percent.reshape(42, -1).astype(np.float64)
     out = np.empty_like(flat)
     for session in experiment.store.sessions:
         mine = experiment.session == session
         scaler = preprocessing.StandardScaler().fit(flat[mine if fitted is None else mine & fitted])
         out[mine] = scaler.transform(flat[mine])
+        out[mine] = np.where(flat[mine].max(0) != flat[mine].min(0), out[mine], np.nan)
     return out.reshape(experiment.percent.shape)
 
 
@@ -44,20 +45,20 @@ def test_leak_free_zscore_equals_sklearn_fitted_on_those_trials(experiment, how)
     varies = np.ones(expected.shape[1:], bool)
     varies.reshape(-1)[[4, 9]] = False
     np.testing.assert_allclose(found[:, varies], expected[:, varies], atol=8e-6)
-    assert (found.reshape(42, -1)[:, 4] == 0).all()
+    assert np.isnan(found.reshape(42, -1)[:, 4]).all()
 
 
 def test_statistics_of_all_trials_are_those_of_the_store(experiment):
     ds = open_dataset(experiment)
     every = ds.nsd.zscore("session", trials=slice(None)).betas.values
-    assert np.array_equal(every, ds.nsd.zscore().betas.values)
+    assert np.array_equal(every, ds.nsd.zscore().betas.values, equal_nan=True)
 
 
 @pytest.mark.parametrize("trials", [TRAIN, np.flatnonzero(TRAIN), np.flatnonzero(TRAIN).tolist()], ids=type)
 def test_trials_are_told_by_booleans_or_positions(experiment, trials):
     found = open_dataset(experiment).nsd.zscore("session", trials=trials).betas[20]
     expected = open_dataset(experiment).nsd.zscore("session", trials=TRAIN).betas[20]
-    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.values, expected.values, equal_nan=True)
 
 
 def test_trials_are_told_by_a_coordinate_of_a_selection(experiment):
@@ -72,11 +73,11 @@ def test_trials_are_told_by_a_coordinate_of_a_selection(experiment):
     np.testing.assert_allclose(found.values[:, varies], expected[:, varies], atol=8e-6)
 
 
-def test_voxel_that_does_not_vary_is_zero(experiment):
+def test_voxel_that_does_not_vary_is_nan(experiment):
     found = open_dataset(experiment).nsd.zscore().betas.values.reshape(42, -1)
-    assert (found[:, 4] == 0).all()
-    assert (found[28:, 9] == 0).all()
-    assert (found[:14, 9] != 0).any()
+    assert np.isnan(found[:, 4]).all()
+    assert np.isnan(found[28:, 9]).all()
+    assert np.isfinite(found[:14, 9]).all()
 
 
 def test_zscore_and_roi_come_in_any_order(experiment, reads):
@@ -85,10 +86,10 @@ def test_zscore_and_roi_come_in_any_order(experiment, reads):
     first = ds.nsd.roi("nsdgeneral").nsd.zscore("session")
     then = ds.nsd.zscore("session").nsd.roi("nsdgeneral")
     assert reads.trials == []
-    assert np.array_equal(first.betas.values, then.betas.values)
+    assert np.array_equal(first.betas.values, then.betas.values, equal_nan=True)
     np.testing.assert_allclose(first.betas.values, scale_by_sklearn(experiment)[:, mask], atol=4e-6)
     leak_free = ds.nsd.zscore("session", trials=TRAIN).nsd.roi("nsdgeneral").betas.values
-    assert np.array_equal(leak_free, ds.nsd.zscore("session", trials=TRAIN).betas.values[:, mask])
+    assert np.array_equal(leak_free, ds.nsd.zscore("session", trials=TRAIN).betas.values[:, mask], equal_nan=True)
 
 
 def test_one_trial_reads_one_trial(experiment, reads):
@@ -140,7 +141,7 @@ def test_scored_dataset_pickles(experiment):
     scored = open_dataset(experiment).nsd.roi("V2d").nsd.zscore()
     scored.betas[0].load()
     again = pickle.loads(pickle.dumps(scored))
-    assert np.array_equal(again.betas.values, scored.betas.values)
+    assert np.array_equal(again.betas.values, scored.betas.values, equal_nan=True)
 
 
 def test_store_without_statistics_is_told_how_to_compute_them(volumes):
@@ -148,7 +149,7 @@ def test_store_without_statistics_is_told_how_to_compute_them(volumes):
     for each in (ds, ds.load()):
         with pytest.raises(StoreError, match=r"no session_mean.*trials=slice\(None\)"):
             each.nsd.zscore("session")
-    assert abs(ds.nsd.zscore("session", trials=slice(None)).betas.values.mean()) < 1e-6
+    assert abs(np.nanmean(ds.nsd.zscore("session", trials=slice(None)).betas.values)) < 1e-6
 
 
 def test_damaged_statistics_are_told(experiment, tmp_path):

@@ -31,19 +31,30 @@ def test_statistics_of_counts_are_exact_in_percent():
 
 @pytest.mark.parametrize("value", [0, 7, -32_768])
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
-def test_constant_voxel_is_zero(value, dtype):
+def test_constant_voxel_has_no_data(value, dtype):
     values = np.full((749, 2), value, dtype)
     values[3, 1] += 1
     statistics = compute_statistics(values)
     assert statistics.std[0] == 0 < statistics.std[1]
     scored = zscore(values, statistics)
-    assert (scored[:, 0] == 0).all()
+    assert np.isnan(scored[:, 0]).all()
     assert scored[3, 1] > 0
 
 
-def test_constant_voxel_is_zero_in_trials_that_the_statistics_do_not_know():
+def test_voxel_with_data_that_does_not_vary_among_the_given_trials_is_zero():
     statistics = compute_statistics(np.full((5, 1), 2.0))
-    assert zscore(np.array([[9.0]]), statistics).tolist() == [[0.0]]
+    assert zscore(np.array([[9.0]]), statistics, np.array([False])).tolist() == [[0.0]]
+    assert np.isnan(zscore(np.array([[9.0]]), statistics, np.array([True]))).all()
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_ddof_is_numpys(ddof):
+    found = compute_statistics(COUNTS, scale=300, ddof=ddof)
+    np.testing.assert_allclose(found.std, (COUNTS / 300).std(0, ddof=ddof), rtol=1e-7)
+
+
+def test_one_trial_has_std_0_for_any_ddof():
+    assert compute_statistics(COUNTS[:1], ddof=1).std.tolist() == [0] * 11
 
 
 def test_nan_makes_its_voxel_nan_and_no_other():
@@ -74,8 +85,9 @@ def test_counts_and_floats_give_the_same_statistics(values):
     assert np.array_equal(exact.std == 0, (values == values[0]).all(0))
 
 
-def test_factor_of_nan_and_zero():
-    assert np.array_equal(make_factor(np.array([4.0, 0.0, np.nan])), [0.25, 0.0, np.nan], equal_nan=True)
+def test_factor_of_zero_and_of_what_is_missing():
+    found = make_factor(np.array([4.0, 0.0, 8.0]), np.array([False, False, True]))
+    assert np.array_equal(found, [0.25, 0.0, np.nan], equal_nan=True)
 
 
 def test_zscore_leaves_its_input_alone():

@@ -174,8 +174,8 @@ def test_surfaces_are_vectors(surfaces):
 
 
 def test_float_source_is_delivered_as_it_is(floats):
-    dataset = TrialDataset(floats.path)
-    assert dataset[0]["betas"].dtype == torch.float32
+    dataset = TrialDataset(floats.path, raw=True)
+    assert dataset[0]["betas"].dtype == TrialDataset(floats.path)[0]["betas"].dtype == torch.float32
     assert np.array_equal(np.stack([sample["betas"] for sample in dataset]).view("u4"), floats.stored.view("u4"))
 
 

@@ -49,7 +49,7 @@ def test_sample_has_the_image_that_its_trial_showed(paired, shown, experiment):
         sample = paired[trial]
         assert (sample["image"].dtype, sample["image"].shape) == (torch.uint8, (7, 5, 3))
         assert np.array_equal(sample["image"], shown[trial])
-        assert np.array_equal(sample["betas"], experiment.percent[trial])
+        assert np.array_equal(sample["betas"], experiment.trained[trial])
 
 
 def test_selected_trials_have_their_own_images(experiment, stimulus_images, shown):

@@ -38,9 +38,11 @@ def test_region_by_name_equals_the_accessors(experiment, ds, name):
     region = REGIONS[name]
     if isinstance(region, dict):
         visual, other = experiment.arrays["roi_prf-visualrois"], experiment.arrays["roi_Kastner2015"]
-        expected = ds.nsd.roi(mask=np.isin(visual, [4, 5]) | (other == 3)).betas.values
+        expected = ds.nsd.roi(mask=np.isin(visual, [4, 5]) | (other == 3))
     else:
-        expected = ds.nsd.roi(*([region] if isinstance(region, str) else region)).betas.values
+        expected = ds.nsd.roi(*([region] if isinstance(region, str) else region))
+    missing = expected.nsd.missing.sel(session_number=expected.session).values
+    expected = np.where(missing, 0, expected.betas.values)
     dataset = TrialDataset(experiment.path, roi=region)
     assert dataset[7]["betas"].shape == expected.shape[1:]
     assert np.array_equal(dataset[7]["betas"].numpy(), expected[7])
@@ -51,10 +53,10 @@ def test_region_by_mask_or_indices(experiment):
     mask = experiment.arrays["roi_nsdgeneral"] > 0
     flat = np.array([164, 3, 70, 3])
     for roi, expected in (
-        (mask, experiment.percent[:, mask]),
-        (np.where(mask, 1, -1), experiment.percent[:, mask]),
-        (flat, experiment.percent.reshape(42, -1)[:, flat]),
-        (flat - 165, experiment.percent.reshape(42, -1)[:, flat]),
+        (mask, experiment.trained[:, mask]),
+        (np.where(mask, 1, -1), experiment.trained[:, mask]),
+        (flat, experiment.trained.reshape(42, -1)[:, flat]),
+        (flat - 165, experiment.trained.reshape(42, -1)[:, flat]),
     ):
         assert np.array_equal(load(TrialLoader(TrialDataset(experiment.path, roi=roi), 8))["betas"], expected)
 
@@ -68,7 +70,7 @@ def test_surface_is_selected_by_mask_or_vertices(surfaces):
 
 @pytest.mark.parametrize("roi", [None, "nsdgeneral"])
 def test_zscore_equals_the_accessors(experiment, ds, roi):
-    expected = (ds if roi is None else ds.nsd.roi(roi)).nsd.zscore("session").betas.values
+    expected = (ds if roi is None else ds.nsd.roi(roi)).nsd.zscore("session").betas.fillna(0).values
     dataset = TrialDataset(experiment.path, roi=roi, zscore="session")
     found = load(TrialLoader(dataset, 8, shuffle=True, seed=4, threads=3))
     assert sorted(found["trial"].tolist()) == list(range(42))
