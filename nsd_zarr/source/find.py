@@ -12,6 +12,7 @@ from pathlib import Path
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.nsd import SESSION_FILE, find_subject_name
+from nsd_zarr.source.other_files import check_folder, check_kind
 
 _IN_NAME = re.compile(r"session[_-]?(\d+)", re.IGNORECASE)
 """Where the number stands in the name of a file that is given outright."""
@@ -138,6 +139,7 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
         return folders[0]
     asked = f" for {', '.join(choice.folder_names)}" if choice.folder_names else ""
     if not folders:
+        check_folder(Path(folder, name) for folder, _, names in os.walk(top) for name in names)
         raise SourceError(
             f"no session files (betas_session*.hdf5) in this folder or below it{asked}",
             hint="Give the folder that holds them, or an NSD root.",
@@ -155,6 +157,7 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
 def _number(paths: Iterable[Path]) -> list[SessionFile]:
     files: dict[int, Path] = {}
     for path in sorted(paths):
+        check_kind(path)
         match = SESSION_FILE.fullmatch(path.name) or _IN_NAME.search(path.name)
         if match is None or int(match.group(1)) == 0:
             raise SourceError(

@@ -154,7 +154,7 @@ def test_choice_may_be_told_by_folders_above(tmp_path):
 
 
 def test_folder_without_session_files_is_refused(tmp_path):
-    create_files(tmp_path / "deep", "betas_session01.nii.gz")
+    create_files(tmp_path / "deep", "beta_session01.txt")
     with pytest.raises(
         SourceError, match=r"no session files \(betas_session\*\.hdf5\) in this folder or below it\. Give"
     ):
@@ -309,3 +309,30 @@ def test_formatted_sessions_are_as_short_as_can_be(numbers):
 def test_sessions_are_formatted_as_the_option_takes_them():
     assert format_sessions([3, 1, 2, 5, 7, 8, 3]) == "1-3,5,7-8"
     assert format_sessions([]) == ""
+
+
+OTHER_FILES = {
+    "betas_session07.nii.gz": r"this is a NIfTI volume.*Give betas_session\*\.hdf5 of func1pt8mm",
+    "lh.betas_session07.mgh": r"this is an MGH file of FreeSurfer.*nativesurface",
+    "betas_nsdsynthetic.hdf5": r"the experiment nsdsynthetic, 744 trials.*core experiment",
+    "lh.betas_nsdimagery.hdf5": r"the experiment nsdimagery, 720 trials.*core experiment",
+}
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "above"])
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_betas_that_are_no_session_file_are_named_with_what_to_give_instead(name, how, tmp_path):
+    path = tmp_path / "root/betas" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"of another form")
+    source = {"file": path, "folder": path.parent, "above": path.parents[1]}[how]
+    with pytest.raises(SourceError, match=OTHER_FILES[name]) as caught:
+        find_session_files([source])
+    assert caught.value.path == path
+    assert "Fetch it again" not in str(caught.value)
+
+
+def test_other_forms_beside_session_files_change_nothing(tmp_path):
+    for name in (*OTHER_FILES, "betas_session01.hdf5", "ncsnr.nii.gz"):
+        (tmp_path / name).touch()
+    assert [file.path.name for file in find_session_files([tmp_path])] == ["betas_session01.hdf5"]
