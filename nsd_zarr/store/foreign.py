@@ -21,6 +21,7 @@ from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.foreign_codecs import check_codecs
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
 from nsd_zarr.store.zarr_reader import open_group
@@ -125,6 +126,7 @@ def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
         raise _NotOurs(str(error)) from error
     if not isinstance(betas, zarr.Array) or betas.ndim not in (2, 4) or str(betas.dtype.name) not in DTYPE_BYTES:
         raise _NotOurs("betas is no array of numbers with 4 dimensions (volumes) or 2 (surfaces)")
+    check_codecs(group, path)
     _check_betas(betas, path)
     attributes = dict(group.attrs)
     if attributes.get("format") == FORMAT:

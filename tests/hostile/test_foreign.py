@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -136,3 +138,52 @@ def test_chunk_that_lies_is_refused_when_it_is_read(foreign):
     chunk.write_bytes(bytes(range(256)))
     with pytest.raises(NsdZarrError, match="cannot be read"):
         nsd_zarr.open_dataset(foreign).betas.load()
+
+
+class Touches:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("where", ["compressor", "filters"])
+def test_store_whose_chunk_is_a_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, where):
+    # As numcodecs before 0.16.6, which unpickled whatever it was given.
+    monkeypatch.setattr("numcodecs.pickles.Pickle.decode", lambda self, data, out=None: pickle.loads(bytes(data)))
+    path, ran = tmp_path / "other.zarr", tmp_path / "ran"
+    (path / "betas").mkdir(parents=True)
+    (path / "x").mkdir()
+    base = {"zarr_format": 2, "compressor": None, "filters": None, "fill_value": 0, "order": "C"}
+    text = base | {"shape": [2], "chunks": [2], "dtype": "|O", "fill_value": "", "filters": [{"id": "vlen-utf8"}]}
+    pickled = {"compressor": {"id": "pickle"}} if where == "compressor" else {"filters": [{"id": "pickle"}]}
+    documents = {
+        ".zgroup": {"zarr_format": 2},
+        "betas/.zarray": base | {"shape": [1, 2, 2, 2], "chunks": [1, 2, 2, 2], "dtype": "<i2"},
+        "betas/.zattrs": {"_ARRAY_DIMENSIONS": ["trial", "z", "y", "x"], "scale_factor": 1 / 300},
+        "x/.zarray": text | pickled,
+        "x/.zattrs": {"_ARRAY_DIMENSIONS": ["x"]},
+    }
+    for name, document in documents.items():
+        (path / name).write_text(json.dumps(document))
+    (path / "betas/0.0.0.0").write_bytes(np.ones((1, 2, 2, 2), "<i2").tobytes())
+    (path / "x/0").write_bytes(pickle.dumps(Touches(ran)))
+    with pytest.raises(NsdZarrError):
+        nsd_zarr.open_dataset(path)
+    assert not ran.exists()
+
+
+def test_stores_with_the_usual_codecs_are_read(tmp_path):
+    stored = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) + 1
+    codecs = {2: [numcodecs.Zlib(), numcodecs.Blosc(), numcodecs.Zstd(), None], 3: [zarr.codecs.GzipCodec(), None]}
+    for number, (version, codec) in enumerate((v, c) for v, each in codecs.items() for c in each):
+        group = zarr.open_group(tmp_path / f"{number}.zarr", mode="w", zarr_format=version)
+        filters = [numcodecs.Delta("<i2")] if version == 2 else "auto"
+        shards = SHAPE if version == 3 else None
+        options = {"shape": SHAPE, "chunks": (1, *SHAPE[1:]), "dtype": "int16", "compressors": codec, "shards": shards}
+        group.create_array("betas", filters=filters, **options)[:] = stored
+        found = nsd_zarr.open_dataset(tmp_path / f"{number}.zarr", raw=True).betas
+        np.testing.assert_array_equal(found, stored)
