@@ -24,18 +24,19 @@ SEES = {
     "options": {"errors"},
     "resources": set(),
     "tasks": set(),
+    "hdf5": set(),
     "buffers": set(),
     "retry": set(),
     "config": BASE,
     "places": BASE,
-    "source": BASE | {"tasks", "retry"},
+    "source": BASE | {"hdf5", "tasks", "retry"},
     "store": BASE | {"buffers", "places", "retry"},
     "science": BASE,
     "simulate": BASE | {"places"},
     "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers"},
     "maintenance": BASE | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
-    "loading": BASE | {"store", "science", "read", "buffers"},
+    "loading": BASE | {"hdf5", "store", "science", "read", "buffers"},
     "torch": BASE | {"store", "science", "read", "loading", "buffers"},
     "bench": BASE
     | {
@@ -64,6 +65,7 @@ PLACES = {
     "torch": {"torch/", "bench/"},
     "distributed": {"conversion/cluster.py"},
     "h5py": {
+        "hdf5.py",
         "source/",
         "simulate/",
         "conversion/settings.py",  # names its version

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.hdf5 import open_hdf5
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.store.reader import StageSeconds
 
@@ -28,7 +29,7 @@ class StimulusImages:
         self._open: dict[int, h5py.Dataset] = {}
         try:
             self._size = os.stat(path).st_size
-            with h5py.File(path, "r", locking=False) as file:
+            with open_hdf5(path) as file:
                 data = file[IMAGES_DATASET]
                 shape, dtype = tuple(data.shape), data.dtype
         except (OSError, KeyError, AttributeError, RuntimeError) as error:
@@ -83,5 +84,5 @@ class StimulusImages:
         process = os.getpid()
         if process not in self._open:
             # In one step, so that no lock can be held when a process forks; opened twice does no harm.
-            self._open.setdefault(process, h5py.File(self.path, "r", locking=False)[IMAGES_DATASET])
+            self._open.setdefault(process, open_hdf5(self.path)[IMAGES_DATASET])
         return self._open[process]

@@ -5,6 +5,7 @@ A pipe would wait for ever, and a file of a few megabytes can stand for many gig
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -27,9 +28,12 @@ GZIP_MAGIC = b"\x1f\x8b"
 def open_regular(path: Path) -> int:
     """Open a regular file for reading; returns its descriptor. Raises OSError, and for anything else SourceError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise SourceError("a pipe, a folder or a device, expected a file", hint="Check the path.", path=path)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise SourceError("a pipe or a device, expected a file", hint="Check the path.", path=path)
     return descriptor
 
 

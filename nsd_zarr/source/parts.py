@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.hdf5 import open_hdf5
 
 MAX_LINKS = 16
 """Links followed from the name of a dataset to the dataset; more are a circle."""
@@ -126,7 +127,7 @@ def _virtual_parts(data: h5py.Dataset, path: Path, session: int | None, hops: in
 
 def _open_part(part: Path, path: Path, session: int | None) -> h5py.File:
     try:
-        return h5py.File(part, "r", locking=False)
+        return open_hdf5(part)
     except OSError as error:
         raise SourceError(
             f"{part.name}, which the session file needs, cannot be opened: {error}",

@@ -13,7 +13,9 @@ import h5py
 import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
+from nsd_zarr.hdf5 import open_hdf5
 from nsd_zarr.layout import DTYPE_BYTES, MAX_TRIALS, SessionNumber
+from nsd_zarr.source.bounded import open_regular
 from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.identity import FileIdentity, Inspected, read_identity
@@ -86,7 +88,7 @@ def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[
     """The dataset *name* of a session file, open for reading. Raises SourceError that says what the file is instead."""
     _check_readable(path, session)
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = open_hdf5(path)
     except OSError as error:
         raise _explain_open_error(error, path, session) from error
     with file:
@@ -226,8 +228,11 @@ def _check_filters(data: h5py.Dataset, file: SessionFile) -> None:
 
 def _check_readable(path: Path, session: int | None) -> None:
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             file.read(1)
+    except SourceError as error:
+        error.session = session
+        raise
     except OSError as error:
         raise SourceError(
             f"cannot read the file: {error.strerror}",
@@ -250,6 +255,12 @@ def _explain_open_error(error: OSError, path: Path, session: int | None) -> Sour
 
 def _get_dataset(file: h5py.File, name: str, path: Path, session: int | None) -> h5py.Dataset:
     if _is_dataset(file, name):
+        plain = h5py.h5d.open(file.id, name.encode())
+        properties = plain.get_create_plist()
+        if properties.get_layout() != h5py.h5d.VIRTUAL and not properties.get_external_count():
+            # Without prefixes: HDF5 refuses two that differ on a dataset that is open elsewhere in the process.
+            return h5py.Dataset(plain)
+        plain.close()
         # HDF5 looks for external files in the working directory unless it is given the folder.
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         access.set_efile_prefix(os.fsencode(path.resolve().parent))

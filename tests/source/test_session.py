@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nsd_zarr
+from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.session import check_unchanged, inspect_session, open_dataset
@@ -318,3 +319,19 @@ def test_inspection_reads_no_value(tmp_path, make_session, monkeypatch):
     for odd in ({}, {"layout": "virtual"}, {"layout": "contiguous"}):
         inspect_session(make_session(tmp_path / NAME, **odd), "betas")
     assert taken == []
+
+
+@pytest.mark.parametrize("locking", [None, False, True])
+def test_file_that_is_open_in_the_same_process_is_inspected_and_can_be_opened_after(locking, tmp_path, make_session):
+    file = make_session(tmp_path / NAME)
+    with h5py.File(file.path, "r", locking=locking) as mine:
+        held = mine["betas"]
+        assert inspect_session(file, "betas").shape == held.shape
+    with open_dataset(file.path, "betas") as data, h5py.File(file.path, "r") as mine:
+        assert data.shape == mine["betas"].shape
+
+
+def test_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "betas_session01.hdf5")
+    with pytest.raises(SourceError, match="session 01: a pipe or a device, expected a file"):
+        inspect_session(SessionFile(SessionNumber(1), tmp_path / "betas_session01.hdf5"), "betas")
