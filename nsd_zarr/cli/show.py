@@ -112,7 +112,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "shape": list(geometry.shape),
         "dtype": geometry.dtype,
         "arrays": {
-            name: {"dims": member["dimension_names"], "shape": member["shape"], "dtype": member["data_type"]}
+            name: {"dims": list(member.dims), "shape": list(member.shape), "dtype": member.dtype}
             for name, member in store.members.items()
         },
         "files": len(store.manifest) + 1,

@@ -129,7 +129,7 @@ def find_region(store: Store, roi: Any) -> np.ndarray | None:
         return None
     shape = store.geometry.volume_shape
     if isinstance(roi, Mapping) or _is_names(roi):
-        attributes = {name: metadata["attributes"] for name, metadata in store.members.items()}
+        attributes = {name: metadata.attributes for name, metadata in store.members.items()}
         atlas = make_atlas(attributes, lambda name: read_array(store, name))
         if isinstance(roi, Mapping):
             masks = [atlas.find_mask([name], _listed(labels)) for name, labels in roi.items()]

@@ -184,7 +184,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, lock: H
 def _keep_lasting(store: Store) -> Contents:
     """What is in the store and does not come from an experiment, but for the metadata of betas as a file."""
     contents = Contents(partial(write_file, store.path))
-    contents.members = {name: store.members[name] for name in LASTING if name in store.members}
+    contents.members = {name: store.members[name].make_document() for name in LASTING if name in store.members}
     contents.members[BETAS] = _list_coordinates(store, ())
     for key, record in store.manifest.items():
         if key.split("/")[0] in contents.members and key != f"{BETAS}/{METADATA_NAME}":
@@ -195,7 +195,8 @@ def _keep_lasting(store: Store) -> Contents:
 def _list_coordinates(store: Store, names: tuple[str, ...]) -> Json:
     """The metadata of betas with coordinates *names* beside those that every store has."""
     metadata = store.members[BETAS]
-    return metadata | {"attributes": metadata["attributes"] | {"coordinates": " ".join(COORDINATES + names)}}
+    attributes = {**metadata.attributes, "coordinates": " ".join(COORDINATES + names)}
+    return metadata.with_attributes(attributes).make_document()
 
 
 # -- statistics --------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def make_file_damage(store: Store, key: str, problem: str) -> Damage:
     """Damage to a file that is no shard: of the session whose volume it holds, or of all."""
     name, _, chunk = key.partition("/c/")
     member = store.members.get(name)
-    if not chunk or member is None or member["dimension_names"][:1] != ["session_number"]:
+    if not chunk or member is None or member.dims[:1] != ("session_number",):
         return Damage(key, problem)
     rows = find_chunk_rows(member)
     row = int(chunk.split("/")[0])

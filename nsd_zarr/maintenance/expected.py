@@ -60,7 +60,10 @@ class ExpectedStore:
             lay_out(contents, self.settings, self.records, experiment)
         else:
             lay_out_images(contents, self.settings, self.records, ids)
-        members = {f"{name}/{METADATA_NAME}": encode_json(member) for name, member in self.store.members.items()}
+        members = {
+            f"{name}/{METADATA_NAME}": encode_json(member.make_document())
+            for name, member in self.store.members.items()
+        }
         return documents | members
 
 

@@ -35,7 +35,7 @@ def check_files(store: Store, quick: bool) -> Iterator[Damage]:
             yield make_file_damage(store, key, problem)
     for name, member in store.members.items():
         listed = store.manifest.get(f"{name}/{METADATA_NAME}")
-        if listed is not None and listed.digest != make_digest(encode_json(member)):
+        if listed is not None and listed.digest != make_digest(encode_json(member.make_document())):
             yield Damage(f"{name}/{METADATA_NAME}", "differs from its copy in the root document")
     yield from _check_digests(store)
 
@@ -45,9 +45,9 @@ def _list_documents(store: Store) -> Iterator[str]:
     for name, member in store.members.items():
         yield f"{name}/{METADATA_NAME}"
         if name != store.geometry.kind.array:
-            zeros = tuple(0 for _ in member["shape"][1:])
+            zeros = tuple(0 for _ in member.shape[1:])
             for row in range(count_chunks(store, name)):
-                yield make_chunk_key(name, (row, *zeros)[: len(member["shape"])])
+                yield make_chunk_key(name, (row, *zeros)[: len(member.shape)])
 
 
 def find_untracked_files(store: Store) -> Iterator[str]:

@@ -86,27 +86,25 @@ def _escape(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _make_betas(store: Store, reader: AnyReader, scaled: bool) -> xr.Variable:
     metadata, geometry = store.members[BETAS], store.geometry
-    attributes = _escape(metadata["attributes"])
+    attributes = _escape(metadata.attributes)
     encoding: dict[str, Any] = {
         "dtype": reader.dtype,
         "chunks": (1, *geometry.volume_shape),
         # A Dask chunk is a shard: one of a trial each would be 30,000 tasks.
-        "preferred_chunks": dict(
-            zip(metadata["dimension_names"], (geometry.trials_per_shard, *geometry.volume_shape), strict=True)
-        ),
+        "preferred_chunks": dict(zip(metadata.dims, (geometry.trials_per_shard, *geometry.volume_shape), strict=True)),
         "coordinates": attributes.pop("coordinates", ""),
     }
     if scaled and "scale_factor" in attributes:
         encoding["scale_factor"] = attributes.pop("scale_factor")
     array = TrialArray(PercentReader(reader) if scaled else reader, geometry.shape)
-    return xr.Variable(metadata["dimension_names"], indexing.LazilyIndexedArray(array), attributes, encoding)
+    return xr.Variable(metadata.dims, indexing.LazilyIndexedArray(array), attributes, encoding)
 
 
 def _make_places(store: Store) -> dict[str, xr.Variable]:
     """Where voxels lie along z, y and x, so that a part of a volume still knows its place; where there is an affine."""
     if AFFINE not in store.members:
         return {}
-    sizes = dict(zip(store.members[BETAS]["dimension_names"][1:], store.geometry.volume_shape, strict=True))
+    sizes = dict(zip(store.members[BETAS].dims[1:], store.geometry.volume_shape, strict=True))
     return {dim: make_place(dim, np.arange(size), size) for dim, size in sizes.items()}
 
 
@@ -118,8 +116,8 @@ def _make_small(store: Store, name: str) -> xr.Variable:
     # Of how many trials a standard deviation is: ddof 1 needs it.
     own = {TRIALS: store.geometry.trials_per_session} if name == STD else {}
     return xr.Variable(
-        metadata["dimension_names"],
+        metadata.dims,
         array,
-        _escape(metadata["attributes"]) | own,
-        encoding if "trial" in metadata["dimension_names"] else None,
+        _escape(metadata.attributes) | own,
+        encoding if "trial" in metadata.dims else None,
     )

@@ -85,9 +85,9 @@ class SmallArray(BackendArray):
     def __init__(self, store: Store, name: str, voxels: np.ndarray | None = None) -> None:
         """*voxels*: flat C-order indices in a volume, which take the place of the volume's axes; None for all."""
         metadata = store.members[name]
-        shape, volume = tuple(metadata["shape"]), store.geometry.volume_shape
+        shape, volume = metadata.shape, store.geometry.volume_shape
         # By name, not by length: a surface may have as many vertices as there are trials.
-        is_volume = metadata["dimension_names"][-len(volume) :] == store.members[BETAS]["dimension_names"][1:]
+        is_volume = metadata.dims[-len(volume) :] == store.members[BETAS].dims[1:]
         self.store = store
         self.name = name
         self.voxels = voxels
@@ -95,7 +95,7 @@ class SmallArray(BackendArray):
         self.shape = shape if voxels is None else (*shape[: -len(volume)], len(voxels))
         # The only text in a store of ours is digests of 32 digits.
         text = object if store.zarr_location else "U32"
-        self.dtype = np.dtype(text if metadata["data_type"] == "string" else metadata["data_type"])
+        self.dtype = np.dtype(text if metadata.is_text else metadata.dtype)
 
     def gather(self, voxels: np.ndarray) -> SmallArray:
         """The same for some voxels of a volume, flat C-order indices among those of this one."""

@@ -26,6 +26,7 @@ from nsd_zarr.store.format import (
     make_small_metadata,
 )
 from nsd_zarr.store.index import shard_index_bytes
+from nsd_zarr.store.meta import ArrayMeta
 
 MAX_ROOT_BYTES = 16 * 2**20
 """A larger root document is refused unread: parsed JSON takes up to 25 times its bytes. 30,000 trials in shards of one
@@ -136,16 +137,14 @@ def _rows_of(metadata: Json) -> list[int]:
     return rows
 
 
-def find_max_bytes(metadata: Json) -> int:
+def find_max_bytes(metadata: ArrayMeta) -> int:
     """The largest file that one chunk of an array beside betas can be: bounded before it is read."""
-    shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    texts = metadata["data_type"] == "string"
     # UTF-8 takes up to four bytes a character, beside its length.
-    itemsize = 4 + 4 * TEXT_LENGTH if texts else np.dtype(metadata["data_type"]).itemsize
-    return int(math.prod(shape) * itemsize + overhead_bytes())
+    itemsize = 4 + 4 * TEXT_LENGTH if metadata.is_text else np.dtype(metadata.dtype).itemsize
+    return int(math.prod(metadata.chunk_shape) * itemsize + overhead_bytes())
 
 
-def check_manifest(manifest: dict[str, list[Any]], members: dict[str, Json], geometry: Geometry) -> None:
+def check_manifest(manifest: dict[str, list[Any]], members: dict[str, ArrayMeta], geometry: Geometry) -> None:
     """Refuse a manifest that names what is no file of an array of the store, or one larger than it can be.
 
     Raises ValueError or TypeError.

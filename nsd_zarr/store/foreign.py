@@ -23,6 +23,7 @@ from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.foreign_codecs import check_codecs
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
+from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
 from nsd_zarr.store.zarr_reader import open_group
 
@@ -51,7 +52,7 @@ def is_trial_sharded(store: Store) -> bool:
 
     A chunk a trial, shards of whole trials, inner codecs bytes, blosc, crc32c, index at the end.
     """
-    found = store.members[BETAS]
+    found = store.members[BETAS].document
     try:
         blosc = found["codecs"][0]["configuration"]["codecs"][1]["configuration"]
         expected = make_betas_metadata(store.geometry, BloscCodec(**blosc))
@@ -197,7 +198,7 @@ def _check_scale(attributes: Json, dtype: np.dtype[Any], path: Path) -> None:
         )
 
 
-def _describe_all(group: Any, betas: Any, path: Path) -> Iterator[tuple[str, Json]]:
+def _describe_all(group: Any, betas: Any, path: Path) -> Iterator[tuple[str, ArrayMeta]]:
     """Name, and what readers ask of the metadata, of each array whose dimensions are named. Raises StoreError."""
     names = make_dims(betas.ndim)
     sizes = dict(zip(names, betas.shape, strict=True))
@@ -214,7 +215,7 @@ def _check_beside(name: str, array: Any, dims: Sequence[str], sizes: dict[str, i
     fits = isinstance(dims, (list, tuple)) and all(isinstance(dim, str) for dim in dims)
     fits = fits and len(set(dims)) == len(dims) == array.ndim
     fits = fits and all(sizes.setdefault(dim, length) == length for dim, length in zip(dims, array.shape, strict=True))
-    shapes = (_describe(array, dims)["chunk_grid"]["configuration"]["chunk_shape"], array.chunks)
+    shapes = (_describe(array, dims).chunk_shape, array.chunks)
     if not fits or not all(_is_sane(shape, array.dtype) for shape in shapes) or _count_in_shard(array) > MAX_TRIALS:
         raise _refuse(
             f"{name} of shape {array.shape} along {tuple(dims)} in chunks of {array.chunks}, expected axes as long as "
@@ -223,17 +224,17 @@ def _check_beside(name: str, array: Any, dims: Sequence[str], sizes: dict[str, i
         )
 
 
-def _describe(array: Any, dims: Sequence[str]) -> Json:
+def _describe(array: Any, dims: Sequence[str]) -> ArrayMeta:
     text = array.dtype.kind not in "biufc"
     # Read a session at a time where it is one of many, else whole, whatever its chunks are.
     rows = 1 if array.ndim > 1 and dims[0] == "session_number" else array.shape[0] if array.shape else 1
-    return {
-        "shape": list(array.shape),
-        "chunk_grid": {"configuration": {"chunk_shape": [rows, *array.shape[1:]] if array.shape else []}},
-        "data_type": "string" if text else array.dtype.name,
-        "dimension_names": list(dims),
-        "attributes": {name: value for name, value in array.attrs.items() if not name.startswith("_ARRAY")},
-    }
+    return ArrayMeta(
+        shape=tuple(array.shape),
+        dtype="string" if text else array.dtype.name,
+        dims=tuple(dims),
+        chunk_shape=(rows, *array.shape[1:]) if array.shape else (),
+        attributes={name: value for name, value in array.attrs.items() if not name.startswith("_ARRAY")},
+    )
 
 
 def _make_geometry(group: Any, betas: Any, path: Path) -> Geometry:

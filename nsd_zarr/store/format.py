@@ -16,6 +16,7 @@ import numpy as np
 from nsd_zarr.layout import COUNTS_PER_PERCENT, IMAGES, TRIALS, Geometry, make_dims
 from nsd_zarr.store.codec import BloscCodec, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
+from nsd_zarr.store.meta import ArrayMeta
 
 FORMAT = "nsd_zarr"
 """Root attribute `format`: what tells our stores from others."""
@@ -169,14 +170,13 @@ def encode_small(values: np.ndarray) -> bytes:
     return body + make_crc(body)
 
 
-def decode_small(data: bytes, metadata: Json) -> np.ndarray:
+def decode_small(data: bytes, metadata: ArrayMeta) -> np.ndarray:
     """Values of a small array's one chunk; text as fixed-width unicode. Raises ValueError when it is damaged."""
-    shape = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-    if any(codec["name"] == "blosc" for codec in metadata["codecs"]):
-        volume = np.empty(shape, np.dtype(metadata["data_type"]).newbyteorder("<"))
+    if metadata.is_compressed:
+        volume = np.empty(metadata.chunk_shape, np.dtype(metadata.dtype).newbyteorder("<"))
         decode_chunk(np.frombuffer(data, np.uint8), volume)
         return volume.astype(volume.dtype.newbyteorder("="), copy=False)
-    return decode_plain(data, shape, metadata["data_type"])
+    return decode_plain(data, metadata.chunk_shape, metadata.dtype)
 
 
 def decode_plain(data: bytes, shape: tuple[int, ...], data_type: str) -> np.ndarray:

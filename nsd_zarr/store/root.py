@@ -28,6 +28,7 @@ from nsd_zarr.store.format import (
     read_members,
     read_root_attributes,
 )
+from nsd_zarr.store.meta import ArrayMeta, parse_array
 from nsd_zarr.store.record import FileRecord
 
 COMPLETE = "complete"
@@ -46,8 +47,8 @@ class Store:
     """The store's folder."""
     attributes: dict[str, Any]
     """Root attributes without the manifest."""
-    members: dict[str, dict[str, Any]]
-    """zarr.json of every array by name."""
+    members: dict[str, ArrayMeta]
+    """Metadata of every array by name."""
     manifest: dict[str, FileRecord]
     """Every other file of the store; empty while it is incomplete."""
     geometry: Geometry
@@ -166,8 +167,9 @@ def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[
     check_attributes(attributes)
     geometry = make_geometry(attributes, members)
     check_members(members, geometry)
-    check_manifest(manifest, members, geometry)
-    return Store(path, attributes, members, make_manifest(manifest), geometry)
+    arrays = {name: parse_array(document) for name, document in members.items()}
+    check_manifest(manifest, arrays, geometry)
+    return Store(path, attributes, arrays, make_manifest(manifest), geometry)
 
 
 def make_manifest(manifest: dict[str, list[Any]]) -> dict[str, FileRecord]:

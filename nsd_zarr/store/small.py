@@ -12,15 +12,15 @@ from nsd_zarr.errors import DamageFound
 from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import find_max_bytes
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import Json, decode_small, make_chunk_key
+from nsd_zarr.store.format import decode_small, make_chunk_key
+from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.zarr_reader import read_zarr_rows
 
 
-def find_chunk_rows(metadata: Json) -> int:
+def find_chunk_rows(metadata: ArrayMeta) -> int:
     """Rows along the first axis that one chunk of an array holds: 1, or all. The other axes are never cut."""
-    shape = metadata["shape"]
-    chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    shape, chunk = metadata.shape, metadata.chunk_shape
     if chunk[1:] != shape[1:] or (shape and not chunk[0] > 0):
         raise ValueError(f"its chunks of shape {chunk} cut more than the first axis of {shape}")
     return int(chunk[0]) if shape else 1
@@ -36,7 +36,7 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
     if store.zarr_location:
         rows = find_chunk_rows(metadata)
         return read_zarr_rows(store, name, slice(row * rows, (row + 1) * rows))
-    key = make_chunk_key(name, (row, *(0 for _ in metadata["shape"][1:]))[: len(metadata["shape"])])
+    key = make_chunk_key(name, (row, *(0 for _ in metadata.shape[1:]))[: len(metadata.shape)])
     try:
         data = read_again(partial(store.place.read, key, find_max_bytes(metadata)), store.place.locate(key))
         expected = store.manifest.get(key)
@@ -66,5 +66,5 @@ def iterate_chunks(store: Store, name: str) -> Iterator[tuple[int, np.ndarray]]:
 
 def count_chunks(store: Store, name: str) -> int:
     """Chunks of array *name*: one, or one a session."""
-    shape = store.members[name]["shape"]
+    shape = store.members[name].shape
     return max(1, math.ceil(shape[0] / find_chunk_rows(store.members[name]))) if shape else 1

@@ -99,7 +99,7 @@ def test_nsd_root_names_stimuli_and_trial_table(tmp_path, make_stimuli, make_tri
 
 def test_store_tells_its_shape_codecs_and_source(stimuli, images_of):
     store = open_store(images_of(stimuli), kind=None)
-    images = store.members["images"]
+    images = store.members["images"].document
     (sharding,) = images["codecs"]
     assert images["dimension_names"] == ["image", "row", "column", "channel"]
     assert images["chunk_grid"]["configuration"]["chunk_shape"] == [11, 7, 5, 3]

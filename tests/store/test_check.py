@@ -11,6 +11,7 @@ from nsd_zarr.layout import Geometry
 from nsd_zarr.store.check import check_manifest, check_members, find_max_bytes, make_geometry
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.format import encode_json, encode_small, make_betas_metadata, make_small_metadata
+from nsd_zarr.store.meta import parse_array
 
 GEOMETRY = Geometry((1, 2, 4), 6, 3, (5, 7, 11), "int16")
 
@@ -49,9 +50,9 @@ def test_small_arrays_of_all_kinds_pass_and_their_files_are_within_the_bound(val
     small = make_small_metadata(values, dims, {"long_name": "something"})
     _, members = _make(small=small)
     check_members(members, GEOMETRY)
-    assert len(encode_small(values)) <= find_max_bytes(members["small"])
+    assert len(encode_small(values)) <= find_max_bytes(parse_array(members["small"]))
     manifest = {"small/c/0": [len(encode_small(values)), "0" * 32], "betas/c/0/0/0/0": [9, "0" * 32, "1" * 32]}
-    check_manifest(manifest, members, GEOMETRY)
+    check_manifest(manifest, {name: parse_array(each) for name, each in members.items()}, GEOMETRY)
 
 
 def test_compressed_volumes_of_one_session_a_chunk_pass():
@@ -61,7 +62,7 @@ def test_compressed_volumes_of_one_session_a_chunk_pass():
     small["codecs"].insert(1, {"name": "blosc", "configuration": blosc})
     _, members = _make(small=small)
     check_members(members, GEOMETRY)
-    assert find_max_bytes(members["small"]) == 4 * 385 + 16 + 4
+    assert find_max_bytes(parse_array(members["small"])) == 4 * 385 + 16 + 4
 
 
 def test_array_along_trial_of_another_length_is_refused():

@@ -27,6 +27,7 @@ from nsd_zarr.store.format import (
     make_small_metadata,
 )
 from nsd_zarr.store.index import ABSENT, decode_shard_index, encode_shard_index, shard_index_bytes
+from nsd_zarr.store.meta import parse_array
 
 # -- metadata ----------------------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ def test_small_array_written_by_us_is_read_by_zarr_and_by_us(name, tmp_path):
     read = array[...]
     assert read.tolist() == values.tolist() if name == "text" else read.tobytes() == values.tobytes()
     assert array.attrs["long_name"] == "something"
-    ours = decode_small(chunk.read_bytes(), json.loads(encode_json(metadata)))
+    ours = decode_small(chunk.read_bytes(), parse_array(json.loads(encode_json(metadata))))
     assert ours.dtype.kind == values.dtype.kind
     assert ours.tobytes() == values.tobytes()
 
@@ -111,19 +112,21 @@ def test_small_array_with_any_bit_flipped_raises(name):
     for position in range(len(data)):
         flipped = data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
         with pytest.raises(ValueError, match="crc32c does not match"):
-            decode_small(flipped, metadata)
+            decode_small(flipped, parse_array(metadata))
 
 
 def test_small_array_of_another_length_raises():
     metadata = make_small_metadata(np.zeros(3, "int16"), ("trial",), {})
     with pytest.raises(ValueError, match="it holds 8 bytes, expected 6"):
-        decode_small(encode_small(np.zeros(4, "int16")), metadata)
+        decode_small(encode_small(np.zeros(4, "int16")), parse_array(metadata))
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9), min_size=1))
 def test_texts_come_back(texts):
     values = np.array(texts, np.str_)
-    assert decode_small(encode_small(values), make_small_metadata(values, ("trial",), {})).tolist() == texts
+    assert (
+        decode_small(encode_small(values), parse_array(make_small_metadata(values, ("trial",), {}))).tolist() == texts
+    )
 
 
 def test_keys_are_zarrs_default():

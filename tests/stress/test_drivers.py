@@ -33,8 +33,7 @@ def test_damage_store_fails_where_a_reader_takes_what_is_damaged_for_zeros(monke
             return read_chunk(store, name, row)
         except DamageFound:
             metadata = store.members[name]
-            kind = metadata["data_type"].replace("string", "U32")
-            return np.zeros(metadata["chunk_grid"]["configuration"]["chunk_shape"], kind)
+            return np.zeros(metadata.chunk_shape, metadata.dtype.replace("string", "U32"))
 
     monkeypatch.setattr("nsd_zarr.read.lazy.read_chunk", read_forgivingly)
     with pytest.raises(SystemExit, match=r"silent \[\('arrays'"):
