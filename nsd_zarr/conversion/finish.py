@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
-from nsd_zarr.conversion.experiment import Experiment, make_experiment_arrays
+from nsd_zarr.conversion.experiment import TRIAL_ARRAYS, Experiment, make_experiment_arrays
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.conversion.root_copy import write_root
@@ -24,7 +24,9 @@ from nsd_zarr.store.format import (
     CONVENTIONS,
     FORMAT_VERSION,
     FORMATS,
+    HEMISPHERES,
     METADATA_NAME,
+    ROI,
     Json,
     encode_json,
     make_betas_metadata,
@@ -98,11 +100,20 @@ def make_root(attributes: Json, contents: Contents) -> bytes:
 
 
 def remove_unlisted_arrays(store: Path, members: Container[str]) -> None:
-    """Remove folders of arrays that an interrupted run or a former experiment left, and that are none of *members*."""
+    """Remove folders of arrays that an interrupted run or a former experiment left, and that are none of *members*.
+
+    Known by their names, so that arrays which the user added stay; and by what is in them, with or without metadata,
+    so that a removal that was killed is finished.
+    """
     for folder in store.iterdir():
-        # Of an array the metadata are written first: what has none is not ours.
-        if folder.name not in members and (folder / METADATA_NAME).is_file() and not folder.is_symlink():
+        if folder.name in members or not _is_name_of_experiment(folder.name) or folder.is_symlink():
+            continue
+        if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {"c", METADATA_NAME}:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_name_of_experiment(name: str) -> bool:
+    return name in (*TRIAL_ARRAYS, "brainmask", "ncsnr", "valid", "affine") or name.startswith((ROI, HEMISPHERES))
 
 
 def make_attributes(settings: AnySettings, status: str) -> Json:

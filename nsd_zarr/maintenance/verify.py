@@ -155,6 +155,9 @@ def verify(
         return VerifyReport(path, strength, 0, 0, (damage,), (), words, choice, time.perf_counter() - started)
     sources = [] if source is None else find_sources(opened, source, config)
     damages = check_store(opened, strength, sources, config, on_event)
+    if damages and (changed := _open_changed(opened)) is not None:
+        # An attach went on meanwhile: what it replaced is no damage of the store that is there now.
+        opened, damages = changed, check_store(changed, strength, sources, config, on_event)
     return VerifyReport(
         store=path,
         strength=strength,
@@ -173,6 +176,15 @@ def _list_choice(config: Config) -> Iterator[str]:
     for option in ("subject", "space", "betas"):
         if (value := getattr(config, option)) is not None:
             yield from (f"--{option}", str(value))
+
+
+def _open_changed(store: Store) -> Store | None:
+    """The store that is there now, where its root document is another one; None where it is the same."""
+    try:
+        now = open_to_check(store.path)
+    except (DamageFound, StoreError):
+        return None
+    return None if now.fingerprint == store.fingerprint else now
 
 
 def open_to_check(path: Path) -> Store:

@@ -250,3 +250,47 @@ def test_killed_while_it_goes_on_the_store_is_whole(copy_store, nsd, start_cli, 
         assert nsd_zarr.verify(store).is_whole
         nsd_zarr.attach(store, nsd)
         assert digest_tree(store) == expected
+
+
+# -- what is whose, and who looks meanwhile ----------------------------------------------------------------------
+
+
+def test_array_that_the_user_added_stays(copy_store, nsd, made, digest_tree):
+    store = copy_store("with")
+    zarr.create_array(store / "my_mask", shape=(5,), chunks=(5,), dtype="i4")[:] = 7
+    nsd_zarr.attach(store, no_experiment=True)
+    assert zarr.open_array(store / "my_mask", mode="r")[:].tolist() == [7] * 5
+    assert not (store / "brainmask").exists()
+    shutil.rmtree(store / "my_mask")
+    assert digest_tree(store) == digest_tree(made / "without.zarr")
+
+
+@pytest.mark.parametrize("left", ["zarr.json", "c"])
+def test_removal_that_was_killed_is_finished_by_the_next(left, copy_store, made, digest_tree):
+    store = copy_store("with")
+    nsd_zarr.attach(store, no_experiment=True)
+    shutil.copytree(made / "with.zarr/brainmask", store / "brainmask")
+    if left == "c":
+        (store / "brainmask/zarr.json").unlink()
+    else:
+        shutil.rmtree(store / "brainmask/c")
+    nsd_zarr.attach(store, no_experiment=True)
+    assert digest_tree(store) == digest_tree(made / "without.zarr")
+
+
+def test_verify_beside_an_attach_finds_no_damage_in_a_whole_store(copy_store, monkeypatch):
+    from nsd_zarr.maintenance import verify as module
+
+    store, real = copy_store("with"), module.check_store
+
+    def check_after_attach(opened, *words):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "check_store", real)
+            nsd_zarr.attach(store, no_experiment=True)
+        return real(opened, *words)
+
+    monkeypatch.setattr(module, "check_store", check_after_attach)
+    assert nsd_zarr.verify(store).is_whole
+    monkeypatch.undo()
+    (store / "session/c/0").unlink()
+    assert not nsd_zarr.verify(store).is_whole
