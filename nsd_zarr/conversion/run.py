@@ -27,7 +27,7 @@ from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.choose import choose_place
-from nsd_zarr.places.durable import explain_write_error
+from nsd_zarr.places.durable import explain_write_error, sync_folders
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
@@ -171,6 +171,8 @@ def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = fin
     if plan.progress.state is not TargetState.FINISHED:
         # Of workers that died while others went on.
         choose_place(plan.store).remove_partials()
+        if plan.progress.state is TargetState.UNFINISHED:
+            sync_folders(plan.store)
         finish(plan, read_records(plan, ledger), lock)
     return done
 

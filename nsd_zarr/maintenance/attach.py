@@ -26,6 +26,7 @@ from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
 from nsd_zarr.options import AttachOptions, check_options
+from nsd_zarr.places.durable import sync_folders
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
@@ -166,6 +167,7 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, lock: H
     replaced = {"checksum", "experiment", "experiment_notes", *(() if "space" in store.attributes else ("subject",))}
     attributes = {name: value for name, value in store.attributes.items() if name not in replaced}
     contents = _keep_lasting(store)
+    sync_folders(store.path)
     store.place.remove_partials()
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
     # is about to change, so that it is whole whichever of the two is there.

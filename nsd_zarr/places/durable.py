@@ -180,6 +180,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_folders(folder: Path) -> None:
+    """Flush the names in *folder* and in every folder below it. Raises StoreError.
+
+    A writer that was killed may have made folders whose names are not on disk yet; the next one finds them made.
+    """
+    try:
+        for place, _, _ in os.walk(folder, topdown=False):
+            sync_folder(Path(place))
+    except OSError as error:
+        raise explain_write_error(error, folder) from error
+
+
 def replace_file(partial: Path, path: Path) -> None:
     """Give a file that another library wrote at *partial* the name *path*, in place of what was there."""
     os.replace(partial, path)

@@ -217,6 +217,21 @@ def test_root_document_that_readers_would_refuse_is_not_written(source, store, m
 # -- folders and the disk ----------------------------------------------------------------------------------------
 
 
+def test_folders_that_a_killed_run_made_are_flushed_by_the_next(source, store, interrupt, monkeypatch):
+    interrupt(source)
+    made = {path for path in (store / "betas").rglob("*") if path.is_dir()}
+    assert len(made) > 9
+    flushed = set()
+
+    def note(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    nsd_zarr.convert(source, store, **OPTIONS)
+    assert {path.stat().st_ino for path in made} <= flushed
+
+
 @pytest.mark.parametrize(("code", "converts"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
 def test_file_system_that_does_not_flush_folders_is_used(code, converts, source, store, monkeypatch):
     def refuse(descriptor):
