@@ -91,6 +91,9 @@ def demo(directory: Path, quiet: bool) -> None:
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
 @click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
 @click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
+@click.option(
+    "--mess", is_flag=True, help="Add what real disks add: dot files, half downloads, own maps, a short table."
+)
 @common
 def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""

@@ -52,6 +52,8 @@ class Simulation:
     """Sets of regions to write, of ALL_ROIS."""
     hemispheres: bool = True
     """Whether region volumes of each hemisphere stand beside those of the whole brain."""
+    mess: bool = False
+    """Whether to add what real disks add, and to cut the trial table; see simulate.mess."""
 
     def __post_init__(self) -> None:
         check_shape(self.shape)

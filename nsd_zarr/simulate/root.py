@@ -14,6 +14,7 @@ from nsd_zarr.nsd import HEMISPHERES, ROI_SETS, NsdPaths, find_subject_name
 from nsd_zarr.simulate.anatomy import make_brain_mask
 from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.images import make_image_features
+from nsd_zarr.simulate.mess import add_mess
 from nsd_zarr.simulate.nifti import write_nifti
 from nsd_zarr.simulate.recipe import Simulation
 from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
@@ -111,6 +112,9 @@ def simulate_root(directory: Path, simulation: Simulation, on_progress: OnProgre
     write_label_names(root)
     write_design(root, simulation)
     write_sessions(root, simulation, on_progress or (lambda done, total: None))
+    if simulation.mess:
+        rois = NsdPaths(root.root, simulation.subject, simulation.space).rois
+        add_mess(root.betas_folder, root.trial_table, rois, simulation)
     return root
 
 
