@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from nsd_zarr.read.derive import (
     gather_voxels,
     get_betas,
     get_column,
+    get_shared515,
     get_volume_dims,
     score_sessions,
 )
@@ -31,12 +33,10 @@ if TYPE_CHECKING:
 
 
 class TrainTest(NamedTuple):
-    """Two datasets that share no image."""
+    """Two datasets that share no image: to train on, and to test on."""
 
     train: xr.Dataset
-    """To train on."""
     test: xr.Dataset
-    """To test on."""
 
 
 @xr.register_dataset_accessor("nsd")  # type: ignore[no-untyped-call]
@@ -194,16 +194,16 @@ class NsdAccessor:
         """Training and test trials: `train, test = ds.nsd.split("shared1000")`. No image is in both.
 
         "shared1000": tests on the images that all subjects were to see. "shared515": on those of them that all eight
-        subjects saw three times, which needs sessions 1 to 30, or *images*, their 0-based 73k ids. Both train on the
-        images that are not shared. Raises ConfigError for another name; StoreError where the trial table does not
-        tell.
+        subjects saw three times, by a store of sessions 1 to 30, or *images*, their 0-based 73k ids. Both train on the
+        images that are not shared. Raises ConfigError for another name; StoreError where the store does not tell.
 
         >>> train, test = ds.nsd.split("shared1000")
         >>> bool(test.shared1000.all() and not train.shared1000.any())
         True
         """
         dataset = self._dataset
-        split = make_split(name, lambda column: get_column(dataset, column), images)
+        known = get_shared515(dataset) if name == "shared515" and images is None else None
+        split = make_split(name, partial(get_column, dataset), images, known)
         (dim,) = dataset["nsd_id" if images is not None else "shared1000"].dims
         return TrainTest(*(dataset.isel({dim: np.flatnonzero(side)}) for side in (split.train, split.test)))
 

@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendEntrypoint
+from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from nsd_zarr.nsd import SESSIONS_OF_ALL
 from nsd_zarr.read import accessor as accessor  # registers ds.nsd
 from nsd_zarr.read.derive import TRIALS
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
 from nsd_zarr.read.score import STD
 from nsd_zarr.read.volume import AFFINE, make_place
+from nsd_zarr.science.splits import find_shared515
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.root import Store, is_store
+from nsd_zarr.store.small import read_array
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 from nsd_zarr.words import escape_controls
+
+SHARED515 = "shared515"
+"""Column of the trial table."""
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -61,7 +67,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
-        variables |= _make_places(store)
+        variables |= _make_places(store) | _make_shared515(store)
         coordinates = {name for name, variable in variables.items() if variable.dims in (("trial",), (name,))}
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
@@ -106,6 +112,32 @@ def _make_places(store: Store) -> dict[str, xr.Variable]:
         return {}
     sizes = dict(zip(store.members[BETAS].dims[1:], store.geometry.volume_shape, strict=True))
     return {dim: make_place(dim, np.arange(size), size) for dim, size in sizes.items()}
+
+
+class Shared515Array(BackendArray):
+    """Which trials are of the 515 images that all subjects saw three times: lazily, from the whole trial table."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.shape, self.dtype = (store.geometry.trials,), np.dtype(bool)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: Any) -> np.ndarray:
+        found = find_shared515(lambda name: read_array(self.store, name))
+        return np.asarray(found[key[0]])
+
+
+def _make_shared515(store: Store) -> dict[str, xr.Variable]:
+    """Column shared515, where the store has it not and its whole trial table tells it."""
+    has_table = {"nsd_id", "shared1000", "repeat", "session"} <= set(store.members)
+    has_sessions = set(range(1, SESSIONS_OF_ALL + 1)) <= set(store.geometry.sessions)
+    if SHARED515 in store.members or not has_table or not has_sessions:
+        return {}
+    about = {"long_name": "whether the image is one of the 515 that all eight subjects saw three times"}
+    encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
+    return {SHARED515: xr.Variable(("trial",), indexing.LazilyIndexedArray(Shared515Array(store)), about, encoding)}
 
 
 def _make_small(store: Store, name: str) -> xr.Variable:

@@ -55,6 +55,18 @@ def get_column(dataset: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
+def get_shared515(dataset: xr.Dataset) -> np.ndarray:
+    """Column shared515, which a store gives its dataset where its whole trial table tells it. Raises StoreError."""
+    if "shared515" not in dataset:
+        raise StoreError(
+            "which 515 images all subjects saw three times follows from sessions 1 to 30, and this dataset comes from "
+            "a store without all of them",
+            hint="Take all sessions, or say which images: images=[...], 0-based 73k ids.",
+        )
+    values: np.ndarray = dataset["shared515"].values
+    return values
+
+
 def get_volume_dims(betas: xr.DataArray) -> tuple[Hashable, ...]:
     """Axes of one trial."""
     return tuple(dim for dim in betas.dims if dim not in (TRIAL, IMAGE))

@@ -31,13 +31,14 @@ Column = Callable[[str], np.ndarray]
 """Reads a column of the trial table by its name in the store."""
 
 
-def make_split(name: str, column: Column, images: Any = None) -> Split:
+def make_split(name: str, column: Column, images: Any = None, shared515: np.ndarray | None = None) -> Split:
     """Trials of split *name*, by the trial table that *column* reads.
 
     "shared1000": test on the images that all subjects were to see (10KID <= 1000). "shared515": test on those of them
     that all eight subjects saw three times. Either trains on the trials of all images that are not shared, so that
     models trained for one may be tested by the other; the other 485 shared images of "shared515" are in neither.
-    *images*: 0-based 73k ids to test on instead of the rule. Raises ConfigError for another name.
+    *images*: 0-based 73k ids to test on instead of the rule. *shared515*: which trials are of the 515 images, where
+    it is known; None where *column* reads a whole trial table, which tells it. Raises ConfigError for another name.
     """
     if name not in SPLITS:
         raise ConfigError(f"split {name!r} is unknown", hint=f"Choose one of {', '.join(SPLITS)}.", found=name)
@@ -45,7 +46,9 @@ def make_split(name: str, column: Column, images: Any = None) -> Split:
     if images is not None:
         chosen = np.isin(column("nsd_id"), np.asarray(images))
         return Split(~shared & ~chosen, chosen)
-    return Split(~shared, shared if name == "shared1000" else find_shared515(column))
+    known = find_shared515(column) if name == "shared515" and shared515 is None else shared515
+    chosen515 = known if name == "shared515" else None
+    return Split(~shared, shared if chosen515 is None else chosen515.astype(bool))
 
 
 def find_shared515(column: Column) -> np.ndarray:
