@@ -120,6 +120,8 @@ def describe_store(store: Store) -> dict[str, Any]:
         "stored_bytes": stored,
         "settings": store.attributes["settings"],
         "libraries": store.attributes["libraries"],
+        "origin": {name: store.attributes[name] for name in ("subject", "space", "betas") if name in store.attributes},
+        "notes": [*store.attributes.get("notes", []), *store.attributes.get("experiment_notes", [])],
         "sources": store.attributes.get("sources", []),
         "checksum": store.fingerprint,
     }
@@ -142,6 +144,8 @@ def format_store(store: Store) -> str:
         f"  {name:18} {array['dtype']:8} ({', '.join(array['dims'])}) {tuple(array['shape'])}"
         for name, array in values["arrays"].items()
     ]
+    lines += [f"origin     {_format_pairs(values['origin'])}"] if values["origin"] else []
+    lines += [f"note       {note}" for note in values["notes"]]
     lines += ["sources"] if values["sources"] else []
     for source in values["sources"]:
         part = store.geometry.kind.part

@@ -253,6 +253,9 @@ def test_session_that_is_still_downloaded_is_reported_and_stored(root, convert, 
     report, group = convert()
     assert report.experiment.notes == (words, "the trial table has 3 sessions, 2 are here")
     assert group.attrs["notes"] == [words]
+    told = run_cli("info", tmp_path / "new.zarr").out
+    assert f"note       {words}" in told
+    assert "origin     subject 1, space func1pt8mm, betas betas_fithrf_GLMdenoise_RR" in told
 
 
 @pytest.mark.parametrize("change", ["space", "betas", "subject"])
