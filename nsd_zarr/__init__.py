@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone
+    from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, WaitingForWorkers
     from nsd_zarr.conversion.experiment import ExperimentReport
     from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.plan import Plan, plan
@@ -61,6 +61,7 @@ __all__ = [
     "TrialsDone",
     "VerifyOptions",
     "VerifyReport",
+    "WaitingForWorkers",
     "__version__",
     "attach",
     "convert",
@@ -77,6 +78,7 @@ _HOMES = {
     "RunStarted": "nsd_zarr.conversion.events",
     "SessionDone": "nsd_zarr.conversion.events",
     "TrialsDone": "nsd_zarr.conversion.events",
+    "WaitingForWorkers": "nsd_zarr.conversion.events",
     "ExperimentReport": "nsd_zarr.conversion.experiment",
     "ImagesReport": "nsd_zarr.conversion.images",
     "convert_images": "nsd_zarr.conversion.images",

@@ -48,10 +48,19 @@ def _parse_codec(value: Any) -> Any:
     return value
 
 
+def is_cluster(scheduler: Any) -> bool:
+    """Whether *scheduler* means a Dask cluster, rather than this process."""
+    return not isinstance(scheduler, str) or "://" in scheduler or scheduler.endswith(".json")
+
+
 def _parse_scheduler(value: Any) -> Any:
-    if isinstance(value, str) and (value in ("threads", "synchronous") or re.fullmatch(r"[a-z]+://\S+", value)):
+    is_word = isinstance(value, str) and (value in ("threads", "synchronous") or is_cluster(value))
+    if is_word or (hasattr(value, "submit") and hasattr(value, "scheduler_info")):
         return value
-    raise ValueError("expected threads, synchronous, or the address of a Dask scheduler such as tcp://host:8786")
+    raise ValueError(
+        "expected threads, synchronous, the address of a Dask scheduler such as tcp://host:8786, a scheduler file "
+        "(FILE.json), or a distributed.Client"
+    )
 
 
 def _parse_paths(value: Any) -> Any:
@@ -116,9 +125,10 @@ class Config(BaseModel):
     workers: int | None = Field(None, ge=1, le=1024)
     """Threads of this process; None: one for each core that it may use."""
     memory: ByteSize | None = Field(None, gt=0)
-    """Bytes for the whole run; None: half of what is available."""
-    scheduler: Annotated[str, BeforeValidator(_parse_scheduler)] = "threads"
-    """threads (Dask's, in this process), synchronous (for debugging), or the address of a Dask scheduler."""
+    """Bytes for the whole run, on a cluster for each worker; None: half of what is free, on a cluster by its limits."""
+    scheduler: Annotated[Any, BeforeValidator(_parse_scheduler)] = "threads"
+    """threads (Dask's, in this process), synchronous (for debugging), the address of a Dask scheduler, a scheduler file
+    (FILE.json), or a distributed.Client."""
     fresh: bool = False
     """Forget an unfinished run of this store and start again."""
 

@@ -109,7 +109,7 @@ class ConvertOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False
     """lz4 (fast), zstd (small), lz4hc, blosclz or zlib. Default: lz4."""
     clevel: int | None
     """Compression level, 0 to 9. Default: 5, of zstd and zlib 3."""
-    scheduler: str | None
+    scheduler: Any
     """threads, synchronous, or the address of a Dask scheduler. Default: threads."""
     fresh: bool | None
     """Forget an unfinished run of this store and start again."""

@@ -122,7 +122,7 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
             click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
-            click.option("--scheduler", help="Dask scheduler, such as tcp://host:8786; threads; synchronous."),
+            click.option("--scheduler", help="Dask cluster (tcp://host:8786, FILE.json); threads; synchronous."),
             click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         ]

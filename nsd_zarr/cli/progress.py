@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nsd_zarr.cli.terminal import note
-from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, ignore_event
+from nsd_zarr.conversion.events import (
+    Event,
+    Listener,
+    RunStarted,
+    SessionDone,
+    TrialsDone,
+    WaitingForWorkers,
+    ignore_event,
+)
 from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +51,7 @@ class _Lines:
 
     def __init__(self, verb: str, kind: Kind) -> None:
         self._verb, self._kind, self._sessions, self._done = verb, kind, 0, 0
+        self._waits = False
 
     def listen(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -52,8 +61,13 @@ class _Lines:
                 f"{self._verb} {format_count(event.sessions, self._kind.part)}, "
                 f"{event.trials} {self._kind.item}s{before}"
             )
+        elif isinstance(event, WaitingForWorkers):
+            if not self._waits:
+                note(_format_waiting(event))
+            self._waits = True
         elif isinstance(event, SessionDone):
             self._done += 1
+            self._waits = False
             stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "
             note(
                 f"{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
@@ -85,8 +99,14 @@ def _show_bar(verb: str, kind: Kind) -> Iterator[Listener]:
                     bar.update(task, total=event.trials * event.trial_bytes)
                 elif isinstance(event, TrialsDone):
                     bar.advance(task, event.trials * state["trial_bytes"])
+                elif isinstance(event, WaitingForWorkers):
+                    bar.update(task, description=_format_waiting(event))
                 elif isinstance(event, SessionDone):
                     state["done"] += 1
                     bar.update(task, description=f"{verb} ({kind.part} {state['done']} of {state['sessions']} done)")
 
         yield listen
+
+
+def _format_waiting(event: WaitingForWorkers) -> str:
+    return f"waiting for a worker of the Dask cluster, up to {event.limit_seconds / 60:.0f} minutes"

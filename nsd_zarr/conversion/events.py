@@ -65,7 +65,17 @@ class SessionDone:
     """How it was read: "by offset" or "through h5py"."""
 
 
-Event = RunStarted | TrialsDone | SessionDone
+@dataclass(frozen=True, slots=True)
+class WaitingForWorkers:
+    """A cluster has no worker at the moment. Comes every few seconds."""
+
+    seconds: float
+    """How long there has been none."""
+    limit_seconds: float
+    """How long that may last."""
+
+
+Event = RunStarted | TrialsDone | SessionDone | WaitingForWorkers
 """Anything that a run reports."""
 Listener = Callable[[Event], None]
 """What is called with each event, from any thread."""

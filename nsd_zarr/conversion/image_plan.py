@@ -54,6 +54,7 @@ def make_image_plan(source: Path, store: Path, config: Config, images_per_shard:
         space=make_image_space_plan(store, settings, left),
         scheduler="threads",
         fresh=config.fresh,
+        worker_memory_bytes=None,
         experiment=None,
         experiment_report=ExperimentReport(),
     )

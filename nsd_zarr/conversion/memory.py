@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nsd_zarr.conversion.session_statistics import (
@@ -14,6 +15,7 @@ from nsd_zarr.conversion.session_statistics import (
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.source.gather import TILE_BYTES
+from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.reader import SLAB_BYTES
 
 BASE_BYTES = 160 * 2**20
@@ -72,6 +74,18 @@ class Need:
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
         work = max(read, threads * 2 * self.trial_bytes, threads * tile_bytes(voxels), voxels * RESULT_BYTES_PER_VOXEL)
         return trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
+
+
+def make_need(geometry: Geometry, sources: Iterable[AnySource], extra_bytes: int = 0) -> Need:
+    """What the conversion of one of *sources* takes."""
+    through_h5py = [source.chunk_bytes for source in sources if source.offset_refusal]
+    return Need(geometry, not through_h5py, max(through_h5py, default=0), extra_bytes)
+
+
+def make_worker_plan(need: Need, threads: int, limit_bytes: int | None) -> MemoryPlan:
+    """One session at a time, as a worker of a cluster takes it; None: as much as one pass takes. Raises DoesNotFit."""
+    one_pass = BASE_BYTES + need.extra_bytes + need.session_bytes(need.geometry.trials_per_session, threads)
+    return make_memory_plan(need, 1, threads, one_pass if limit_bytes is None else limit_bytes)
 
 
 def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) -> MemoryPlan:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from nsd_zarr.config import Config, make_config
+from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.experiment import Experiment, ExperimentReport
 from nsd_zarr.conversion.finish import make_told
 from nsd_zarr.conversion.inspection import find_files_of_experiment, read_experiment
@@ -18,8 +18,9 @@ from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,
     MemoryPlan,
-    Need,
     make_memory_plan,
+    make_need,
+    make_worker_plan,
 )
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
@@ -45,8 +46,7 @@ from nsd_zarr.source.find import (
 from nsd_zarr.source.images import AnySource
 from nsd_zarr.source.origin import find_origin, find_unfinished
 from nsd_zarr.source.session import SessionInfo, inspect_session
-from nsd_zarr.source.uniform import check_countable
-from nsd_zarr.source.uniform import check_uniform as check_uniform
+from nsd_zarr.source.uniform import check_countable, check_uniform
 from nsd_zarr.store.check import MAX_SESSION
 from nsd_zarr.store.format import Json
 from nsd_zarr.words import escape_line
@@ -75,10 +75,12 @@ class Plan:
     """How sessions share threads and memory."""
     space: SpacePlan
     """What the store takes on disk, and what there is."""
-    scheduler: str
-    """threads, synchronous, or the address of a Dask scheduler."""
+    scheduler: Any
+    """threads, synchronous, the address or the scheduler file of a Dask cluster; or a Client of one."""
     fresh: bool
     """Whether an unfinished run is forgotten first."""
+    worker_memory_bytes: int | None
+    """What a session may take on each worker of a cluster; None: by the worker's own limits."""
     experiment: Experiment | None
     """What is attached; None where nothing was found, or the store is finished."""
     experiment_report: ExperimentReport
@@ -136,7 +138,7 @@ class Plan:
             "threads_per_session": self.memory.threads_per_session,
             "passes": self.memory.passes,
             "units_of_work": len(self.todo),
-            "scheduler": self.scheduler,
+            "scheduler": str(self.scheduler),
             "experiment": asdict(self.experiment_report),
         }
 
@@ -207,6 +209,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
         space=make_space_plan(target, settings, left, 0 if experiment is None else experiment.count_files()),
         scheduler=config.scheduler,
         fresh=config.fresh,
+        worker_memory_bytes=config.memory,
         experiment=experiment,
         experiment_report=report,
         told=make_told(find_origin(files[0].path), notes),
@@ -256,12 +259,11 @@ def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
 def _make_memory_plan(
     settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config, has_experiment: bool
 ) -> MemoryPlan:
-    through_h5py = [info.chunk_bytes for info in sources if info.offset_refusal]
-    extra = EXPERIMENT_BYTES * has_experiment
-    need = Need(settings.geometry, not through_h5py, max(through_h5py, default=0), extra)
-    # On a cluster a worker holds one session at a time; how many workers there are shows when the run begins.
-    at_once = 1 if "://" in config.scheduler else left
-    return make_memory_plan(need, at_once, config.effective_workers, config.effective_memory)
+    need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment)
+    if is_cluster(config.scheduler):
+        # Each worker plans by its own limits; without --memory this says what one pass takes there.
+        return make_worker_plan(need, config.effective_workers, config.memory)
+    return make_memory_plan(need, left, config.effective_workers, config.effective_memory)
 
 
 def _format_lines(plan: Plan) -> Iterator[str]:

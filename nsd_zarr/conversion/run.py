@@ -12,13 +12,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
 
-from nsd_zarr.config import Config, make_config
+from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore_event
 from nsd_zarr.conversion.experiment import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
+from nsd_zarr.conversion.memory import make_need
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import add_copy, remove_copy
@@ -235,8 +236,9 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
     """Run units on the scheduler that the plan names: the same function in all of them."""
     if not units:
         return ()
-    if "://" in plan.scheduler:
-        return run_on_cluster(units, plan.scheduler, plan.memory, listen)
+    if is_cluster(plan.scheduler):
+        need = make_need(plan.settings.geometry, (unit.source for unit in units))
+        return run_on_cluster(units, plan.scheduler, need, plan.worker_memory_bytes, listen)
     return _run_here(units, plan, listen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
@@ -9,6 +10,8 @@ import h5py
 import pytest
 
 import nsd_zarr
+from nsd_zarr.conversion import cluster as cluster_module
+from nsd_zarr.conversion.events import WaitingForWorkers
 from nsd_zarr.errors import ConfigError, DoesNotFit, ResumeRefused, SourceError
 
 # Raised while a cluster of processes goes down, in threads and loops of distributed's own.
@@ -104,28 +107,129 @@ def test_finished_store_is_compared_by_the_cluster(source, address, convert, mak
         convert(source, scheduler=address)
 
 
-def test_workers_that_are_too_small_are_refused(source, address, convert, monkeypatch):
-    from nsd_zarr.conversion import memory
+def test_workers_that_are_too_small_are_refused(source, cluster, address, convert):
+    """By a worker, which knows its own limit: the client's plan has no say."""
+    from nsd_zarr.conversion import cluster as module
 
-    monkeypatch.setattr(memory, "BASE_BYTES", 2 * 2**30)
-    with pytest.raises(DoesNotFit, match=r"a worker of the cluster has 1\.07 GB"):
+    name = module.__name__
+
+    def change(share):
+        import importlib
+
+        importlib.import_module(name).WORKER_SHARE = share
+
+    with cluster.get_client() as client:
+        client.run(change, 0.01)
+        try:
+            with pytest.raises(DoesNotFit, match=r"a worker of the cluster has 1\.07 GB, .* and it needs 1\d\d MB"):
+                convert(source, scheduler=address)
+        finally:
+            client.run(change, module.WORKER_SHARE)
+
+
+def test_memory_and_threads_are_those_of_the_worker(source, cluster, address, convert, monkeypatch, tmp_path):
+    """A client that hardly has any memory itself plans nothing for the workers."""
+    from nsd_zarr import resources
+
+    monkeypatch.setattr(resources, "read_available_memory", lambda *_: 2**20)
+    log = tmp_path / "units.txt"
+
+    def watch(path):
+        from nsd_zarr.conversion import cluster as module
+
+        run = module.run_unit
+
+        def noted(unit, context):
+            with open(path, "a") as file:
+                file.write(f"{unit.trials_per_pass} {unit.threads}\n")
+            return run(unit, context)
+
+        module.run_unit = noted
+        return run
+
+    def restore(run=None):
+        from nsd_zarr.conversion import cluster as module
+        from nsd_zarr.conversion import unit
+
+        module.run_unit = unit.run_unit
+
+    with cluster.get_client() as client:
+        client.run(watch, str(log))
         convert(source, scheduler=address)
+        client.run(restore)
+    assert log.read_text().split("\n")[:-1] == ["6 1"] * 3
 
 
-def test_cluster_without_workers_is_refused(source, convert):
+def test_client_object_and_scheduler_file_name_a_cluster_too(source, cluster, convert, digest_tree, tmp_path):
+    expected = digest_tree(convert(source, "here.zarr"))
+    with cluster.get_client() as client:
+        assert digest_tree(convert(source, "client.zarr", scheduler=client)) == expected
+        assert client.status == "running"
+    (tmp_path / "scheduler.json").write_text(json.dumps({"address": cluster.scheduler_address}))
+    assert digest_tree(convert(source, "file.zarr", scheduler=str(tmp_path / "scheduler.json"))) == expected
+
+
+def test_worker_of_many_threads_holds_one_session_at_a_time(make_source, convert, digest_tree):
     from distributed import LocalCluster
 
+    source = make_source(sessions=range(1, 7))
+    held, most = [], []
+    real = cluster_module.run_unit
+
+    def watched(unit, context):
+        held.append(unit.source.session)
+        most.append(len(held))
+        try:
+            return real(unit, context)
+        finally:
+            held.remove(unit.source.session)
+
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=4, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(cluster_module, "run_unit", watched)
+        patch.setattr(cluster_module, "BUSY_SECONDS", 0.01)
+        store = convert(source, scheduler=cluster.scheduler_address)
+    # All of them are threads of this process, which holds one session at a time.
+    assert len(most) == 6
+    assert max(most) == 1
+    assert digest_tree(store) == digest_tree(convert(source, "here.zarr"))
+
+
+def test_cluster_that_starts_without_workers_is_waited_for_and_grows(make_source, convert, digest_tree):
+    from distributed import LocalCluster
+
+    source, events = make_source(sessions=range(1, 5)), []
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        cluster.adapt(minimum=0, maximum=2, interval="100ms")
+        store = convert(source, scheduler=cluster.scheduler_address, on_event=events.append)
+    assert digest_tree(store) == digest_tree(convert(source, "here.zarr"))
+
+
+def test_cluster_that_gets_no_worker_is_given_up(source, convert, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(cluster_module, "WAIT_SECONDS", 0.2)
+    events = []
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
-        pytest.raises(ConfigError, match="has no workers"),
+        pytest.raises(ConfigError, match="the Dask cluster has no workers, after"),
     ):
-        convert(source, scheduler=cluster.scheduler_address)
+        convert(source, scheduler=cluster.scheduler_address, on_event=events.append)
+    assert any(isinstance(event, WaitingForWorkers) for event in events)
 
 
-def test_scheduler_that_does_not_answer_is_refused(source, tmp_path, run_cli, monkeypatch):
-    from nsd_zarr.conversion import cluster
-
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
-    outcome = run_cli("convert", source, tmp_path / "subj01.zarr", "--scheduler", "tcp://127.0.0.1:9")
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", "nonsense://host"])
+def test_scheduler_that_does_not_answer_is_refused(address, source, tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.3)
+    outcome = run_cli("convert", source, tmp_path / "subj01.zarr", "--scheduler", address)
     assert outcome.code == 2
-    assert outcome.paragraph.startswith("no Dask scheduler answers at tcp://127.0.0.1:9")
+    assert outcome.paragraph.startswith(f"no Dask scheduler answers at {address}")
+
+
+def test_scheduler_file_that_is_not_there_is_refused(source, tmp_path, run_cli):
+    outcome = run_cli("convert", source, tmp_path / "subj01.zarr", "--scheduler", tmp_path / "none.json")
+    assert outcome.code == 2
+    assert outcome.paragraph.startswith("no such scheduler file")

@@ -17,6 +17,8 @@ def show(event: nsd_zarr.Event) -> None:
         print(event.sessions, event.trials)
     elif isinstance(event, nsd_zarr.SessionDone):
         print(f"session {event.session:02d}: {event.seconds:.1f} s, read {event.how}")
+    elif isinstance(event, nsd_zarr.WaitingForWorkers):
+        print(f"no worker for {event.seconds:.0f} s")
     else:
         print(event.trials)
 
