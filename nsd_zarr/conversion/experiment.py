@@ -51,9 +51,10 @@ class ExperimentReport:
         return "\n".join(self.format_lines())
 
     def format_lines(self) -> list[str]:
-        """What was found and what was not, one line each; none where there was nothing to look for."""
-        words = {"experiment": self.found, "not found": self.missing, "note": self.notes}
-        return [escape_line(f"{word:11} {', '.join(values)}") for word, values in words.items() if values]
+        """What was found and what was not, a line each, and a line for each note; none where nothing was looked for."""
+        words = [("experiment", ", ".join(self.found)), ("not found", ", ".join(self.missing))]
+        words += [("note", note) for note in self.notes]
+        return [escape_line(f"{word:11} {values}") for word, values in words if values]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Request:
     """Trials of the store from which the z-score's statistics are taken; None for all of each session."""
     missing: str = "zero"
     """What a voxel without data in a session is: "zero", "nan", or "drop" (it leaves the region)."""
+    hemisphere: str | None = None
+    """"lh" or "rh": what the file of that hemisphere labels; None: what the file of the whole brain labels."""
 
     def __post_init__(self) -> None:
         if self.zscore not in (None, "session"):
@@ -58,6 +60,11 @@ class Request:
             raise ConfigError("counts cannot be NaN", hint="Leave out raw=True: percent signal change can.")
         if self.missing == "drop" and self.roi is None:
             raise ConfigError("voxels of a whole volume cannot be dropped", hint='Name a region: roi="nsdgeneral".')
+        if self.hemisphere is not None and not _is_named(self.roi):
+            raise ConfigError(
+                f"hemisphere = {self.hemisphere!r} without a region that is named",
+                hint='A hemisphere is told of a ROI or label: roi="nsdgeneral", hemisphere="lh".',
+            )
 
     def resolve(self, store: Store, selection: np.ndarray | None) -> Request:
         """The same with the region as flat voxel indices where voxels are dropped; says what lacks data, once.
@@ -69,13 +76,13 @@ class Request:
                 check_statistics(store)
             return self
         positions = self._find_positions(store, selection)
-        voxels, sessions = find_region(store, self.roi), len(positions)
+        voxels, sessions = self.find_voxels(store), len(positions)
         if self.missing != "drop" and "://" in store.location:
             return self  # Not to fetch the statistics of every session for a sentence.
         counts = count_lacking(make_reader(store), voxels, positions).reshape(-1)
         if self.missing == "drop":
             assert voxels is not None
-            return replace(self, roi=voxels[choose_complete(counts, sessions)])
+            return replace(self, roi=voxels[choose_complete(counts, sessions)], hemisphere=None)
         if voxels is None and BRAINMASK in store.members:
             counts = counts[read_array(store, BRAINMASK).reshape(-1)]
         if text := describe_counts(counts, sessions):
@@ -97,10 +104,14 @@ class Request:
             )
         return positions
 
+    def find_voxels(self, store: Store) -> np.ndarray | None:
+        """Flat C-order indices of the voxels that are asked for, intp; None for all. Raises ConfigError, StoreError."""
+        return find_region(store, self.roi, self.hemisphere)
+
     def make_reader(self, store: Store) -> tuple[ReadsTrials, tuple[int, ...]]:
         """What reads trials of *store* so, and the shape of one. Raises ConfigError, StoreError, DamageFound."""
         counts = make_reader(store)
-        view = ViewReader(counts, voxels=find_region(store, self.roi), raw=self.raw)
+        view = ViewReader(counts, voxels=self.find_voxels(store), raw=self.raw)
         if self.zscore:
             # Shuffled trials come from any session: all statistics are kept.
             view = view.score(self.zscore_trials, zeros=self.missing == "zero", keep_bytes=None)
@@ -118,27 +129,33 @@ class Request:
         """What distinguishes this request's values from others of the same store; empty where all is as stored."""
         if self.roi is None and self.zscore is None and self.missing == "zero":
             return ""
-        voxels, trials = find_region(store, self.roi), self.zscore_trials
+        voxels, trials = self.find_voxels(store), self.zscore_trials
         chosen = ("all" if each is None else make_digest(np.ascontiguousarray(each)) for each in (voxels, trials))
         return f" {' '.join(chosen)} {self.zscore} {self.missing}"
 
 
-def find_region(store: Store, roi: Any) -> np.ndarray | None:
+def find_region(store: Store, roi: Any, hemisphere: str | None = None) -> np.ndarray | None:
     """Flat C-order voxel indices, intp, of a region as Request has it; None for all voxels."""
     if roi is None:
         return None
     shape = store.geometry.volume_shape
-    if isinstance(roi, Mapping) or _is_names(roi):
-        attributes = {name: metadata.attributes for name, metadata in store.members.items()}
-        atlas = make_atlas(attributes, lambda name: read_array(store, name))
-        if isinstance(roi, Mapping):
-            masks = [atlas.find_mask([name], _listed(labels)) for name, labels in roi.items()]
-            return find_voxels(np.any(masks, axis=0), shape)
-        return find_voxels(atlas.find_mask(_listed(roi)), shape)
+    if _is_named(roi):
+        return find_voxels(_find_named(store, roi, hemisphere), shape)
     chosen = np.asarray(roi)
     if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or chosen.shape == shape:
         return find_voxels(chosen, shape)
     return select_trials(chosen, store.geometry.voxels).astype(np.intp)
+
+
+def _find_named(store: Store, roi: Any, hemisphere: str | None) -> np.ndarray:
+    """Voxels of a ROI or label, of several, or of {ROI: labels}; bool, in the shape of a volume."""
+    attributes = {name: metadata.attributes for name, metadata in store.members.items()}
+    atlas = make_atlas(attributes, lambda name: read_array(store, name))
+    if not isinstance(roi, Mapping):
+        return atlas.find_mask(_listed(roi), hemisphere=hemisphere)
+    masks = [atlas.find_mask([name], _listed(labels), hemisphere) for name, labels in roi.items()]
+    joined: np.ndarray = np.any(masks, axis=0)
+    return joined
 
 
 def find_trials(store: Store, trials: Any) -> np.ndarray | None:
@@ -166,8 +183,10 @@ def read_table(store: Store) -> dict[str, np.ndarray]:
     return {name: read_array(store, name) for name in TABLE if name in store.members}
 
 
-def _is_names(roi: Any) -> bool:
-    return isinstance(roi, str) or (isinstance(roi, Sequence) and all(isinstance(name, str) for name in roi))
+def _is_named(roi: Any) -> bool:
+    if isinstance(roi, (str, Mapping)):
+        return True
+    return isinstance(roi, Sequence) and all(isinstance(name, str) for name in roi)
 
 
 def _listed(words: Any) -> list[Any]:

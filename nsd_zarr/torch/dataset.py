@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
-from nsd_zarr.loading.request import Request, find_region, find_trials, read_table
+from nsd_zarr.loading.request import Request, find_trials, read_table
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
 
@@ -34,7 +34,8 @@ class TrialDataset(Dataset[Sample]):
     *store*: path of a finished store. *trials*: which ones, as booleans over all trials, as trial numbers (in that
     order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
     *roi*: "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
-    flat voxel indices in C order; see ds.nsd.roi. *zscore*: "session" for z-scores by the store's statistics, which are
+    flat voxel indices in C order; see ds.nsd.roi. *hemisphere*: "lh" or "rh", of names alone: what the file of that
+    hemisphere labels. *zscore*: "session" for z-scores by the store's statistics, which are
     kept once read, two numbers a voxel and session; see ds.nsd.zscore. *zscore_trials*: take them from these trials of
     each session alone, told as *trials* are ("train": nothing of the test images leaks); the first read of a session
     then reads these trials too. *missing*: what a voxel is in a session in which it has no data (see ds.nsd.missing):
@@ -66,6 +67,7 @@ class TrialDataset(Dataset[Sample]):
         *,
         trials: Any = None,
         roi: Any = None,
+        hemisphere: str | None = None,
         zscore: str | None = None,
         zscore_trials: Any = None,
         missing: str = "zero",
@@ -81,7 +83,7 @@ class TrialDataset(Dataset[Sample]):
             )
         self.trials = trials if isinstance(trials, str) else find_trials(opened, trials)
         scored = None if zscore_trials is None else find_trials(opened, zscore_trials)
-        request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None, scored, missing)
+        request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None, scored, missing, hemisphere)
         self.request = request.resolve(opened, find_trials(opened, trials))
         self.raw = raw
         self.dtype = dtype
@@ -113,6 +115,7 @@ class TrialDataset(Dataset[Sample]):
         sessions, dtype = len(self.store.geometry.sessions), str(self.dtype or np.dtype(self.reader.dtype))
         told = [f"{len(self)} trials of {sessions} sessions, betas {self.sample_shape} {dtype.removeprefix('torch.')}"]
         told += [f"roi={_format_short(self.request.roi)}"] if self.request.roi is not None else []
+        told += [f"hemisphere={self.request.hemisphere!r}"] if self.request.hemisphere is not None else []
         told += [f"zscore={self.request.zscore!r}"] if self.request.zscore else []
         told += ["raw=True"] if self.raw else []
         told += [f"images='{self.images.images.path}'"] if self.images is not None else []
@@ -163,7 +166,7 @@ class TrialDataset(Dataset[Sample]):
     @property
     def voxels(self) -> np.ndarray | None:
         """Flat C-order indices of the voxels of "betas", intp; None for whole volumes."""
-        return find_region(self.store, self.request.roi)
+        return self.request.find_voxels(self.store)
 
     @property
     def scale(self) -> int:

@@ -287,6 +287,19 @@ def test_plan_and_convert_say_so_in_words(copy, tmp_path, run_cli):
         assert "not found   nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/ncsnr.nii.gz" in out
 
 
+def test_each_note_has_a_line_of_its_own_with_file_and_reason(copy, tmp_path, run_cli):
+    roi = copy.rois["streams"].parent
+    (roi / "own.nii.gz").write_bytes(b"no volume")
+    image = nibabel.load(copy.brainmask)
+    nibabel.save(nibabel.Nifti1Image(np.full(image.shape, np.nan, "f4"), image.affine), roi / "map.nii.gz")
+    for command in ("plan", "convert"):
+        lines = run_cli(command, copy.betas_folder, tmp_path / "new.zarr").out.splitlines()
+        notes = [line for line in lines if line.startswith("note        nsddata/ppdata/subj01/func1pt8mm/roi/")]
+        assert len(notes) == 2
+        assert "/map.nii.gz is left out: a region volume that holds nan, expected whole numbers" in notes[0]
+        assert "/own.nii.gz is left out: no NIfTI volume can be read from it" in notes[1]
+
+
 def test_other_origin_is_a_note_and_the_brain_masks_affine_counts(copy, tmp_path):
     image = nibabel.load(copy.ncsnr)
     affine = image.affine.copy()

@@ -2,6 +2,7 @@
 
 import pickle
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 import nsd_zarr  # noqa: E402
 from nsd_zarr.errors import ConfigError, ResumeRefused, StoreError  # noqa: E402
+from nsd_zarr.simulate import Simulation, simulate_root  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader, to_percent  # noqa: E402
 
 
@@ -47,6 +49,34 @@ def test_region_by_name_equals_the_accessors(experiment, ds, name):
     assert dataset[7]["betas"].shape == expected.shape[1:]
     assert np.array_equal(dataset[7]["betas"].numpy(), expected[7])
     assert np.array_equal(load(TrialLoader(dataset, 8))["betas"], expected)
+
+
+@pytest.fixture(scope="module")
+def sided(tmp_path_factory):
+    """A root with volumes of the hemispheres, and a store of it."""
+    recipe = Simulation(2, (6, 13, 17, 11), rois=("prf-visualrois",))
+    root = simulate_root(tmp_path_factory.mktemp("sided") / "nsd", recipe)
+    nsd_zarr.convert(root.betas_folder, root.root / "store.zarr")
+    return root
+
+
+@pytest.mark.parametrize("side", ["lh", "rh"])
+@pytest.mark.parametrize(
+    ("region", "numbers"), [("V1v", [1]), (["V1d", "V2v"], [2, 3]), ({"prf-visualrois": ["V1v", 4]}, [1, 4])]
+)
+def test_region_of_a_hemisphere_is_that_of_its_file(sided, side, region, numbers):
+    volume = nibabel.load(sided.root / f"nsddata/ppdata/subj01/func1pt8mm/roi/{side}.prf-visualrois.nii.gz")
+    mask = np.isin(np.asarray(volume.dataobj).transpose(2, 1, 0), numbers)
+    dataset = TrialDataset(sided.root / "store.zarr", roi=region, hemisphere=side, missing="nan")
+    assert f"hemisphere='{side}'" in repr(dataset)
+    assert np.array_equal(dataset.voxels, np.flatnonzero(mask))
+    expected = nsd_zarr.open_dataset(sided.root / "store.zarr").betas.values[:, mask]
+    found = load(TrialLoader(pickle.loads(pickle.dumps(dataset)), 5))["betas"]
+    has_data = ~np.isnan(found)
+    assert has_data.any()
+    assert np.array_equal(found[has_data], expected[has_data])
+    dropped = TrialDataset(sided.root / "store.zarr", roi=region, hemisphere=side, missing="drop")
+    assert set(dropped.voxels) == set(dataset.voxels[has_data.all(0)])
 
 
 def test_region_by_mask_or_indices(experiment):
@@ -152,6 +182,10 @@ REFUSED = {
     "unknown word": ({"trials": "validation"}, ConfigError, "Choose one of train"),
     "unknown region": ({"roi": "V1"}, ConfigError, "There are "),
     "mask of another shape": ({"roi": np.ones((3, 11, 5), bool)}, ConfigError, "transpose"),
+    "hemisphere of no region": ({"hemisphere": "lh"}, ConfigError, 'roi="nsdgeneral", hemisphere="lh"'),
+    "hemisphere of a mask": ({"roi": np.array([3]), "hemisphere": "lh"}, ConfigError, "a region that is named"),
+    "hemisphere of another name": ({"roi": "V2d", "hemisphere": "left"}, ConfigError, '"lh" or "rh"'),
+    "hemispheres not in the store": ({"roi": "V2d", "hemisphere": "rh"}, ConfigError, "hemispheres of prf-visualrois"),
     "voxel outside": ({"roi": np.array([165])}, IndexError, "165"),
     "too few sessions": ({"trials": "shared515"}, StoreError, "sessions 1 to 30"),
 }
