@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, WaitingForWorkers
-    from nsd_zarr.conversion.experiment import ExperimentReport
+    from nsd_zarr.conversion.experiment.files import ExperimentReport
     from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.plan import Plan, plan
     from nsd_zarr.conversion.run import ConversionReport, convert
@@ -79,7 +79,7 @@ _HOMES = {
     "SessionDone": "nsd_zarr.conversion.events",
     "TrialsDone": "nsd_zarr.conversion.events",
     "WaitingForWorkers": "nsd_zarr.conversion.events",
-    "ExperimentReport": "nsd_zarr.conversion.experiment",
+    "ExperimentReport": "nsd_zarr.conversion.experiment.files",
     "ImagesReport": "nsd_zarr.conversion.images",
     "convert_images": "nsd_zarr.conversion.images",
     "Plan": "nsd_zarr.conversion.plan",

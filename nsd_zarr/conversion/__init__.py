@@ -15,8 +15,7 @@ ledger                the durable records of a run
 lock                  one run a store
 cluster               units on a Dask cluster
 events                what a run reports while it goes
-inspection            the files of the experiment, read for the first time: fit, refused or left out
-experiment            what of them goes in, and the arrays made of them
+experiment/           the files around the betas: what of them goes in, and the arrays made of them
 contents              the arrays beside the trials, as they enter a store
 root_copy             the copy of the root document, in the run folder
 finish                the skeleton, and the last write that makes a store complete

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
-from nsd_zarr.conversion.experiment import TRIAL_ARRAYS, Experiment, make_experiment_arrays
+from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
+from nsd_zarr.conversion.experiment.files import TRIAL_ARRAYS, Experiment
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.conversion.root_copy import write_root

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.experiment import ExperimentReport
+from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.memory import MemoryPlan, make_image_memory_plan
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.resume import find_progress

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from nsd_zarr.config import Config, is_cluster, make_config
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport
+from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
+from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
+from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.finish import make_told
-from nsd_zarr.conversion.inspection import find_files_of_experiment, read_experiment
-from nsd_zarr.conversion.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore_event
-from nsd_zarr.conversion.experiment import ExperimentReport
+from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock

@@ -13,9 +13,10 @@ from typing import Any, Unpack
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.contents import Contents, make_statistics_arrays
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, make_experiment_arrays
+from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
+from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
+from nsd_zarr.conversion.experiment.inspection import inspect_experiment
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
-from nsd_zarr.conversion.inspection import inspect_experiment
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root

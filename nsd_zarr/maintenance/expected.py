@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nsd_zarr.conversion.contents import Contents
-from nsd_zarr.conversion.experiment import Experiment
+from nsd_zarr.conversion.experiment.files import Experiment
 from nsd_zarr.conversion.finish import lay_out
 from nsd_zarr.conversion.images import lay_out_images
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord

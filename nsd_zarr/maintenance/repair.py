@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
-from nsd_zarr.conversion.experiment import Experiment
+from nsd_zarr.conversion.experiment.files import Experiment
 from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords

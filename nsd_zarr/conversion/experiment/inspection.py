@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.experiment import Experiment, ExperimentReport, InputFile, make_roi_volumes
+from nsd_zarr.conversion.experiment.arrays import make_roi_volumes
+from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport, InputFile
 from nsd_zarr.errors import ConfigError, SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.nsd import NO_LABEL

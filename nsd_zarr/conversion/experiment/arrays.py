@@ -1,143 +1,22 @@
-"""The experiment that goes into a store: its files, once they are known to be right, and the arrays made of them."""
+"""The arrays of a store that are made of the experiment's files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.conversion.contents import NewArray, SmallArray, VolumeArray
-from nsd_zarr.errors import SourceError
+from nsd_zarr.conversion.experiment.files import Experiment, find_reference
 from nsd_zarr.layout import Geometry, make_dims
 from nsd_zarr.nsd import COLUMNS_WITH_NAN, NOT_CORTEX, SHARED_IMAGES
-from nsd_zarr.source.bounded import MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.design import complete_table, parse_design
-from nsd_zarr.source.experiment import ExperimentFiles
 from nsd_zarr.source.roi import RoiFiles, join_hemispheres, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
-from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import HEMISPHERES, ROI
-from nsd_zarr.words import escape_line
-
-TRIAL_ARRAYS = (
-    *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "time", "isold"),
-    *(name.lower() for name in COLUMNS_WITH_NAN),
-    "missingdata",
-)
-"""Coordinates along trial that come from the trial table, in the order in which `betas` lists them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentReport:
-    """What of the experiment goes into a store.
-
-    >>> report = nsd_zarr.plan("nsd", "new.zarr", subject=1).experiment_report
-    >>> "trial table" in report.found, report.missing
-    (True, ())
-    """
-
-    found: tuple[str, ...] = ()
-    """What was found, and goes in."""
-    missing: tuple[str, ...] = ()
-    """What was looked for and is not there."""
-    notes: tuple[str, ...] = ()
-    """What is odd, and stops nothing."""
-
-    def __str__(self) -> str:
-        return "\n".join(self.format_lines())
-
-    def format_lines(self) -> list[str]:
-        """What was found and what was not, a line each, and a line for each note; none where nothing was looked for."""
-        words = [("experiment", ", ".join(self.found)), ("not found", ", ".join(self.missing))]
-        words += [("note", note) for note in self.notes]
-        return [escape_line(f"{word:11} {values}") for word, values in words if values]
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One file that went in."""
-
-    path: Path
-    """Where it is."""
-    name: str
-    """Its path below the NSD root; its name where it lies elsewhere."""
-    size: int
-    """Bytes."""
-    digest: str
-    """xxh3-128, hexadecimal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """An experiment that was read whole and agrees with itself and with the betas. Picklable."""
-
-    files: ExperimentFiles
-    """Where everything is."""
-    inputs: tuple[InputFile, ...]
-    """Every file that was read, by name."""
-    subject: int | None
-    """Subject, from 1; None when neither folders nor trial table tell."""
-    notes: tuple[str, ...]
-    """What is odd, and stops nothing."""
-
-    @property
-    def coordinates(self) -> tuple[str, ...]:
-        """Names of the coordinates along trial that it brings."""
-        return TRIAL_ARRAYS if self.files.trial_table is not None else ()
-
-    def count_files(self) -> int:
-        """Files of the store that its arrays make: metadata and chunk of each, and of `valid` a chunk a session."""
-        files = self.files
-        singles = sum(path is not None for path in (files.brainmask, files.ncsnr, find_reference(files)))
-        sets = len(files.rois) + sum(roi.has_sides for roi in files.rois)
-        return 2 * (len(self.coordinates) + singles + sets) + bool(files.valid) + len(files.valid)
-
-    def make_attributes(self) -> dict[str, Any]:
-        """Root attributes: `experiment`, the files that went in; where there are any, `subject`, `experiment_notes`."""
-        inputs = [{"name": file.name, "size": file.size, "digest": file.digest} for file in self.inputs]
-        subject = {} if self.subject is None else {"subject": self.subject}
-        return {"experiment": inputs} | subject | ({"experiment_notes": list(self.notes)} if self.notes else {})
-
-    def make_report(self) -> ExperimentReport:
-        """What goes in, in words."""
-        files = self.files
-        words = {
-            "trial table": files.trial_table,
-            "design": files.expdesign,
-            "stimulus table": files.stim_info,
-            "brain mask": files.brainmask,
-            "noise ceiling": files.ncsnr,
-        }
-        read = {file.path for file in self.inputs}
-        found = [word for word, path in words.items() if path in read]
-        found += ["valid voxels"] if files.valid else []
-        found += [f"regions {roi.name}" for roi in files.rois]
-        return ExperimentReport(tuple(found), files.missing, self.notes)
-
-    def read(self, path: Path) -> bytes:
-        """All bytes of one of its files. Raises SourceError when they are not those that were checked."""
-        file = next(file for file in self.inputs if file.path == path)
-        expected = file.digest
-        data = read_whole(path, MAX_VOLUME_BYTES)
-        if make_digest(data) != expected:
-            raise SourceError(
-                "the file changed since the run began",
-                hint="Let the copy finish, then run the same command again.",
-                path=path,
-                expected=expected,
-                found=make_digest(data),
-            )
-        return data
-
-
-def find_reference(files: ExperimentFiles) -> Path | None:
-    """The volume whose affine counts: the brain mask, else the first that there is."""
-    singles = (files.brainmask, files.ncsnr, *files.valid, *(path for roi in files.rois for path in roi.volumes))
-    return next((path for path in singles if path is not None), None)
 
 
 def read_table(experiment: Experiment, geometry: Geometry) -> TrialTable | None:
@@ -181,8 +60,6 @@ def make_roi_volumes(roi: RoiFiles, volumes: Sequence[np.ndarray]) -> RoiVolumes
     sides = np.stack([nothing if side is None else side for side in (left, right)])
     return RoiVolumes(join_hemispheres(left, right) if whole is None else whole, sides)
 
-
-# -- arrays of the store -----------------------------------------------------------------------------------------
 
 ABOUT_COLUMNS = {
     "iscorrect": "whether the response was correct, 0 or 1; NaN without a press",

@@ -1,0 +1,8 @@
+"""The experiment around the betas: trial table, design, masks, regions, noise ceiling.
+
+Reading order:
+
+inspection    its files, read for the first time: fit, refused or left out
+files         those that go into a store, and what to say of them
+arrays        the arrays made of them
+"""
