@@ -17,13 +17,13 @@ from nsd_zarr.conversion.space import make_image_space_plan
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import Geometry, choose_images_per_shard
 from nsd_zarr.source.bounded import MAX_TABLE_BYTES, read_whole
+from nsd_zarr.source.images import make_blocks, share_chunks
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.source.stimuli import (
     StimulusInfo,
     find_stimuli,
     find_trial_table,
     inspect_stimuli,
-    make_blocks,
-    share_chunks,
 )
 from nsd_zarr.source.trial_table import parse_trial_table
 from nsd_zarr.store.digest import make_digest
@@ -50,20 +50,21 @@ def make_image_plan(source: Path, store: Path, config: Config, images_per_shard:
         settings=settings,
         sources=tuple(shared.get(block.session, block) for block in blocks),
         progress=progress,
-        memory=plan_block_memory(settings.geometry, file, max(1, len(pending)), config),
+        memory=plan_block_memory(settings.geometry, blocks[0], max(1, len(pending)), config),
         space=make_image_space_plan(store, settings, left),
         scheduler="threads",
         fresh=config.fresh,
         worker_memory_bytes=None,
         experiment=None,
         experiment_report=ExperimentReport(),
+        image_ids=ids,
     )
 
 
-def plan_block_memory(geometry: Geometry, file: StimulusInfo, blocks: int, config: Config) -> MemoryPlan:
-    """How *blocks* blocks are read side by side. Raises DoesNotFit."""
-    limit = config.effective_memory
-    return make_image_memory_plan(geometry, file.chunk_images, blocks, config.effective_workers, limit)
+def plan_block_memory(geometry: Geometry, block: SourcePart, blocks: int, config: Config) -> MemoryPlan:
+    """How *blocks* blocks such as *block* are read side by side. Raises DoesNotFit."""
+    limit, chunk_images = config.effective_memory, block.chunk_bytes // block.trial_bytes
+    return make_image_memory_plan(geometry, chunk_images, blocks, config.effective_workers, limit)
 
 
 def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:

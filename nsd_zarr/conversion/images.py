@@ -30,9 +30,6 @@ from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.options import ImagesOptions, check_options
-from nsd_zarr.source.stimuli import (
-    ImageBlock,
-)
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import COMPLETE, open_store
 from nsd_zarr.store.volume import write_file
@@ -154,8 +151,7 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) 
     """
     assert isinstance(plan.settings, ImageSettings)
     contents = Contents(partial(write_file, plan.store))
-    ids = [number for block in plan.sources if isinstance(block, ImageBlock) for number in block.ids]
-    root = lay_out_images(contents, plan.settings, records, ids)
+    root = lay_out_images(contents, plan.settings, records, plan.image_ids)
     write_root(plan.store, root, lock)
     remove_unlisted_arrays(plan.store, contents.members)
 

@@ -14,9 +14,9 @@ from nsd_zarr.conversion.session_statistics import (
 )
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
-from nsd_zarr.source.gather import TILE_BYTES
-from nsd_zarr.source.images import AnySource
-from nsd_zarr.source.reader import SLAB_BYTES
+from nsd_zarr.source.hdf5.gather import TILE_BYTES
+from nsd_zarr.source.hdf5.reader import SLAB_BYTES
+from nsd_zarr.source.protocol import SourcePart
 
 BASE_BYTES = 160 * 2**20
 """The process with everything imported, and its small change."""
@@ -76,9 +76,9 @@ class Need:
         return trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
 
 
-def make_need(geometry: Geometry, sources: Iterable[AnySource], extra_bytes: int = 0) -> Need:
+def make_need(geometry: Geometry, sources: Iterable[SourcePart], extra_bytes: int = 0) -> Need:
     """What the conversion of one of *sources* takes."""
-    through_h5py = [source.chunk_bytes for source in sources if source.offset_refusal]
+    through_h5py = [source.chunk_bytes for source in sources if not source.by_offset]
     return Need(geometry, not through_h5py, max(through_h5py, default=0), extra_bytes)
 
 

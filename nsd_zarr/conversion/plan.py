@@ -15,13 +15,7 @@ from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, 
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.finish import make_told
 from nsd_zarr.conversion.lock import check_free
-from nsd_zarr.conversion.memory import (
-    EXPERIMENT_BYTES,
-    MemoryPlan,
-    make_memory_plan,
-    make_need,
-    make_worker_plan,
-)
+from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, make_memory_plan, make_need, make_worker_plan
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
@@ -43,9 +37,9 @@ from nsd_zarr.source.find import (
     format_sessions,
     select_sessions,
 )
-from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.origin import find_origin, find_unfinished
-from nsd_zarr.source.session import SessionInfo, inspect_session
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.source.uniform import check_countable, check_uniform
 from nsd_zarr.store.check import MAX_SESSION
 from nsd_zarr.store.format import Json
@@ -67,7 +61,7 @@ class Plan:
     """The store's folder."""
     settings: AnySettings
     """What affects values or bytes."""
-    sources: tuple[AnySource, ...]
+    sources: tuple[SourcePart, ...]
     """The session files, inspected, ascending; or blocks of the stimulus file."""
     progress: Progress
     """What an earlier run left: what is done, what has to be read again to be sure."""
@@ -87,18 +81,20 @@ class Plan:
     """What of the experiment was found and what was not, and what else is odd."""
     told: Json = field(default_factory=dict)
     """Root attributes that the source tells."""
+    image_ids: Sequence[int] = ()
+    """Of a store of images: 0-based 73k ids, ascending."""
 
     def __str__(self) -> str:
         return "\n".join(map(escape_line, _format_lines(self)))
 
     @property
-    def todo(self) -> tuple[AnySource, ...]:
+    def todo(self) -> tuple[SourcePart, ...]:
         """Sessions that have to be converted."""
         done = self.progress.done
         return tuple(info for info in self.sources if info.session not in done)
 
     @property
-    def doubtful(self) -> tuple[AnySource, ...]:
+    def doubtful(self) -> tuple[SourcePart, ...]:
         """Sessions that are done, and whose files look different since."""
         return tuple(info for info in self.sources if info.session in self.progress.doubtful)
 
@@ -188,7 +184,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     """
     target = Path(os.path.abspath(store))
     files = find_files(source, config)
-    sources = tuple(inspect_session(file, config.dataset) for file in files)
+    sources = tuple(inspect_file(file, config.dataset) for file in files)
     check_uniform(sources)
     check_countable(sources, MAX_SESSION)
     settings = make_settings(sources, config)
@@ -233,7 +229,7 @@ def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     return files
 
 
-def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
+def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
     """What affects values or bytes, for *sources* of one shape and dtype. Raises ConfigError."""
     first = sources[0]
     trials_per_shard = config.trials_per_shard or choose_trials_per_shard(first.trials, first.trial_bytes)
@@ -257,7 +253,7 @@ def make_settings(sources: Sequence[SessionInfo], config: Config) -> Settings:
 
 
 def _make_memory_plan(
-    settings: Settings, sources: Sequence[SessionInfo], left: int, config: Config, has_experiment: bool
+    settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool
 ) -> MemoryPlan:
     need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment)
     if is_cluster(config.scheduler):

@@ -12,7 +12,7 @@ from nsd_zarr.conversion.settings import AnySettings, make_byte_versions
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import Kind, SessionNumber
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.root import Store, is_store, is_vacant, open_store
 
 
@@ -36,7 +36,7 @@ class Progress:
     """Those among them whose file looks different since, or unknown: read again before they are trusted."""
 
 
-def find_progress(store: Path, settings: AnySettings, sources: Sequence[AnySource], *, fresh: bool) -> Progress:
+def find_progress(store: Path, settings: AnySettings, sources: Sequence[SourcePart], *, fresh: bool) -> Progress:
     """Look at what stands at *store*. Reads only.
 
     Raises StoreError (something else, or finished with other settings) or ResumeRefused (settings or sources changed
@@ -73,7 +73,7 @@ def _forget(store: Path, kind: Kind) -> Progress:
     )
 
 
-def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequence[AnySource]) -> Progress:
+def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:
     differences = settings.list_differences(opened.attributes["settings"])
     if differences:
         raise StoreError(
@@ -87,7 +87,7 @@ def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequenc
     return Progress(TargetState.FINISHED, sessions, frozenset(doubtful))
 
 
-def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[AnySource]) -> Progress:
+def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:
     differences = settings.list_differences(opened.attributes["settings"])
     before = opened.attributes["libraries"]
     differences += [
@@ -122,7 +122,9 @@ def has_files(store: Path, record: SessionRecord) -> bool:
         return False
 
 
-def _check_untouched(ledger: Ledger, sources: Sequence[AnySource], done: Mapping[SessionNumber, SessionRecord]) -> None:
+def _check_untouched(
+    ledger: Ledger, sources: Sequence[SourcePart], done: Mapping[SessionNumber, SessionRecord]
+) -> None:
     """Refuse a session that is not done yet and whose file is no longer the one from which the run set out.
 
     Done sessions can be compared by value; of these nothing is stored, and mixing versions would go unseen. A file

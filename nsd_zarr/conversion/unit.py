@@ -19,10 +19,8 @@ from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSum
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.images import AnySource, BlockReader, ImageCache, open_source
-from nsd_zarr.source.reader import SessionReader
-from nsd_zarr.source.session import check_unchanged
+from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
+from nsd_zarr.source.trial_cache import TrialCache
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
 from nsd_zarr.store.record import FileRecord, ShardRecord
@@ -42,7 +40,7 @@ class Unit:
     """The store's folder; must exist."""
     settings: AnySettings
     """What affects values or bytes."""
-    source: AnySource
+    source: SourcePart
     """The session, or the block of images."""
     trials_per_pass: int
     """Trials held at a time; whole shards."""
@@ -82,8 +80,8 @@ class RunContext:
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
-    image_cache: ImageCache = field(default_factory=ImageCache)
-    """Where images lie that were read with those of another block."""
+    trial_cache: TrialCache = field(default_factory=TrialCache)
+    """Where trials lie that were read together with those of another part."""
 
     def check_stop(self) -> None:
         """Raise Stopped when the run is to stop."""
@@ -128,7 +126,7 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
     with (
         ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
-        open_source(unit.source, context.image_cache) as reader,
+        unit.source.open(context.trial_cache) as reader,
     ):
         how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
@@ -170,7 +168,7 @@ def write_statistics(
 
 def _write_session(
     unit: Unit,
-    reader: SessionReader | BlockReader,
+    reader: PartReader,
     executor: Executor,
     committer: Executor,
     context: RunContext,
@@ -223,7 +221,7 @@ def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
         )
 
 
-def compare_session(unit: Unit, reader: SessionReader | BlockReader, executor: Executor, context: RunContext) -> None:
+def compare_session(unit: Unit, reader: PartReader, executor: Executor, context: RunContext) -> None:
     """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
     found = digest_session(unit, reader, executor, context)
     differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
@@ -237,9 +235,7 @@ def compare_session(unit: Unit, reader: SessionReader | BlockReader, executor: E
         )
 
 
-def digest_session(
-    unit: Unit, reader: SessionReader | BlockReader, executor: Executor, context: RunContext
-) -> dict[int, str]:
+def digest_session(unit: Unit, reader: PartReader, executor: Executor, context: RunContext) -> dict[int, str]:
     """Digest of the values of each trial that is wanted, by its place in the session."""
     geometry = unit.settings.geometry
     found: dict[int, str] = {}
@@ -258,7 +254,7 @@ def digest_session(
 
 def _read_passes(
     unit: Unit,
-    reader: SessionReader | BlockReader,
+    reader: PartReader,
     executor: Executor,
     context: RunContext,
     on_rows: OnRows | None = None,

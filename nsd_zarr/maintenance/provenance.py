@@ -12,9 +12,8 @@ from nsd_zarr.config import Config
 from nsd_zarr.conversion.plan import SourceWords, as_words
 from nsd_zarr.errors import SourceError
 from nsd_zarr.source.find import Choice, SessionFile, find_session_files
+from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.origin import Origin, find_origin
-from nsd_zarr.source.reader import open_session
-from nsd_zarr.source.session import inspect_session
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_array
@@ -65,10 +64,10 @@ def _compare_trial(store: Store, files: list[SessionFile]) -> None:
     file = next((file for file in files if file.session in store.geometry.sessions), None)
     if file is None:
         return
-    info = inspect_session(file, store.attributes["settings"]["dataset"])
+    info = inspect_file(file, store.attributes["settings"]["dataset"])
     trial = store.geometry.first_trial(file.session)
     values = np.empty((1, info.voxels), info.dtype)
-    with ThreadPoolExecutor(1, "nsd-zarr compare") as executor, open_session(info) as reader:
+    with ThreadPoolExecutor(1, "nsd-zarr compare") as executor, info.open() as reader:
         reader.read_into(range(1), values, executor)
     found, expected = make_digest(values), str(read_array(store, store.geometry.kind.digests)[trial])
     if found != expected:

@@ -29,7 +29,7 @@ from nsd_zarr.maintenance.verify import check_store, open_to_check
 from nsd_zarr.maintenance.verify_files import find_file_problem
 from nsd_zarr.options import RepairOptions, SessionWords, check_options
 from nsd_zarr.places.choose import choose_place
-from nsd_zarr.source.images import AnySource, open_source
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.format import METADATA_NAME
 
@@ -223,8 +223,8 @@ def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
     return tuple(shard for shard in record.shards if shard.key in keys)
 
 
-def _make_unit(expected: ExpectedStore, info: AnySource, config: Config, shards: tuple[Any, ...]) -> Unit:
-    memory = plan_memory(expected.store.geometry, [info], config, by_offset=not info.offset_refusal)
+def _make_unit(expected: ExpectedStore, info: SourcePart, config: Config, shards: tuple[Any, ...]) -> Unit:
+    memory = plan_memory(expected.store.geometry, [info], config, by_offset=info.by_offset)
     return Unit(
         expected.store.path,
         expected.settings,
@@ -235,10 +235,10 @@ def _make_unit(expected: ExpectedStore, info: AnySource, config: Config, shards:
     )
 
 
-def _digest_source(expected: ExpectedStore, info: AnySource, config: Config, context: RunContext) -> tuple[str, ...]:
+def _digest_source(expected: ExpectedStore, info: SourcePart, config: Config, context: RunContext) -> tuple[str, ...]:
     """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
     unit = _make_unit(expected, info, config, ())
-    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, open_source(info) as reader:
+    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, info.open() as reader:
         found = tuple(digest_session(unit, reader, executor, context).values())
     if join_digests(found) != expected.session_digest(info.session):
         raise ResumeRefused(

@@ -14,9 +14,10 @@ from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.errors import DamageFound, SourceError
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
 from nsd_zarr.source.find import select_sessions
-from nsd_zarr.source.images import AnySource
-from nsd_zarr.source.session import inspect_session
-from nsd_zarr.source.stimuli import ImageBlock, StimulusInfo, find_stimuli, inspect_stimuli, make_blocks
+from nsd_zarr.source.images import make_blocks
+from nsd_zarr.source.inspect import inspect_file
+from nsd_zarr.source.protocol import SourcePart
+from nsd_zarr.source.stimuli import StimulusInfo, find_stimuli, inspect_stimuli
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import NSD_ID
 from nsd_zarr.store.root import Store
@@ -25,13 +26,13 @@ from nsd_zarr.store.small import read_array
 
 def find_sources(
     store: Store, source: SourceWords, config: Config, sessions: Sequence[SessionNumber] | None = None
-) -> Sequence[AnySource]:
+) -> Sequence[SourcePart]:
     """The session files of *store*, or of *sessions* of it, inspected. Raises SourceError where one is unfit."""
     sessions = store.geometry.sessions if sessions is None else tuple(sessions)
     if store.geometry.kind == IMAGES:
         return find_blocks(store, source, config, sessions)
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
-    infos = [inspect_session(file, store.attributes["settings"]["dataset"]) for file in files]
+    infos = [inspect_file(file, store.attributes["settings"]["dataset"]) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
     for info in infos:
         if info.shape != expected or info.dtype != store.geometry.dtype:
@@ -44,17 +45,17 @@ def find_sources(
     return infos
 
 
-def plan_memory(geometry: Geometry, infos: Sequence[AnySource], config: Config, *, by_offset: bool) -> MemoryPlan:
+def plan_memory(geometry: Geometry, infos: Sequence[SourcePart], config: Config, *, by_offset: bool) -> MemoryPlan:
     """How sessions are read again, one at a time. Raises DoesNotFit."""
-    if isinstance(infos[0], ImageBlock):
-        return plan_block_memory(geometry, infos[0].file, 1, config)
+    if geometry.kind == IMAGES:
+        return plan_block_memory(geometry, infos[0], 1, config)
     need = Need(geometry, by_offset=by_offset, chunk_bytes=max(info.chunk_bytes for info in infos))
     return make_memory_plan(need, 1, config.effective_workers, config.effective_memory)
 
 
 def find_blocks(
     store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
-) -> Sequence[ImageBlock]:
+) -> Sequence[SourcePart]:
     """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
     file = _inspect_source(store, source)
     blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)

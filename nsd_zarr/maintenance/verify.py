@@ -25,7 +25,7 @@ from nsd_zarr.maintenance.verify_values import compare_source
 from nsd_zarr.options import VerifyOptions, check_options
 from nsd_zarr.places.files import open_file
 from nsd_zarr.source.find import format_sessions
-from nsd_zarr.source.images import AnySource
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.format import FORMATS, METADATA_NAME
 from nsd_zarr.store.root import Store, is_store, open_store
 from nsd_zarr.store.small import read_array
@@ -217,7 +217,7 @@ def _has_lost_root(path: Path) -> bool:
 
 
 def check_store(
-    store: Store, strength: str, sources: Sequence[AnySource], config: Config, listen: Listener
+    store: Store, strength: str, sources: Sequence[SourcePart], config: Config, listen: Listener
 ) -> tuple[Damage, ...]:
     """Everything that is wrong with the files and values of an opened store."""
     damages = list(check_files(store, strength == "quick"))

@@ -14,7 +14,7 @@ import numpy as np
 
 from nsd_zarr.conversion.events import Listener, TrialsDone
 from nsd_zarr.maintenance.damage import Damage, make_trial_damage
-from nsd_zarr.source.images import AnySource, open_source
+from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.root import Store
 
 SLICE_BYTES = 32 * 2**20
@@ -22,12 +22,12 @@ SLICE_BYTES = 32 * 2**20
 
 
 def compare_source(
-    store: Store, info: AnySource, trials_at_once: int, executor: Executor, listen: Listener
+    store: Store, info: SourcePart, trials_at_once: int, executor: Executor, listen: Listener
 ) -> Iterator[Damage]:
     """Trials of one session whose stored values are not those of its file; *trials_at_once* are held."""
     block = np.empty((trials_at_once, info.voxels), info.dtype)
     slice_trials = max(1, SLICE_BYTES // info.trial_bytes)
-    with open_source(info, trust_offsets=False) as session:
+    with info.open(trust_offsets=False) as session:
         for start in range(0, info.trials, trials_at_once):
             trials = range(start, min(start + trials_at_once, info.trials))
             session.read_into(trials, block[: len(trials)], executor)
@@ -37,7 +37,7 @@ def compare_source(
                 listen(TrialsDone(len(expected)))
 
 
-def _compare(store: Store, first: int, expected: np.ndarray, info: AnySource) -> Iterator[Damage]:
+def _compare(store: Store, first: int, expected: np.ndarray, info: SourcePart) -> Iterator[Damage]:
     try:
         found = read_by_zarr(store, first, len(expected))
     except Exception as error:  # Whatever zarr-python raises, it cannot read them.

@@ -1,1 +1,19 @@
-"""What was delivered: session files and how they are laid out. Reads only; knows no store."""
+"""What was delivered: session files, stimulus images, and what is known of an experiment. Reads only; knows no store.
+
+Reading order:
+
+protocol                what a part of a source offers to be converted, whatever its form
+find, other_files       which session files a user means; files of betas that are no session files
+inspect                 which inspector a file gets
+session                 a session file in HDF5
+stimuli, images         the file of stimulus images, and blocks of its images
+hdf5/                   how HDF5 files are read
+identity                whether a file is still the one that was inspected
+trial_cache             trials that were read together with those of another part
+uniform                 what sessions of one store have in common
+origin                  whose betas these are, by the names of the folders
+experiment              the files of an experiment, found beside the betas
+trial_table, design     which image each trial showed, and whether the design says the same
+volume, roi             volumes beside the betas: masks, maps, regions
+bounded                 reading such files whole, and no larger than they may be
+"""

@@ -1,4 +1,4 @@
-"""Whether a session file is still the one that was read."""
+"""Whether a source file is still the one that was inspected."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.layout import SessionNumber
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What a file looks like from outside. Equal identities: taken for unchanged. Different: compare values."""
+    """Name, size and modification time of a file. Equal: taken for unchanged. Different: its values are compared."""
 
     name: str
     """File name without folder, so that a moved folder stays the same source."""
@@ -22,26 +20,6 @@ class FileIdentity:
     """Bytes, parts in other files (virtual, external) included."""
     mtime_ns: int
     """Latest modification of the file or one of its parts, nanoseconds since the epoch."""
-
-
-class Inspected(Protocol):
-    """What was inspected: a session, or a block of images."""
-
-    @property
-    def error_session(self) -> SessionNumber | None:
-        """The session that errors name; None where there is none."""
-
-    @property
-    def path(self) -> Path:
-        """The HDF5 file."""
-
-    @property
-    def parts(self) -> tuple[Path, ...]:
-        """Other files that hold its values."""
-
-    @property
-    def identity(self) -> FileIdentity:
-        """What the file looked like."""
 
 
 def read_identity(path: Path, parts: Iterable[Path] = (), session: int | None = None) -> FileIdentity:

@@ -1,54 +1,125 @@
-"""Reading blocks of stimulus images, whatever their chunking: each chunk once in a run, within bounded memory."""
+"""Blocks of stimulus images, whatever the chunks of the file: each chunk is read once in a run, in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from threading import Lock
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.gather import OnRows
-from nsd_zarr.source.reader import SessionReader, explain_read_errors, open_session, read_by_h5py
-from nsd_zarr.source.session import SessionInfo, check_not_cut, open_dataset
-from nsd_zarr.source.stimuli import ImageBlock
+from nsd_zarr.layout import SessionNumber
+from nsd_zarr.source.hdf5.dataset import open_dataset
+from nsd_zarr.source.hdf5.reader import check_same_dataset, explain_read_errors, read_by_h5py
+from nsd_zarr.source.identity import FileIdentity
+from nsd_zarr.source.protocol import OnRows, check_not_cut
+from nsd_zarr.source.stimuli import StimulusInfo
+from nsd_zarr.source.trial_cache import TrialCache
 
-AnySource = SessionInfo | ImageBlock
 
+@dataclass(frozen=True, slots=True)
+class ImageBlock:
+    """Images that one unit of work converts: what a session is of betas. Picklable: tasks open the file again."""
 
-class ImageCache:
-    """Images that came with the chunk of another block, until their own block takes them. Thread-safe."""
+    session: SessionNumber
+    """Number of the block, from 1."""
+    file: StimulusInfo
+    """Where they are."""
+    ids: Sequence[int]
+    """0-based 73k ids, ascending."""
+    others: frozenset[int] = frozenset()
+    """Ids of other blocks of the same run that lie in a chunk together with some of these."""
 
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self._images: dict[int, np.ndarray] = {}
+    @property
+    def error_session(self) -> None:
+        """The session that errors name: none. The number of a block says nothing to anyone."""
+        return None
 
-    def put(self, ids: Sequence[int], images: np.ndarray) -> None:
-        """Keep copies of *images*."""
-        self._images |= {number: image.copy() for number, image in zip(ids, images, strict=True)}
+    @property
+    def path(self) -> Path:
+        """The stimulus file."""
+        return self.file.path
 
-    def take(self, ids: Sequence[int], out: np.ndarray) -> bool:
-        """Move the images of *ids*, all of one chunk, to *out*; False when they are not here."""
-        if ids[0] not in self._images:
-            return False
-        for row, number in enumerate(ids):
-            out[row] = self._images.pop(number)
-        return True
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Other files that hold its values."""
+        return self.file.parts
+
+    @property
+    def identity(self) -> FileIdentity:
+        """What the file looked like."""
+        return self.file.identity
+
+    @property
+    def values_name(self) -> str:
+        """Which values of the file are meant, for people."""
+        return f"dataset /{self.file.dataset}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(image, row, column, channel) of the block."""
+        return (len(self.ids), *self.file.shape[1:])
+
+    @property
+    def trials(self) -> int:
+        """Images in the block."""
+        return len(self.ids)
+
+    @property
+    def voxels(self) -> int:
+        """Values in one image."""
+        return self.file.image_bytes
+
+    @property
+    def trial_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.file.image_bytes
+
+    @property
+    def dtype(self) -> str:
+        """As NumPy names it."""
+        return "uint8"
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of what the HDF5 chunks of one image hold together."""
+        return self.file.chunk_images * self.file.image_bytes
+
+    @property
+    def by_offset(self) -> bool:
+        """Whether its values can be read by their byte offset: never tried."""
+        return False
+
+    @property
+    def how(self) -> str:
+        """How its values are read, for people."""
+        return "through h5py"
+
+    def describe_trial(self, trial: int) -> str:
+        """An image of the block, for people."""
+        return f"image {self.ids[trial]} (0-based 73k id)"
+
+    def open(
+        self, cache: TrialCache | None = None, *, trust_offsets: bool = True
+    ) -> AbstractContextManager[BlockReader]:
+        """Open the stimulus file again. *cache*: shared by the blocks of one run in one process."""
+        return _open_images(self, cache or TrialCache())
 
 
 class BlockReader:
-    """An open stimulus file, for one block. Made by open_images; one thread at a time."""
+    """An open stimulus file, for one block. Made by ImageBlock.open; one thread at a time."""
 
     by_offset = can_hand_rows = False
 
-    def __init__(self, block: ImageBlock, data: h5py.Dataset, image_cache: ImageCache) -> None:
+    def __init__(self, block: ImageBlock, data: h5py.Dataset, cache: TrialCache) -> None:
         self.block = block
         self._data = data
-        self._image_cache = image_cache
+        self._cache = cache
 
     def read_into(
         self,
@@ -61,7 +132,7 @@ class BlockReader:
         """Read consecutive images *trials* (0-based, in the block) into *out*, uint8 (len(trials), values).
 
         Each chunk is read once, whole: what other blocks need of it goes to the cache. Beside *out* it takes one chunk
-        of images, where the block needs only some of it. *executor* and *on_rows* are SessionReader's alone. Raises
+        of images, where the block needs only some of it. *executor* and *on_rows* are not used. Raises
         SourceError.
         """
         ids = np.asarray(self.block.ids[trials.start : trials.stop])
@@ -78,14 +149,14 @@ class BlockReader:
             read_by_h5py(self._data, range(int(ids[0]), int(ids[-1]) + 1), out, check_stop)
             return
         # With the lock held from the look to the end no two blocks read one chunk; h5py has a lock of its own anyway.
-        with self._image_cache.lock:
-            if self._image_cache.take(ids.tolist(), out):
+        with self._cache.lock:
+            if self._cache.take(ids.tolist(), out):
                 return
             whole = np.empty((len(span), out.shape[1]), np.uint8)
             read_by_h5py(self._data, span, whole, check_stop)
             out[:] = whole[ids - first]
             others = sorted(number for number in self.block.others if number in span)
-            self._image_cache.put(others, whole[np.array(others, int) - first])
+            self._cache.put(others, whole[np.array(others, int) - first])
 
 
 def _find_pieces(ids: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
@@ -96,26 +167,40 @@ def _find_pieces(ids: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def open_images(block: ImageBlock, image_cache: ImageCache | None = None) -> Iterator[BlockReader]:
-    """Open the stimulus file of an inspected block. Raises SourceError."""
-    file = block.file
-    with open_dataset(file.path, file.dataset) as data:
-        if data.shape != file.shape or data.dtype != np.uint8:
-            raise SourceError(
-                f"the file was replaced by another: {data.dtype.name} of shape {data.shape}, expected uint8 of shape "
-                f"{file.shape}",
-                hint="Run the same command again.",
-                path=file.path,
-                expected=file.shape,
-                found=data.shape,
-            )
-        yield BlockReader(block, data, image_cache or ImageCache())
+def _open_images(block: ImageBlock, cache: TrialCache) -> Iterator[BlockReader]:
+    with open_dataset(block.path, block.file.dataset) as data:
+        check_same_dataset(data, block, block.file.shape)
+        yield BlockReader(block, data, cache)
 
 
-def open_source(
-    source: AnySource, image_cache: ImageCache | None = None, *, trust_offsets: bool = True
-) -> AbstractContextManager[SessionReader | BlockReader]:
-    """Open what one unit of work reads: a session, or a block of images. Raises SourceError."""
-    if isinstance(source, ImageBlock):
-        return open_images(source, image_cache)
-    return open_session(source, trust_offsets=trust_offsets)
+def make_blocks(file: StimulusInfo, ids: Sequence[int], images_per_block: int) -> tuple[ImageBlock, ...]:
+    """*ids*, 0-based and ascending, as consecutive blocks. Raises SourceError for an image that the file has not."""
+    if ids[-1] >= file.shape[0]:
+        raise SourceError(
+            f"it has {file.shape[0]} images, and image {ids[-1]} (0-based 73k id) is wanted",
+            hint="Give the whole stimulus file, and the trial table that belongs to it.",
+            path=file.path,
+            expected=ids[-1] + 1,
+            found=file.shape[0],
+        )
+    starts = range(0, len(ids), images_per_block)
+    return tuple(
+        ImageBlock(SessionNumber(number), file, ids[start : start + images_per_block])
+        for number, start in enumerate(starts, 1)
+    )
+
+
+def share_chunks(blocks: Sequence[ImageBlock]) -> list[ImageBlock]:
+    """The same blocks, each with the images that it reads for others of them."""
+    if not blocks or blocks[0].file.chunk_images == 1:
+        return list(blocks)
+    chunk = blocks[0].file.chunk_images
+    members: dict[int, list[int]] = {}
+    for block in blocks:
+        # Only the first and the last chunk of a block can hold images of another.
+        edges = {block.ids[0] // chunk, block.ids[-1] // chunk}
+        for number in block.ids:
+            if number // chunk in edges:
+                members.setdefault(number // chunk, []).append(number)
+    shared = [{*members[block.ids[0] // chunk], *members[block.ids[-1] // chunk]} for block in blocks]
+    return [replace(block, others=frozenset(near - set(block.ids))) for block, near in zip(blocks, shared, strict=True)]

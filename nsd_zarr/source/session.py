@@ -1,25 +1,24 @@
-"""One session file: what is in it, found without reading values."""
+"""One session file in HDF5: what is in it, found without reading values."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from nsd_zarr.errors import NsdZarrError, SourceError
-from nsd_zarr.hdf5 import open_hdf5
+from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import DTYPE_BYTES, MAX_TRIALS, SessionNumber
-from nsd_zarr.source.bounded import open_regular
-from nsd_zarr.source.chunk_index import NotRecognised, find_btree
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.identity import FileIdentity, Inspected, read_identity
-from nsd_zarr.source.parts import check_link, find_parts
+from nsd_zarr.source.hdf5.chunk_index import NotRecognised, find_btree
+from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.parts import find_parts
+from nsd_zarr.source.hdf5.reader import DatasetReader, open_reader
+from nsd_zarr.source.identity import FileIdentity, read_identity
+from nsd_zarr.source.trial_cache import TrialCache
 
 MAX_TRIAL_BYTES = 2**31 - 1 - 16
 """A trial must fit one Blosc frame. Source: c-blosc, BLOSC_MAX_BUFFERSIZE."""
@@ -64,6 +63,16 @@ class SessionInfo:
         return self.voxels * np.dtype(self.dtype).itemsize
 
     @property
+    def values_name(self) -> str:
+        """Which values of the file are meant, for people."""
+        return f"dataset /{self.dataset}"
+
+    @property
+    def by_offset(self) -> bool:
+        """Whether its rows can be read by byte offset."""
+        return not self.offset_refusal
+
+    @property
     def how(self) -> str:
         """How its values are read, for people."""
         return f"through h5py ({self.offset_refusal})" if self.offset_refusal else "by offset"
@@ -82,36 +91,11 @@ class SessionInfo:
         """A trial of the session, for people."""
         return f"trial {trial} of the session"
 
-
-@contextmanager
-def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[h5py.Dataset]:
-    """The dataset *name* of a session file, open for reading. Raises SourceError that says what the file is instead."""
-    _check_readable(path, session)
-    try:
-        file = open_hdf5(path)
-    except OSError as error:
-        raise _explain_open_error(error, path, session) from error
-    with file:
-        with explain_hdf5_errors(path, session):
-            check_link(file, name, path, session)
-            data = _get_dataset(file, name, path, session)
-        yield data
-
-
-@contextmanager
-def explain_hdf5_errors(path: Path, session: int | None) -> Iterator[None]:
-    """Raise as SourceError what the library raises where metadata are damaged, or of a kind that it cannot express."""
-    try:
-        yield
-    except NsdZarrError:
-        raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise SourceError(
-            f"HDF5 cannot read how the dataset is stored: {error}",
-            hint="Fetch it again, or leave it out with --sessions.",
-            path=path,
-            session=session,
-        ) from error
+    def open(
+        self, cache: TrialCache | None = None, *, trust_offsets: bool = True
+    ) -> AbstractContextManager[DatasetReader]:
+        """Open the file again; *trust_offsets* False reads through h5py alone. No session needs the cache."""
+        return open_reader(self, self.dataset, by_offset=trust_offsets and self.by_offset)
 
 
 def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
@@ -130,39 +114,6 @@ def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
             dtype=data.dtype.newbyteorder("=").name,
             chunks=data.chunks,
             offset_refusal=_refuse_offsets(data, file.path, parts),
-        )
-
-
-def check_unchanged(info: Inspected) -> None:
-    """Refuse a session whose file is no longer the one that was inspected. Raises SourceError."""
-    now = read_identity(info.path, info.parts, info.error_session)
-    if now != info.identity:
-        raise SourceError(
-            f"the file changed while it was read: {now.size} bytes, expected {info.identity.size} bytes with the "
-            "modification time that it had",
-            hint="Let the copy finish, then run the same command again.",
-            path=info.path,
-            session=info.error_session,
-            expected=info.identity,
-            found=now,
-        )
-
-
-def check_not_cut(info: Inspected) -> None:
-    """Refuse values just read through the library when the file, or one of its parts, is shorter than it was.
-
-    The library itself reads zeros past the end of a file, and fill values for a part that went away. Raises
-    SourceError.
-    """
-    size = read_identity(info.path, info.parts, info.error_session).size
-    if size < info.identity.size:
-        raise SourceError(
-            f"the file was cut short while it was read: {size} bytes, expected {info.identity.size}",
-            hint="Fetch it again, then run the same command again.",
-            path=info.path,
-            session=info.error_session,
-            expected=info.identity.size,
-            found=size,
         )
 
 
@@ -224,69 +175,3 @@ def _check_filters(data: h5py.Dataset, file: SessionFile) -> None:
             path=file.path,
             session=file.session,
         )
-
-
-def _check_readable(path: Path, session: int | None) -> None:
-    try:
-        with open(open_regular(path), "rb") as file:
-            file.read(1)
-    except SourceError as error:
-        error.session = session
-        raise
-    except OSError as error:
-        raise SourceError(
-            f"cannot read the file: {error.strerror}",
-            hint="Check that it is there and that you may read it.",
-            path=path,
-            session=session,
-        ) from error
-
-
-def _explain_open_error(error: OSError, path: Path, session: int | None) -> SourceError:
-    text = str(error)
-    if "truncated file" in text:
-        problem, hint = f"the file is cut short ({text.split('(')[-1].rstrip(')')})", "Fetch it again."
-    elif "signature not found" in text:
-        problem, hint = "not an HDF5 file", "Fetch it again, or leave it out with --sessions."
-    else:
-        problem, hint = f"HDF5 cannot open the file: {text}", "Fetch it again, or leave it out with --sessions."
-    return SourceError(problem, hint=hint, path=path, session=session)
-
-
-def _get_dataset(file: h5py.File, name: str, path: Path, session: int | None) -> h5py.Dataset:
-    if _is_dataset(file, name):
-        plain = h5py.h5d.open(file.id, name.encode())
-        properties = plain.get_create_plist()
-        if properties.get_layout() != h5py.h5d.VIRTUAL and not properties.get_external_count():
-            # Without prefixes: HDF5 refuses two that differ on a dataset that is open elsewhere in the process.
-            return h5py.Dataset(plain)
-        plain.close()
-        # HDF5 looks for external files in the working directory unless it is given the folder.
-        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-        access.set_efile_prefix(os.fsencode(path.resolve().parent))
-        access.set_virtual_prefix(os.fsencode(path.resolve().parent))
-        return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
-    there = ", ".join(_describe(file, key) for key in file) or "nothing"
-    raise SourceError(
-        f"no dataset /{name.strip('/')}: found {there}",
-        hint="Name the dataset with --dataset.",
-        path=path,
-        session=session,
-        expected=name,
-        found=list(file),
-    )
-
-
-def _describe(file: h5py.File, key: str) -> str:
-    # Links are not followed: they may lead outside.
-    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-        return f"/{key} (a link)"
-    return f"/{key}" if _is_dataset(file, key) else f"/{key} (not a dataset)"
-
-
-def _is_dataset(file: h5py.File, name: str) -> bool:
-    # Asked of the old group interface: h5py's own getclass has HDF5 add up the chunk index, 0.05 to 1.1 s a file.
-    try:
-        return bool(h5py.h5g.get_objinfo(file.id, name.encode()).type == h5py.h5g.DATASET)
-    except (KeyError, ValueError, RuntimeError):
-        return False

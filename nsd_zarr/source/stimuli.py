@@ -1,20 +1,18 @@
-"""Stimulus images: which file is meant, what is in it, and which of its images one unit of work converts."""
+"""The file of stimulus images: which one is meant, and what is in it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.layout import SessionNumber
 from nsd_zarr.nsd import CHANNELS, IMAGES_DATASET, NsdPaths
+from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.parts import find_parts
 from nsd_zarr.source.identity import FileIdentity, read_identity
-from nsd_zarr.source.parts import find_parts
-from nsd_zarr.source.session import explain_hdf5_errors, open_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,79 +41,6 @@ class StimulusInfo:
     def chunk_images(self) -> int:
         """Images that one HDF5 chunk has a part of: read together, or read again."""
         return 1 if self.chunks is None else min(self.chunks[0], self.shape[0])
-
-
-@dataclass(frozen=True, slots=True)
-class ImageBlock:
-    """Images that one unit of work converts: what a session is of betas. Picklable: tasks open the file again."""
-
-    session: SessionNumber
-    """Number of the block, from 1."""
-    file: StimulusInfo
-    """Where they are."""
-    ids: Sequence[int]
-    """0-based 73k ids, ascending."""
-    others: frozenset[int] = frozenset()
-    """Ids of other blocks of the same run that lie in a chunk together with some of these."""
-
-    @property
-    def error_session(self) -> None:
-        """The session that errors name: none. The number of a block says nothing to anyone."""
-        return None
-
-    @property
-    def path(self) -> Path:
-        """The stimulus file."""
-        return self.file.path
-
-    @property
-    def parts(self) -> tuple[Path, ...]:
-        """Other files that hold its values."""
-        return self.file.parts
-
-    @property
-    def identity(self) -> FileIdentity:
-        """What the file looked like."""
-        return self.file.identity
-
-    @property
-    def trials(self) -> int:
-        """Images in the block."""
-        return len(self.ids)
-
-    @property
-    def voxels(self) -> int:
-        """Values in one image."""
-        return self.file.image_bytes
-
-    @property
-    def trial_bytes(self) -> int:
-        """Bytes of one image."""
-        return self.file.image_bytes
-
-    @property
-    def dtype(self) -> str:
-        """As NumPy names it."""
-        return "uint8"
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of what the HDF5 chunks of one image hold together."""
-        return self.file.chunk_images * self.file.image_bytes
-
-    @property
-    def offset_refusal(self) -> str:
-        """Why it is not read by byte offset."""
-        return "stimulus images"
-
-    @property
-    def how(self) -> str:
-        """How its values are read, for people."""
-        return "through h5py"
-
-    def describe_trial(self, position: int) -> str:
-        """An image of the block, for people."""
-        return f"image {self.ids[position]} (0-based 73k id)"
 
 
 def find_stimuli(source: Path) -> Path:
@@ -160,36 +85,3 @@ def inspect_stimuli(path: Path, dataset: str = IMAGES_DATASET) -> StimulusInfo:
             )
         parts = find_parts(data, path, None)
         return StimulusInfo(path, dataset, read_identity(path, parts), parts, shape, data.chunks)
-
-
-def make_blocks(file: StimulusInfo, ids: Sequence[int], images_per_block: int) -> tuple[ImageBlock, ...]:
-    """*ids*, 0-based and ascending, as consecutive blocks. Raises SourceError for an image that the file has not."""
-    if ids[-1] >= file.shape[0]:
-        raise SourceError(
-            f"it has {file.shape[0]} images, and image {ids[-1]} (0-based 73k id) is wanted",
-            hint="Give the whole stimulus file, and the trial table that belongs to it.",
-            path=file.path,
-            expected=ids[-1] + 1,
-            found=file.shape[0],
-        )
-    starts = range(0, len(ids), images_per_block)
-    return tuple(
-        ImageBlock(SessionNumber(number), file, ids[start : start + images_per_block])
-        for number, start in enumerate(starts, 1)
-    )
-
-
-def share_chunks(blocks: Sequence[ImageBlock]) -> list[ImageBlock]:
-    """The same blocks, each with the images that it reads for others of them."""
-    if not blocks or blocks[0].file.chunk_images == 1:
-        return list(blocks)
-    chunk = blocks[0].file.chunk_images
-    members: dict[int, list[int]] = {}
-    for block in blocks:
-        # Only the first and the last chunk of a block can hold images of another.
-        edges = {block.ids[0] // chunk, block.ids[-1] // chunk}
-        for number in block.ids:
-            if number // chunk in edges:
-                members.setdefault(number // chunk, []).append(number)
-    shared = [{*members[block.ids[0] // chunk], *members[block.ids[-1] // chunk]} for block in blocks]
-    return [replace(block, others=frozenset(near - set(block.ids))) for block, near in zip(blocks, shared, strict=True)]

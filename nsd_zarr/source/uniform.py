@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.session import SessionInfo
+from nsd_zarr.source.protocol import SourcePart
 
 MAX_COORDINATE = 2**15 - 1
 """The coordinate trial_in_session is int16."""
 
 
-def check_uniform(sources: Sequence[SessionInfo]) -> None:
+def check_uniform(sources: Sequence[SourcePart]) -> None:
     """Refuse a session whose trial count, volume or dtype is not what most sessions have. Raises SourceError."""
     _check_same(sources, lambda info: info.shape, "shape")
     _check_same(sources, lambda info: info.dtype, "dtype")
 
 
-def check_countable(sources: Sequence[SessionInfo], max_session: int) -> None:
+def check_countable(sources: Sequence[SourcePart], max_session: int) -> None:
     """Refuse session numbers above *max_session*, and trial counts that int16 cannot hold. Raises SourceError."""
     for info in sources:
         checks = (("session number", info.session, max_session), ("trial count", info.trials, MAX_COORDINATE))
@@ -35,7 +35,7 @@ def check_countable(sources: Sequence[SessionInfo], max_session: int) -> None:
                 )
 
 
-def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo], Any], name: str) -> None:
+def _check_same(sources: Sequence[SourcePart], measure: Callable[[SourcePart], Any], name: str) -> None:
     counts = Counter(measure(info) for info in sources)
     # What most have; between equals the larger, because files are cut short more often than they grow.
     expected = max(counts, key=lambda value: (counts[value], value))
@@ -45,7 +45,7 @@ def _check_same(sources: Sequence[SessionInfo], measure: Callable[[SessionInfo],
             continue
         cut_short = name == "shape" and found[1:] == expected[1:]
         raise SourceError(
-            f"dataset /{info.dataset}: {name} {found}, expected {expected} as in {counts[expected]} of "
+            f"{info.values_name}: {name} {found}, expected {expected} as in {counts[expected]} of "
             f"{len(sources)} sessions",
             hint=("The file is probably cut short: fetch" if cut_short else "Fetch")
             + " it again, or leave it out with --sessions.",

@@ -19,7 +19,7 @@ import pytest
 import nsd_zarr
 from nsd_zarr import retry
 from nsd_zarr.errors import DoesNotFit, SourceError, StoreError
-from nsd_zarr.source.gather import _read_exactly
+from nsd_zarr.source.hdf5.gather import _read_exactly
 
 OPTIONS = ("--trials-per-shard", 2, "--workers", 1)
 GO_ON = "then run the same command again: it goes on where it was"

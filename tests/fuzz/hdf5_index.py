@@ -20,9 +20,8 @@ import numpy as np
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.source.chunk_index import NotRecognised, read_chunk_index
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.reader import open_session
+from nsd_zarr.source.hdf5.chunk_index import NotRecognised, read_chunk_index
 from nsd_zarr.source.session import inspect_session
 from tests.fuzz.child import Try, main
 
@@ -125,7 +124,7 @@ def _try_whole(path: Path) -> str:
         if info.trials * info.trial_bytes > 2**24:
             return "file read as larger than is tried"
         out = np.empty((info.trials, info.voxels), info.dtype)
-        with open_session(info) as reader, ThreadPoolExecutor(1) as executor:
+        with info.open() as reader, ThreadPoolExecutor(1) as executor:
             reader.read_into(range(info.trials), out, executor)
     except SourceError:
         return "file refused"

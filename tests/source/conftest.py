@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.reader import open_session
 from nsd_zarr.source.session import inspect_session
 
 
@@ -58,7 +57,7 @@ def read_session(executor):
         trials = range(info.trials) if trials is None else trials
         # Whatever the reader does not write shows as this pattern.
         out = np.frombuffer(b"\xa5" * (len(trials) * info.trial_bytes), info.dtype).reshape(len(trials), -1).copy()
-        with open_session(info, trust_offsets=trust_offsets) as reader:
+        with info.open(trust_offsets=trust_offsets) as reader:
             reader.read_into(trials, out, executor)
             return out, reader.by_offset
 

@@ -12,7 +12,9 @@ import nsd_zarr
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.session import check_unchanged, inspect_session, open_dataset
+from nsd_zarr.source.hdf5.dataset import open_dataset
+from nsd_zarr.source.protocol import check_unchanged
+from nsd_zarr.source.session import inspect_session
 
 NAME = "betas_session03.hdf5"
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd_zarr import retry
-from nsd_zarr.source import gather
-from nsd_zarr.source.chunk_index import ChunkIndex
-from nsd_zarr.source.gather import ShortRead, gather_trials
+from nsd_zarr.source.hdf5 import gather
+from nsd_zarr.source.hdf5.chunk_index import ChunkIndex
+from nsd_zarr.source.hdf5.gather import ShortRead, gather_trials
 
 TRIALS, VOXELS = 7, 97
 

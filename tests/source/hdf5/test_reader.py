@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.source import reader as reader_module
-from nsd_zarr.source.chunk_index import ChunkIndex
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.reader import open_session, read_by_h5py
-from nsd_zarr.source.session import check_unchanged, inspect_session
+from nsd_zarr.source.hdf5 import reader as reader_module
+from nsd_zarr.source.hdf5.chunk_index import ChunkIndex
+from nsd_zarr.source.hdf5.reader import read_by_h5py
+from nsd_zarr.source.protocol import check_unchanged
+from nsd_zarr.source.session import inspect_session
 
 RANGES = [range(6), range(1), range(5, 6), range(2, 5), range(1, 6)]
 BY_OFFSET, BY_LIBRARY = True, False
@@ -227,7 +228,7 @@ def test_library_path_reads_contiguous_trials_some_at_a_time(tmp_path, make_sess
     file = make_session(tmp_path / "betas_session03.hdf5", layout="contiguous")
     monkeypatch.setattr(reader_module, "SLAB_BYTES", 2 * 105 * 2)
     out = np.zeros((4, 105), "i2")
-    with open_session(inspect_session(file, "betas")) as reader, recorded_reads(monkeypatch) as reads:
+    with inspect_session(file, "betas").open() as reader, recorded_reads(monkeypatch) as reads:
         reader.read_into(range(1, 5), out, executor)
     assert all(box[1:] == ((0, 5), (0, 7), (0, 3)) for box in reads)
     assert [trial for (start, stop), *_ in reads for trial in range(start, stop)] == [1, 2, 3, 4]
@@ -250,7 +251,7 @@ def test_inspecting_reads_no_value_and_opening_only_a_sample(tmp_path, make_sess
     info = inspect_session(file, "betas")
     assert sum(taken) < row_bytes
     taken.clear()
-    with open_session(info) as reader:
+    with info.open() as reader:
         assert reader.by_offset
     sample = reader_module.SAMPLE_ROWS * row_bytes
     assert sample <= sum(taken) < sample + 100 * info.voxels + 10_000 < info.trials * info.trial_bytes / 4
@@ -269,7 +270,7 @@ def test_stop_is_heard_and_passed_on_as_it_is(tmp_path, make_session, executor, 
     with (
         pytest.raises(Stopped, match="now"),
         recorded_reads(monkeypatch) as reads,
-        open_session(inspect_session(file, "betas")) as reader,
+        inspect_session(file, "betas").open() as reader,
     ):
         reader.read_into(range(6), out, executor, check_stop)
     assert reads == []
@@ -279,7 +280,7 @@ def test_library_path_looks_at_the_stop_signal_before_every_read(tmp_path, make_
     file = make_session(tmp_path / "betas_session03.hdf5", chunks=(1, 5, 7, 3))
     monkeypatch.setattr(reader_module, "SLAB_BYTES", 1)
     looks = []
-    with open_session(inspect_session(file, "betas")) as reader, recorded_reads(monkeypatch) as reads:
+    with inspect_session(file, "betas").open() as reader, recorded_reads(monkeypatch) as reads:
         reader.read_into(range(6), np.zeros((6, 105), "i2"), executor, lambda: looks.append(len(reads)))
     assert looks == list(range(6))
 
@@ -290,7 +291,7 @@ def test_inspected_session_travels_as_a_pickle(tmp_path, make_session, executor,
     again = pickle.loads(pickle.dumps(info))
     assert again == info
     out = np.zeros((6, 105), "i2")
-    with open_session(again) as reader:
+    with again.open() as reader:
         reader.read_into(range(6), out, executor)
     assert np.array_equal(out, read_plainly(file).reshape(6, -1))
 
@@ -344,7 +345,7 @@ def test_file_cut_between_inspection_and_opening_is_refused(tmp_path, make_sessi
     file = make_session(tmp_path / "betas_session03.hdf5")
     info = inspect_session(file, "betas")
     os.truncate(file.path, file.path.stat().st_size - 1)
-    with pytest.raises(SourceError, match=r"session 03: the file is cut short.*Fetch it again"), open_session(info):
+    with pytest.raises(SourceError, match=r"session 03: the file is cut short.*Fetch it again"), info.open():
         pass
 
 
@@ -366,7 +367,7 @@ def find_last_block(file):
 def test_file_cut_after_opening_is_refused(tmp_path, make_session, executor, odd):
     file = make_session(tmp_path / "betas_session03.hdf5", **odd)
     out, last = np.zeros((6, 105), "i2"), find_last_block(file)
-    with open_session(inspect_session(file, "betas")) as reader:
+    with inspect_session(file, "betas").open() as reader:
         os.truncate(file.path, last + 1)
         with pytest.raises(SourceError, match="session 03: ") as caught:
             reader.read_into(range(6), out, executor)
@@ -379,7 +380,7 @@ def test_part_that_goes_away_after_opening_is_refused(tmp_path, make_session, ex
     file = make_session(tmp_path / "betas_session03.hdf5", layout=layout)
     info = inspect_session(file, "betas")
     assert len(info.parts) == 2
-    with open_session(info) as reader:
+    with info.open() as reader:
         info.parts[1].unlink()
         with pytest.raises(SourceError, match="session 03: ") as caught:
             reader.read_into(range(6), np.zeros((6, 105), "i2"), executor)
@@ -392,7 +393,7 @@ def test_part_that_is_cut_after_inspection_is_refused(tmp_path, make_session, ex
     info = inspect_session(file, "betas")
     part = info.parts[-1]
     os.truncate(part, part.stat().st_size // 2 if cut == 0 else part.stat().st_size - cut)
-    with pytest.raises(SourceError, match="session 03: ") as caught, open_session(info) as reader:
+    with pytest.raises(SourceError, match="session 03: ") as caught, info.open() as reader:
         reader.read_into(range(6), np.zeros((6, 105), "i2"), executor)
     assert caught.value.hint
 
@@ -402,7 +403,7 @@ def test_file_replaced_by_another_shape_or_dtype_is_refused(tmp_path, make_sessi
     path = tmp_path / "betas_session03.hdf5"
     info = inspect_session(make_session(path), "betas")
     make_session(path, **other)
-    with pytest.raises(SourceError, match=r"session 03: .*replaced.*int16 of shape \(6, 5, 7, 3\)"), open_session(info):
+    with pytest.raises(SourceError, match=r"session 03: .*replaced.*int16 of shape \(6, 5, 7, 3\)"), info.open():
         pass
 
 
@@ -411,7 +412,7 @@ def test_file_replaced_by_another_layout_is_read_as_it_is_now(tmp_path, make_ses
     info = inspect_session(make_session(path), "betas")
     file = make_session(path, session=4, filters={"compression": "gzip"})
     out = np.zeros((6, 105), "i2")
-    with open_session(info) as reader:
+    with info.open() as reader:
         reader.read_into(range(6), out, executor)
     assert np.array_equal(out, read_plainly(file).reshape(6, -1))
     with pytest.raises(SourceError, match="changed while it was read"):
@@ -424,7 +425,7 @@ def test_device_error_is_told_with_session_and_trials(tmp_path, make_session, ex
     def fail(*args):
         raise OSError(5, "Input/output error")
 
-    with open_session(inspect_session(file, "betas")) as reader:
+    with inspect_session(file, "betas").open() as reader:
         monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(SourceError, match=r"session 03: reading trials 2 to 4 failed: .*Input/output error.*\["):
             reader.read_into(range(2, 5), np.zeros((3, 105), "i2"), executor)
@@ -434,7 +435,7 @@ def test_file_that_vanishes_after_inspection_is_refused(tmp_path, make_session):
     file = make_session(tmp_path / "betas_session03.hdf5")
     info = inspect_session(file, "betas")
     file.path.unlink()
-    with pytest.raises(SourceError, match=r"session 03: cannot read the file: No such file"), open_session(info):
+    with pytest.raises(SourceError, match=r"session 03: cannot read the file: No such file"), info.open():
         pass
     with pytest.raises(SourceError, match=r"session 03: cannot read .*No such file"):
         check_unchanged(info)

@@ -15,7 +15,8 @@ from itertools import chain, pairwise, zip_longest
 import numpy as np
 
 from nsd_zarr.retry import read_again
-from nsd_zarr.source.chunk_index import ChunkIndex
+from nsd_zarr.source.hdf5.chunk_index import ChunkIndex
+from nsd_zarr.source.protocol import OnRows
 from nsd_zarr.tasks import map_all
 
 TILE_BYTES = 768 * 1024
@@ -28,11 +29,6 @@ MAX_GAPS = 500
 """In one call: POSIX systems take 1,024 buffers and more."""
 ROWS_PER_TASK = 16_384
 """Rows between two looks at the stop signal: about 10 ms."""
-
-
-OnRows = Callable[[np.ndarray, slice], None]
-"""Takes values of shape (voxel, trial) and which voxels they are. Called from several threads, never twice for one
-voxel; the values are gone when it returns."""
 
 
 class ShortRead(OSError):

@@ -1,4 +1,4 @@
-"""Trials of one session, by byte offset where the layout is known, through h5py otherwise."""
+"""Trials of one dataset, by byte offset where the layout is known, through h5py otherwise."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.retry import read_again
-from nsd_zarr.source.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
-from nsd_zarr.source.gather import OnRows, gather_trials
-from nsd_zarr.source.identity import Inspected
-from nsd_zarr.source.session import SessionInfo, check_not_cut, explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
+from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.gather import gather_trials
+from nsd_zarr.source.protocol import OnRows, SourcePart, check_not_cut
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -31,11 +31,11 @@ MAX_CHUNKS = 8192
 """Chunks that one read through h5py touches: HDF5 takes about 6.5 kB for each while it reads."""
 
 
-class SessionReader:
-    """An open session. Made by open_session; one thread at a time."""
+class DatasetReader:
+    """The open dataset of a part. Made by open_reader; one thread at a time."""
 
-    def __init__(self, info: SessionInfo, data: h5py.Dataset, descriptor: int, index: ChunkIndex | None) -> None:
-        self.info = info
+    def __init__(self, part: SourcePart, data: h5py.Dataset, descriptor: int, index: ChunkIndex | None) -> None:
+        self.part = part
         self._data = data
         self._descriptor = descriptor
         self._index = index
@@ -48,7 +48,7 @@ class SessionReader:
     @property
     def can_hand_rows(self) -> bool:
         """Whether read_into can hand on, as rows, all voxels but those that are zero in every trial."""
-        is_whole = self._index is not None and len(self._index.offsets) == self.info.voxels
+        is_whole = self._index is not None and len(self._index.offsets) == self.part.voxels
         return is_whole or (self._index is not None and not self._data.fillvalue)
 
     def read_into(
@@ -65,41 +65,46 @@ class SessionReader:
         pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored. Raises
         SourceError. Cost: each pass reads the whole file.
         """
-        with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.info):
+        with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.part):
             if self._index is None:
                 read_by_h5py(self._data, trials, out, check_stop)
-                check_not_cut(self.info)
+                check_not_cut(self.part)
                 return
-            if len(self._index.offsets) < self.info.voxels:
+            if len(self._index.offsets) < self.part.voxels:
                 out[:] = self._data.fillvalue
             gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows)
 
 
 @contextmanager
-def open_session(info: SessionInfo, *, trust_offsets: bool = True) -> Iterator[SessionReader]:
-    """Open an inspected session. *trust_offsets* False reads through h5py alone. Raises SourceError."""
-    with open_dataset(info.path, info.dataset, info.session) as data:
-        if data.shape != info.shape or data.dtype.newbyteorder("=").name != info.dtype:
-            raise SourceError(
-                f"the file was replaced by another: {data.dtype.name} of shape {data.shape}, expected {info.dtype} of "
-                f"shape {info.shape}",
-                hint="Run the same command again.",
-                path=info.path,
-                session=info.session,
-                expected=(info.shape, info.dtype),
-                found=(data.shape, data.dtype.name),
-            )
-        descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
+def open_reader(part: SourcePart, dataset: str, *, by_offset: bool) -> Iterator[DatasetReader]:
+    """Open the dataset of an inspected part again. *by_offset* False reads through h5py alone. Raises SourceError."""
+    with open_dataset(part.path, dataset, part.error_session) as data:
+        check_same_dataset(data, part, part.shape)
+        descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with explain_hdf5_errors(info.path, info.session):
-                index = _try_index(data, descriptor) if trust_offsets and not info.offset_refusal else None
-            yield SessionReader(info, data, descriptor, index)
+            with explain_hdf5_errors(part.path, part.error_session):
+                index = _try_index(data, descriptor) if by_offset else None
+            yield DatasetReader(part, data, descriptor, index)
         finally:
             os.close(descriptor)
 
 
+def check_same_dataset(data: h5py.Dataset, part: SourcePart, shape: tuple[int, ...]) -> None:
+    """Refuse a dataset that is not of *shape* and of the part's dtype, as it was when inspected. Raises SourceError."""
+    found = data.dtype.newbyteorder("=").name
+    if data.shape != shape or found != part.dtype:
+        raise SourceError(
+            f"the file was replaced by another: {found} of shape {data.shape}, expected {part.dtype} of shape {shape}",
+            hint="Run the same command again.",
+            path=part.path,
+            session=part.error_session,
+            expected=(shape, part.dtype),
+            found=(data.shape, found),
+        )
+
+
 @contextmanager
-def explain_read_errors(what: str, inspected: Inspected) -> Iterator[None]:
+def explain_read_errors(what: str, part: SourcePart) -> Iterator[None]:
     """Turn errors of the system and of HDF5 while *what* is read into SourceError; errors of ours pass."""
     try:
         yield
@@ -109,8 +114,8 @@ def explain_read_errors(what: str, inspected: Inspected) -> Iterator[None]:
         raise SourceError(
             f"reading {what} failed: {error}",
             hint="The file may be cut short or its disk failing: check it, then run the same command again.",
-            path=inspected.path,
-            session=inspected.error_session,
+            path=part.path,
+            session=part.error_session,
         ) from error
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.chunk_index import NotRecognised, find_btree, read_chunk_index
+from nsd_zarr.source.hdf5.chunk_index import NotRecognised, find_btree, read_chunk_index
 
 NODE_HEADER = 24
 

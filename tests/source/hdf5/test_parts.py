@@ -9,7 +9,7 @@ import pytest
 
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.find import SessionFile
-from nsd_zarr.source.parts import MAX_LINKS
+from nsd_zarr.source.hdf5.parts import MAX_LINKS
 from nsd_zarr.source.session import inspect_session
 
 NAME = "betas_session03.hdf5"
