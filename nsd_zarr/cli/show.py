@@ -107,6 +107,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "store": str(store.path),
         "status": store.attributes["status"],
         "format_version": store.attributes["format_version"],
+        "format_minor": store.attributes.get("format_minor", 0),
         **({"sessions": [int(number) for number in geometry.sessions]} if kind == TRIALS else {}),
         f"{kind.item}s": geometry.trials,
         "shape": list(geometry.shape),
@@ -130,8 +131,9 @@ def describe_store(store: Store) -> dict[str, Any]:
 def format_store(store: Store) -> str:
     """What is in a store and what made it."""
     values = describe_store(store)
+    version = f"{values['format_version']}.{values['format_minor']}"
     lines = [
-        f"store      {values['store']}: {values['status']}, format version {values['format_version']}",
+        f"store      {values['store']}: {values['status']}, format version {version}",
         _format_contents(store),
         *_format_progress(store),
         f"stored     {format_bytes(values['stored_bytes'])} in {values['files']} files, "

@@ -30,6 +30,7 @@ from nsd_zarr.store.format import (
     ROI,
     Json,
     encode_json,
+    find_minor,
     make_betas_metadata,
     make_root_metadata,
 )
@@ -95,8 +96,11 @@ def make_told(origin: Origin, notes: Sequence[str]) -> Json:
 
 
 def make_root(attributes: Json, contents: Contents) -> bytes:
-    """The root document: *attributes*, the manifest, the metadata of all arrays."""
-    attributes = attributes | {"manifest": dict(sorted(contents.manifest.items()))}
+    """The root document: *attributes*, the manifest, the metadata of all arrays; `format_minor` as these need it."""
+    minor = find_minor(contents.members)
+    attributes = {name: value for name, value in attributes.items() if name != "format_minor"}
+    attributes |= {"format_minor": minor} if minor else {}
+    attributes |= {"manifest": dict(sorted(contents.manifest.items()))}
     return make_root_metadata(attributes, dict(sorted(contents.members.items())))
 
 

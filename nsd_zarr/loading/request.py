@@ -18,6 +18,7 @@ from nsd_zarr.read.view import ViewReader
 from nsd_zarr.science.selection import select_trials
 from nsd_zarr.science.splits import select_split
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import SHARED515
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
@@ -163,7 +164,8 @@ def find_trials(store: Store, trials: Any) -> np.ndarray | None:
     if trials is None:
         return None
     if isinstance(trials, str):
-        return np.flatnonzero(select_split(trials, lambda name: read_column(store, name)))
+        known = read_array(store, SHARED515) if SHARED515 in store.members else None
+        return np.flatnonzero(select_split(trials, lambda name: read_column(store, name), known))
     return select_trials(trials, store.geometry.trials)
 
 

@@ -194,7 +194,7 @@ class NsdAccessor:
         """Training and test trials: `train, test = ds.nsd.split("shared1000")`. No image is in both.
 
         "shared1000": tests on the images that all subjects were to see. "shared515": on those of them that all eight
-        subjects saw three times, by a store of sessions 1 to 30, or *images*, their 0-based 73k ids. Both train on the
+        subjects saw three times, by the column `shared515`, or *images*, their 0-based 73k ids. Both train on the
         images that are not shared. Raises ConfigError for another name; StoreError where the store does not tell.
 
         >>> train, test = ds.nsd.split("shared1000")

@@ -21,14 +21,11 @@ from nsd_zarr.read.score import STD
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
 from nsd_zarr.store.foreign import open_any
-from nsd_zarr.store.format import BETAS
+from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, SHARED515
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 from nsd_zarr.words import escape_controls
-
-SHARED515 = "shared515"
-"""Column of the trial table."""
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -135,7 +132,7 @@ def _make_shared515(store: Store) -> dict[str, xr.Variable]:
     has_sessions = set(range(1, SESSIONS_OF_ALL + 1)) <= set(store.geometry.sessions)
     if SHARED515 in store.members or not has_table or not has_sessions:
         return {}
-    about = {"long_name": "whether the image is one of the 515 that all eight subjects saw three times"}
+    about = {"long_name": ABOUT_SHARED515}
     encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
     return {SHARED515: xr.Variable(("trial",), indexing.LazilyIndexedArray(Shared515Array(store)), about, encoding)}
 

@@ -56,12 +56,13 @@ def get_column(dataset: xr.Dataset, name: str) -> np.ndarray:
 
 
 def get_shared515(dataset: xr.Dataset) -> np.ndarray:
-    """Column shared515, which a store gives its dataset where its whole trial table tells it. Raises StoreError."""
+    """Column shared515, of the store, or made of its whole trial table. Raises StoreError."""
     if "shared515" not in dataset:
         raise StoreError(
-            "which 515 images all subjects saw three times follows from sessions 1 to 30, and this dataset comes from "
-            "a store without all of them",
-            hint="Take all sessions, or say which images: images=[...], 0-based 73k ids.",
+            "which 515 images all subjects saw three times follows from the design, or from sessions 1 to 30, and this "
+            "dataset comes from a store without either",
+            hint="Give the store the design (nsd-zarr attach STORE NSD_ROOT), take all sessions, or say which images: "
+            "images=[...], 0-based 73k ids.",
         )
     values: np.ndarray = dataset["shared515"].values
     return values

@@ -65,7 +65,8 @@ def find_shared515(column: Column) -> np.ndarray:
         raise StoreError(
             f"which 515 images all subjects saw three times follows from sessions 1 to {SESSIONS_OF_ALL}, and "
             f"{len(missing)} of them are not here, session {missing[0]} first",
-            hint="Take all sessions, or say which images: images=[...], 0-based 73k ids.",
+            hint="Give the store the design (nsd-zarr attach STORE NSD_ROOT), take all sessions, or say which images: "
+            "images=[...], 0-based 73k ids.",
             expected=SESSIONS_OF_ALL,
             found=SESSIONS_OF_ALL - len(missing),
         )
@@ -74,10 +75,11 @@ def find_shared515(column: Column) -> np.ndarray:
     return np.isin(ids, ids[last])
 
 
-def select_split(words: str, column: Column) -> np.ndarray:
+def select_split(words: str, column: Column, shared515: np.ndarray | None = None) -> np.ndarray:
     """Trials that one of the words "train", "test", "shared1000", "shared515" names, bool of shape (trial,).
 
-    "train" and "test" are those of the split "shared1000". Raises ConfigError for another word.
+    "train" and "test" are those of the split "shared1000". *shared515*: as make_split takes it. Raises
+    ConfigError for another word.
     """
     named: Mapping[str, tuple[str, str]] = {
         "train": ("shared1000", "train"),
@@ -88,5 +90,5 @@ def select_split(words: str, column: Column) -> np.ndarray:
     if words not in named:
         raise ConfigError(f"trials {words!r} are unknown", hint=f"Choose one of {', '.join(named)}.", found=words)
     split, side = named[words]
-    chosen: np.ndarray = getattr(make_split(split, column), side)
+    chosen: np.ndarray = getattr(make_split(split, column, shared515=shared515), side)
     return chosen

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.nsd import SHARED_IMAGES, SHOWINGS
+from nsd_zarr.nsd import SESSIONS_OF_ALL, SHARED_IMAGES, SHOWINGS
 from nsd_zarr.source.bounded import check_zlib
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.trial_table import TrialTable
@@ -117,6 +117,21 @@ def check_design(table: TrialTable, design: Design, trials_per_session: int) -> 
     ids_10k = design.masterordering[trials]
     _compare(table, "10KID", ids_10k, design.path)
     _compare(table, "73KID", design.subjectim[table.subject - 1, ids_10k - 1], design.path)
+
+
+def find_shared515(design: Design, trials_per_session: int) -> np.ndarray | None:
+    """10k ids, ascending, of the shared images that all eight subjects saw three times; None where *design* is short.
+
+    All three showings of such an image are in the sessions that every subject took part in, the first 30. All subjects
+    have the same order, so one design tells it for each. Source: Allen et al. 2022, which counts 515; data manual,
+    "Experiments", for masterordering.
+    """
+    trials = SESSIONS_OF_ALL * trials_per_session
+    if len(design.masterordering) < trials:
+        return None
+    ids, showings = np.unique(design.masterordering[:trials], return_counts=True)
+    found: np.ndarray = ids[(showings == SHOWINGS) & (ids <= SHARED_IMAGES)]
+    return found
 
 
 def complete_table(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ FORMAT = "nsd_zarr"
 FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
 """Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1
-"""Root attribute `format_version`. A reader refuses a later one."""
+"""Root attribute `format_version`. A reader refuses another one."""
+FORMAT_MINOR = 1
+"""Root attribute `format_minor`: what has been added since; absent: 0. Readers take any, and look for arrays by name.
+
+1: `shared515`, and `hemispheres_NAME`. A store says the least number that knows all of its arrays (find_minor).
+"""
 CONVENTIONS = "CF-1.11"
 METADATA_NAME = "zarr.json"
 BETAS = "betas"
@@ -34,6 +40,10 @@ COORDINATES = ("session", "trial_in_session", "trial_digest")
 ROI, HEMISPHERES = "roi_", "hemispheres_"
 """How names of arrays of regions begin: labels of the whole brain, (z, y, x); labels of the left and of the right
 hemisphere, (side, z, y, x), where they have files of their own. A voxel may have a label in both."""
+SHARED515 = "shared515"
+"""Column of the trial table: whether the image is one of the 515 that all eight subjects saw three times."""
+ABOUT_SHARED515 = "whether the image is one of the 515 that all eight subjects saw three times"
+"""Its `long_name`."""
 IMAGE_DIMS = ("image", "row", "column", "channel")
 """Dimension names of `images`."""
 NSD_ID = "nsd_id"
@@ -48,6 +58,11 @@ Json = dict[str, Any]
 def encode_json(document: Json) -> bytes:
     """A document as the bytes of a file: the same document, the same bytes."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def find_minor(names: Iterable[str]) -> int:
+    """The least `format_minor` that knows arrays of all these *names*."""
+    return FORMAT_MINOR if any(name == SHARED515 or name.startswith(HEMISPHERES) for name in names) else 0
 
 
 # -- array metadata ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import zarr
 from scipy.io import loadmat, savemat
 
 import nsd_zarr
-from nsd_zarr.errors import SourceError
+from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.simulate import ROI_LABELS, Simulation, locate_root, simulate_root
 
 TRIALS = 53
@@ -77,6 +77,7 @@ def test_every_column_of_the_trial_table_is_there(pair):
         "image_10k": frame["10KID"].astype("i2"),
         "repeat": frame.groupby("73KID").cumcount().astype("i1"),
         "shared1000": frame["10KID"] <= 1000,
+        "shared515": frame["10KID"].isin(find_shared_three_times(root.expdesign)),
         "time": frame.TIME.astype("f8"),
         "isold": frame.ISOLD.astype("i1"),
         "missingdata": frame.MISSINGDATA.astype(bool),
@@ -95,9 +96,43 @@ def test_every_column_of_the_trial_table_is_there(pair):
     assert np.isnan(group["rt"][...]).any()
 
 
+def find_shared_three_times(expdesign):
+    """The rule, by pandas: shared, and all three showings within the first 30 sessions."""
+    first = pd.Series(loadmat(expdesign)["masterordering"].ravel()[: 30 * TRIALS].astype(int)).value_counts()
+    return [image for image, times in first.items() if times == 3 and image <= 1000]
+
+
 def _order(names):
-    first = ["run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "time", "isold"]
+    first = ["run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "shared515", "time", "isold"]
     return [*first, *(name.lower() for name in BEHAVIOUR), "missingdata"]
+
+
+def test_images_that_all_saw_three_times_are_stored_of_any_sessions(pair, run_cli, tmp_path):
+    """Of 3 sessions, where the trials alone do not tell them."""
+    root, store = pair
+    frame, ids = pd.read_csv(root.trial_table, sep="\t"), find_shared_three_times(root.expdesign)
+    expected = frame["10KID"].isin(ids).to_numpy()
+    assert 0 < expected.sum() < (frame["10KID"] <= 1000).sum()
+    ds = nsd_zarr.open_dataset(store)
+    for chosen in (np.arange(0, len(frame), 2), np.flatnonzero(ds.repeat.values == 0)):
+        part = ds.isel(trial=chosen)
+        train, test = part.nsd.split("shared515")
+        assert test.trial_in_session.values.tolist() == part.trial_in_session.values[expected[chosen]].tolist()
+        assert not train.shared1000.any()
+        averaged = part.nsd.average_repeats().nsd.split("shared515").test
+        assert set(averaged.nsd_id.values) == set(frame["73KID"].to_numpy()[chosen][expected[chosen]] - 1)
+    attributes = json.loads((store / "zarr.json").read_bytes())["attributes"]
+    assert (attributes["format_version"], attributes["format_minor"]) == (1, 1)
+    assert "format version 1.1" in run_cli("info", store).out
+
+
+def test_without_a_design_there_is_no_such_column(copy, tmp_path):
+    copy.expdesign.unlink()
+    ds = nsd_zarr.open_dataset(_convert(copy, tmp_path))
+    assert "shared515" not in ds
+    assert "format_minor" not in ds.attrs
+    with pytest.raises(StoreError, match="attach STORE NSD_ROOT"):
+        ds.nsd.split("shared515")
 
 
 def test_every_volume_is_there_transposed(pair):

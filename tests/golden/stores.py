@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import h5py
 import nibabel
 import numpy as np
 import xxhash
+from scipy.io import savemat
 
 import nsd_zarr
 
@@ -75,6 +77,15 @@ def write_experiment(folder):
     return {option: folder / name for option, name in names.items()} | {"valid": str(folder / "valid_session*.nii")}
 
 
+def write_design(path):
+    """A design that agrees with the table; of its first 30 sessions it shows images 17 to 20 twice."""
+    ordering = [number % 20 + 1 for number in range(2 * TRIALS)] + [13, 14, 15, 16]
+    ordering += [image for image in range(21, 21 + 10 * TRIALS) for _ in range(3)] + [17, 18, 19, 20]
+    images = np.tile(np.arange(101, 101 + max(ordering)), (8, 1))
+    savemat(path, {"masterordering": np.array(ordering, "f8"), "subjectim": images.astype("f8")})
+    return path
+
+
 def make_stores(folder):
     """A store of every kind in a new folder; their paths by kind."""
     kinds = {
@@ -95,6 +106,13 @@ def make_stores(folder):
     stores["attached"] = folder / "attached.zarr"
     nsd_zarr.convert(source, stores["attached"], trials_per_shard=13)
     nsd_zarr.attach(stores["attached"], **options)
+    regions = folder / "experiment/regions.nii"
+    for side in ("lh", "rh"):
+        shutil.copy(regions, regions.with_name(f"{side}.sides.nii"))
+    options["roi"] = [regions, *(regions.with_name(f"{side}.sides.nii") for side in ("lh", "rh"))]
+    stores["format 1.1"] = folder / "minor.zarr"
+    options["expdesign"] = write_design(folder / "experiment/nsd_expdesign.mat")
+    nsd_zarr.convert(source, stores["format 1.1"], trials_per_shard=13, **options)
     with h5py.File(folder / "stimuli.hdf5", "w", libver="earliest") as file:
         file.create_dataset("imgBrick", data=make_values(0, (29, 7, 5, 3), "u1"))
     stores["images"] = folder / "images.zarr"

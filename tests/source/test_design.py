@@ -13,7 +13,7 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.simulate import make_expdesign, make_trial_table
 from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.trial_table import write_trial_table
-from nsd_zarr.source.design import check_design, check_stimulus_info, parse_design
+from nsd_zarr.source.design import Design, check_design, check_stimulus_info, find_shared515, parse_design
 from nsd_zarr.source.trial_table import parse_trial_table
 
 PATH, INFO = Path("nsd_expdesign.mat"), Path("nsd_stim_info_merged.csv")
@@ -100,3 +100,22 @@ def test_design_of_fewer_trials_is_refused_with_both_counts(make_table):
 def test_stimulus_table_that_cannot_be_read_is_refused(data, make_table):
     with pytest.raises(SourceError, match="no stimulus table can be read"):
         check_stimulus_info(make_table(), data, INFO, 53)
+
+
+def test_images_that_all_saw_three_times_are_shared_and_whole_within_thirty_sessions():
+    """The rule by counting: 10KID up to 1000, all three showings before trial 30 * 4."""
+    trials, rng = 4, np.random.default_rng(3)
+    ordering = rng.permutation(np.repeat([7, *range(990, 1040)], 3))  # 153 trials of 38 sessions
+    ordering = np.concatenate([ordering, [7000] * 7])
+    first = ordering[: 30 * trials].tolist()
+    expected = [image for image in range(1, 1001) if first.count(image) == 3]
+    whole = [image for image in range(1, 1001) if ordering.tolist().count(image) == 3]
+    assert 0 < len(expected) < len(whole) == 12
+    design = Design(PATH, ordering, np.zeros((8, 10_000), np.int64))
+    assert find_shared515(design, trials).tolist() == expected
+
+
+def test_design_of_fewer_than_thirty_sessions_does_not_tell():
+    design = Design(PATH, np.arange(1, 120), np.zeros((8, 10_000), np.int64))
+    assert find_shared515(design, 4) is None
+    assert find_shared515(design, 3).tolist() == []

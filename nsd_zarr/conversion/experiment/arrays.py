@@ -16,7 +16,7 @@ from nsd_zarr.source.design import complete_table, parse_design
 from nsd_zarr.source.roi import RoiFiles, join_hemispheres, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
-from nsd_zarr.store.format import HEMISPHERES, ROI
+from nsd_zarr.store.format import ABOUT_SHARED515, HEMISPHERES, ROI, SHARED515
 
 
 def read_table(experiment: Experiment, geometry: Geometry) -> TrialTable | None:
@@ -81,7 +81,8 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry) -> Iterat
     files = experiment.files
     table = read_table(experiment, geometry)
     if table is not None:
-        yield from make_trial_arrays(table, select_rows(table, geometry.sessions, geometry.trials_per_session))
+        rows = select_rows(table, geometry.sessions, geometry.trials_per_session)
+        yield from make_trial_arrays(table, rows, experiment.shared515)
     dims = make_dims(1 + len(geometry.volume_shape))[1:]
 
     def make(name: str, values: np.ndarray, attributes: dict[str, Any]) -> VolumeArray:
@@ -115,8 +116,13 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry) -> Iterat
         yield SmallArray("affine", affine, ("ras", "ijk1"), about)
 
 
-def make_trial_arrays(table: TrialTable, rows: np.ndarray) -> Iterator[SmallArray]:
-    """The coordinates along trial that a trial table brings, for *rows* of it."""
+def make_trial_arrays(
+    table: TrialTable, rows: np.ndarray, shared515: Sequence[int] | None = None
+) -> Iterator[SmallArray]:
+    """The coordinates along trial that a trial table brings, for *rows* of it.
+
+    *shared515*: 10k ids of the images that all subjects saw three times; None: there is no such coordinate.
+    """
 
     def make(name: str, values: np.ndarray, dtype: Any, about: str) -> SmallArray:
         return SmallArray(name, values[rows].astype(dtype), ("trial",), {"long_name": about})
@@ -130,6 +136,8 @@ def make_trial_arrays(table: TrialTable, rows: np.ndarray) -> Iterator[SmallArra
         "repeat", table.number_showings(), np.int8, "which showing of its image, counted from 0 over the experiment"
     )
     yield make("shared1000", ids_10k <= SHARED_IMAGES, np.bool_, "whether the image is one of the 1,000 that all see")
+    if shared515 is not None:
+        yield make(SHARED515, np.isin(ids_10k, shared515), np.bool_, ABOUT_SHARED515)
     yield make("time", columns["TIME"], np.float64, "image onset in days, 0 is midnight of the first session's day")
     yield make("isold", columns["ISOLD"], np.int8, "whether the image was shown before, 0 or 1")
     for name in COLUMNS_WITH_NAN:

@@ -11,10 +11,11 @@ from nsd_zarr.nsd import COLUMNS_WITH_NAN
 from nsd_zarr.source.bounded import MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.experiment import ExperimentFiles
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.format import SHARED515
 from nsd_zarr.words import escape_line
 
 TRIAL_ARRAYS = (
-    *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", "time", "isold"),
+    *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", SHARED515, "time", "isold"),
     *(name.lower() for name in COLUMNS_WITH_NAN),
     "missingdata",
 )
@@ -73,11 +74,15 @@ class Experiment:
     """Subject, from 1; None when neither folders nor trial table tell."""
     notes: tuple[str, ...]
     """What is odd, and stops nothing."""
+    shared515: tuple[int, ...] | None = None
+    """10k ids of the shared images that all subjects saw three times; None where no design tells them."""
 
     @property
     def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates along trial that it brings."""
-        return TRIAL_ARRAYS if self.files.trial_table is not None else ()
+        if self.files.trial_table is None:
+            return ()
+        return tuple(name for name in TRIAL_ARRAYS if name != SHARED515 or self.shared515 is not None)
 
     def count_files(self) -> int:
         """Files of the store that its arrays make: metadata and chunk of each, and of `valid` a chunk a session."""

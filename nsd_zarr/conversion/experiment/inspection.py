@@ -16,7 +16,7 @@ from nsd_zarr.errors import ConfigError, SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.nsd import NO_LABEL
 from nsd_zarr.source.bounded import MAX_LABELS_BYTES, MAX_TABLE_BYTES, MAX_VOLUME_BYTES, read_whole
-from nsd_zarr.source.design import check_design, check_stimulus_info, complete_table, parse_design
+from nsd_zarr.source.design import check_design, check_stimulus_info, complete_table, find_shared515, parse_design
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
 from nsd_zarr.source.find import SessionFile, format_sessions
 from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
@@ -39,7 +39,8 @@ def inspect_experiment(files: ExperimentFiles, geometry: Geometry) -> Experiment
     inspection.inspect_volumes()
     inputs = tuple(sorted(inspection.inputs.values(), key=lambda file: file.name))
     subject = files.subject if table is None else table.subject
-    return Experiment(inspection.files, inputs, subject, (*files.notes, *inspection.notes))
+    notes = (*files.notes, *inspection.notes)
+    return Experiment(inspection.files, inputs, subject, notes, inspection.shared515)
 
 
 _Found = TypeVar("_Found")
@@ -53,6 +54,7 @@ class _Inspection:
         self.inputs: dict[Path, InputFile] = {}
         self.notes: list[str] = []
         self.reference: Volume | None = None
+        self.shared515: tuple[int, ...] | None = None
 
     def read(self, path: Path, max_bytes: int = MAX_VOLUME_BYTES) -> bytes:
         data = read_whole(path, max_bytes)
@@ -92,6 +94,8 @@ class _Inspection:
         select_rows(table, self.geometry.sessions, trials)
         if design is not None:
             check_design(table, design, trials)
+            ids = find_shared515(design, trials)
+            self.shared515 = None if ids is None else tuple(ids.tolist())
         if (info := files.stim_info) is not None:
             self.inspect_stimulus_info(table, info)
         return table
