@@ -13,7 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, TrialsDone, WaitingForWorkers
+    from nsd_zarr.conversion.events import (
+        Event,
+        Listener,
+        RunStarted,
+        SessionDone,
+        TrialsDone,
+        TrialsRead,
+        WaitingForWorkers,
+    )
     from nsd_zarr.conversion.experiment.files import ExperimentReport
     from nsd_zarr.conversion.images import ImagesReport, convert_images
     from nsd_zarr.conversion.plan import Plan, plan
@@ -59,6 +67,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "TrialsDone",
+    "TrialsRead",
     "VerifyOptions",
     "VerifyReport",
     "WaitingForWorkers",
@@ -78,6 +87,7 @@ _HOMES = {
     "RunStarted": "nsd_zarr.conversion.events",
     "SessionDone": "nsd_zarr.conversion.events",
     "TrialsDone": "nsd_zarr.conversion.events",
+    "TrialsRead": "nsd_zarr.conversion.events",
     "WaitingForWorkers": "nsd_zarr.conversion.events",
     "ExperimentReport": "nsd_zarr.conversion.experiment.files",
     "ImagesReport": "nsd_zarr.conversion.images",

@@ -29,12 +29,14 @@ SEES = {
     "retry": set(),
     "config": BASE,
     "places": BASE,
+    "progress": {"layout", "conversion"},  # the types of its events
     "source": BASE | {"hdf5", "tasks", "retry"},
     "store": BASE | {"buffers", "places", "retry"},
     "science": BASE,
     "simulate": BASE | {"places"},
-    "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers"},
-    "maintenance": BASE | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers"},
+    "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers", "progress"},
+    "maintenance": BASE
+    | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers", "progress"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
     "loading": BASE | {"hdf5", "store", "science", "read", "buffers"},
     "torch": BASE | {"store", "science", "read", "loading", "buffers"},
@@ -55,7 +57,7 @@ SEES = {
     },
     "report": BASE
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
-    "cli": TOP | {"bench", "report"},
+    "cli": TOP | {"bench", "report", "progress"},
     # The public face, on demand.
     "__init__": {"errors", "options", "conversion", "maintenance", "read"},
 }
@@ -84,7 +86,8 @@ PLACES = {
     "fsspec": {"store/zarr_reader.py", "store/foreign.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
-    "rich": {"cli/"},
+    "rich": {"cli/", "progress.py"},
+    "tqdm": {"progress.py"},
     "pydantic": {"config.py", "conversion/ledger.py"},
     "pandas": {"source/", "read/table.py", "read/rois.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},

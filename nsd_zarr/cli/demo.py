@@ -62,10 +62,10 @@ def _convert(source: Path, store: Path, say: Callable[[str], None], quiet: bool)
     say(f"\n$ nsd-zarr plan {source} {store}")
     say(str(nsd_zarr.plan(source, store)))
     say(f"\n$ nsd-zarr convert {source} {store}")
-    with show_progress("converting", quiet) as on_event:
+    with show_progress(quiet) as on_event:
         say(format_conversion(nsd_zarr.convert(source, store, on_event=on_event)))
     say(f"\n$ nsd-zarr verify {store}")
-    with show_progress("verifying", quiet) as on_event:
+    with show_progress(quiet) as on_event:
         report = nsd_zarr.verify(store, on_event=on_event)
     say(format_verification(report))
     if not report.is_whole:

@@ -35,6 +35,6 @@ def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **o
     if every and (options["subject"] is not None or options["trial_table"] is not None):
         raise ConfigError("--all, and a subject", hint="Leave out one or the other.")
     given = {name: value for name, value in options.items() if value is not None}
-    with show_progress("converting", quiet, IMAGES) as on_event:
+    with show_progress(quiet, IMAGES) as on_event:
         report = nsd_zarr.convert_images(source, store, on_event=on_event, **given)
     print_report(report.as_dict(), format_images(report), as_json, quiet)

@@ -126,7 +126,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
     from nsd_zarr.cli.show import format_conversion
 
     check_both_named(source, store)
-    with show_progress("converting", quiet) as on_event:
+    with show_progress(quiet) as on_event:
         report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
     print_report(report.as_dict(), format_conversion(report), as_json, quiet)
 
@@ -143,7 +143,7 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
     from nsd_zarr.cli.show import format_attachment
 
-    with show_progress("computing statistics of", quiet) as on_event:
+    with show_progress(quiet) as on_event:
         report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
     print_report(report.as_dict(), format_attachment(report), as_json, quiet)
 
@@ -160,7 +160,7 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
     from nsd_zarr.cli.show import format_verification
     from nsd_zarr.store.root import read_kind
 
-    with show_progress("verifying", quiet, read_kind(Path(store)) or TRIALS) as on_event:
+    with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
     print_report(report.as_dict(), format_verification(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1
@@ -179,7 +179,7 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     from nsd_zarr.cli.show import format_repair
     from nsd_zarr.store.root import read_kind
 
-    with show_progress("repairing", quiet, read_kind(Path(store)) or TRIALS) as on_event:
+    with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
         report = nsd_zarr.repair(store, source, on_event=on_event, **options)
     print_report(report.as_dict(), format_repair(report), as_json, quiet and report.is_whole)
     return 0 if report.is_whole else 1

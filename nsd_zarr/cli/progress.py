@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,98 +14,63 @@ from nsd_zarr.conversion.events import (
     RunStarted,
     SessionDone,
     TrialsDone,
+    TrialsRead,
     WaitingForWorkers,
     ignore_event,
 )
 from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
+from nsd_zarr.progress import BarListener, format_waiting, open_rich_bar
 
 _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
-def show_progress(verb: str, quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
+def show_progress(quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
     """A listener that shows events on stderr, in the words of what is converted."""
     if quiet:
-        yield _log(verb, ignore_event)
+        yield _log(ignore_event)
     elif sys.stderr.isatty():
-        with _show_bar(verb, kind) as listener:
-            yield _log(verb, listener)
+        with open_rich_bar() as bar:
+            yield _log(BarListener(bar, kind))
     else:
-        yield _log(verb, _Lines(verb, kind).listen)
+        yield _log(_Lines(kind).listen)
 
 
-def _log(verb: str, listener: Listener) -> Listener:
+def _log(listener: Listener) -> Listener:
     """*listener*, with a line in the log for the run and for each session."""
 
     def listen(event: Event) -> None:
-        if not isinstance(event, TrialsDone):
-            _LOG.info("%s: %s", verb, event)
+        if not isinstance(event, (TrialsRead, TrialsDone)):
+            _LOG.info("%s", event)
         listener(event)
 
     return listen
 
 
 class _Lines:
-    """One line a session."""
+    """One line a step, and one for each session that is read from its source or written."""
 
-    def __init__(self, verb: str, kind: Kind) -> None:
-        self._verb, self._kind, self._sessions, self._done = verb, kind, 0, 0
+    def __init__(self, kind: Kind) -> None:
+        self._kind, self._sessions, self._done = kind, 0, 0
         self._waits = False
 
     def listen(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            self._sessions = event.sessions
+            self._sessions, self._done = event.sessions, 0
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
             note(
-                f"{self._verb} {format_count(event.sessions, self._kind.part)}, "
+                f"{event.step} {format_count(event.sessions, self._kind.part)}, "
                 f"{event.trials} {self._kind.item}s{before}"
             )
         elif isinstance(event, WaitingForWorkers):
             if not self._waits:
-                note(_format_waiting(event))
+                note(format_waiting(event))
             self._waits = True
-        elif isinstance(event, SessionDone):
+        elif isinstance(event, SessionDone) and event.how != "from the store":
             self._done += 1
             self._waits = False
-            stored = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "unchanged, "
+            written = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "compared in "
             note(
                 f"{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
-                f"{stored}{event.seconds:.1f} s, read {event.how}"
+                f"{written}{event.seconds:.1f} s, read {event.how}"
             )
-
-
-@contextmanager
-def _show_bar(verb: str, kind: Kind) -> Iterator[Listener]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(verb, total=None)
-        state = {"trial_bytes": 1, "sessions": 0, "done": 0}
-        lock = threading.Lock()
-
-        def listen(event: Event) -> None:
-            with lock:
-                if isinstance(event, RunStarted):
-                    state.update(trial_bytes=event.trial_bytes, sessions=event.sessions)
-                    bar.update(task, total=event.trials * event.trial_bytes)
-                elif isinstance(event, TrialsDone):
-                    bar.advance(task, event.trials * state["trial_bytes"])
-                elif isinstance(event, WaitingForWorkers):
-                    bar.update(task, description=_format_waiting(event))
-                elif isinstance(event, SessionDone):
-                    state["done"] += 1
-                    bar.update(task, description=f"{verb} ({kind.part} {state['done']} of {state['sessions']} done)")
-
-        yield listen
-
-
-def _format_waiting(event: WaitingForWorkers) -> str:
-    return f"waiting for a worker of the Dask cluster, up to {event.limit_seconds / 60:.0f} minutes"

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, WaitingForWorkers
+from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, TrialsRead, WaitingForWorkers
 from nsd_zarr.conversion.lock import RunEnded
 from nsd_zarr.conversion.memory import Need, make_memory_plan
 from nsd_zarr.conversion.unit import RunContext, Stopped, Unit, run_unit
@@ -134,6 +134,7 @@ class _Submission:
                     self._submit(current, run_ended)
                     continue
                 done.append(result)
+                self.listen(TrialsRead(current.unit.source.trials))
                 self.listen(TrialsDone(current.unit.source.trials))
                 self.listen(result)
         finally:

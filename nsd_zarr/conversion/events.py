@@ -1,7 +1,12 @@
-"""What a run reports while it goes: small typed events for a progress bar or a log."""
+"""What a run reports while it goes: small typed events for a progress bar or a log.
+
+Each step of a call begins with RunStarted, which announces what the events up to the next RunStarted add up to:
+TrialsRead to `reads`, TrialsDone to `trials`, and one SessionDone for each of `sessions`.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +15,9 @@ from nsd_zarr.layout import SessionNumber
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run knows what there is to do.
+    """A step of the run begins, and it is known what there is to do.
+
+    `convert` has one step; `verify` with sources and `repair` have several.
 
     >>> events = []
     >>> report = nsd_zarr.convert("nsd", "new.zarr", subject=1, on_event=events.append)
@@ -19,13 +26,32 @@ class RunStarted:
     """
 
     sessions: int
-    """Sessions to convert, or to read again."""
+    """Sessions of this step; each ends with SessionDone."""
     trials: int
-    """Trials in them."""
+    """Trials to write or to check; the sum of TrialsDone."""
     trial_bytes: int
     """Decoded bytes of a trial."""
     finished_sessions: int
     """Sessions that an earlier run finished."""
+    reads: int = 0
+    """Trials to read from the sources; the sum of TrialsRead. 0 where a step reads only the store."""
+    step: str = "converting"
+    """What is done with the sessions: "converting"; "verifying" the store ("verifying again": under its lock);
+    "comparing" or "reading" the sources; "repairing"; "reading back" trials of the store, for statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsRead:
+    """Some trials were read from a source. They come before they are done, a part of many trials at a time.
+
+    >>> events = []
+    >>> report = nsd_zarr.convert("nsd", "new.zarr", subject=1, on_event=events.append)
+    >>> sum(event.trials for event in events if isinstance(event, nsd_zarr.TrialsRead))
+    36
+    """
+
+    trials: int
+    """How many: bytes that were read, counted in whole trials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +70,7 @@ class TrialsDone:
 
 @dataclass(frozen=True, slots=True)
 class SessionDone:
-    """One session is on disk and in the ledger.
+    """One session is done: on disk and in the ledger, or read and compared.
 
     >>> def show(event: nsd_zarr.Event) -> None:
     ...     if isinstance(event, nsd_zarr.SessionDone):
@@ -58,11 +84,11 @@ class SessionDone:
     session: SessionNumber
     """Session number."""
     stored_bytes: int
-    """Bytes of its shards."""
+    """Bytes of the shards that were written; 0 where it was only read."""
     seconds: float
     """Wall time of the session."""
     how: str
-    """How it was read: "by offset" or "through h5py"."""
+    """How it was read: "by offset", "through h5py", or "from the store"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +101,7 @@ class WaitingForWorkers:
     """How long that may last."""
 
 
-Event = RunStarted | TrialsDone | SessionDone | WaitingForWorkers
+Event = RunStarted | TrialsRead | TrialsDone | SessionDone | WaitingForWorkers
 """Anything that a run reports."""
 Listener = Callable[[Event], None]
 """What is called with each event, from any thread."""
@@ -83,3 +109,21 @@ Listener = Callable[[Event], None]
 
 def ignore_event(event: Event) -> None:
     """A listener that does nothing."""
+
+
+class ReadCounter:
+    """Counts values that were read, and reports them in whole trials, from any thread."""
+
+    def __init__(self, trial_values: int, listen: Listener) -> None:
+        self._trial_values, self._listen = trial_values, listen
+        self._values = self._trials = 0
+        self._lock = threading.Lock()
+
+    def add(self, values: int) -> None:
+        """Count *values* of any trials."""
+        with self._lock:
+            self._values += values
+            trials = self._values // self._trial_values - self._trials
+            self._trials += trials
+        if trials:
+            self._listen(TrialsRead(trials))

@@ -30,6 +30,7 @@ from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.options import ImagesOptions, check_options
+from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import COMPLETE, open_store
 from nsd_zarr.store.volume import write_file
@@ -75,6 +76,7 @@ def convert_images(
     dataset: str = IMAGES_DATASET,
     images_per_shard: int | None = None,
     on_event: Listener = ignore_event,
+    progress: bool = False,
     **options: Unpack[ImagesOptions],
 ) -> ImagesReport:
     """Convert stimulus images to a Zarr store with one image a chunk; go on where an interrupted run was.
@@ -98,7 +100,10 @@ def convert_images(
     images_per_shard
         Images in a shard; None for up to 128 MiB.
     on_event
-        Called with RunStarted, TrialsDone and SessionDone, from any thread; a block of images is a session there.
+        Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread; a block of images is a
+        session there.
+    progress
+        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
     **options
         See ImagesOptions.
 
@@ -118,7 +123,7 @@ def convert_images(
     >>> report.images, report.shape
     (73000, (8, 8, 3))
     """
-    named = ("subject", "trial_table", "dataset", "images_per_shard", "on_event")
+    named = ("subject", "trial_table", "dataset", "images_per_shard", "on_event", "progress")
     check_options("convert_images", options, ImagesOptions, others=named)
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     table = None if trial_table is None else Path(trial_table)
@@ -130,7 +135,8 @@ def convert_images(
         with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
             plan = make_image_plan(Path(source), path, config, images_per_shard)
-            done = len(carry_out(plan, lock, on_event, finish_images))
+            with draw_progress(progress, on_event, IMAGES) as listen:
+                done = len(carry_out(plan, lock, listen, finish_images))
     geometry, manifest = plan.settings.geometry, open_store(path, kind=IMAGES).manifest
     return ImagesReport(
         store=path,

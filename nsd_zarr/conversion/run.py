@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
-from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, ignore_event
+from nsd_zarr.conversion.events import Listener, SessionDone, ignore_event
 from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
@@ -24,11 +24,12 @@ from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.unit import RunContext, Unit, run_unit
+from nsd_zarr.conversion.unit import RunContext, Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import explain_write_error, sync_folders
+from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
@@ -73,6 +74,7 @@ def convert(
     *,
     config: str | os.PathLike[str] | None = None,
     on_event: Listener = ignore_event,
+    progress: bool = False,
     **options: Unpack[ConvertOptions],
 ) -> ConversionReport:
     """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was.
@@ -90,7 +92,9 @@ def convert(
     config
         A YAML file of options; those that are given here win over it.
     on_event
-        Called with RunStarted, TrialsDone and SessionDone, from any thread.
+        Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread.
+    progress
+        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
     **options
         As on the command line, with underscores; see ConvertOptions.
 
@@ -112,8 +116,9 @@ def convert(
     >>> nsd_zarr.convert("nsd", "subj01.zarr", subject=1).sessions  # finished: nothing to do
     ()
     """
-    check_options("convert", options, ConvertOptions, others=("config", "on_event"))
-    return run_conversion(source, store, make_config(config, **options), on_event)
+    check_options("convert", options, ConvertOptions, others=("config", "on_event", "progress"))
+    with draw_progress(progress, on_event) as listen:
+        return run_conversion(source, store, make_config(config, **options), listen)
 
 
 Finish = Callable[[Plan, Sequence[SessionRecord], HeldLock], None]
@@ -162,9 +167,7 @@ def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = fin
         _prepare(plan, ledger)
     lock.cover_folder()
     units = make_units(plan, ledger)
-    trials = sum(unit.source.trials for unit in units)
-    finished = len(plan.progress.done - plan.progress.doubtful)
-    listen(RunStarted(len(units), trials, plan.settings.geometry.trial_bytes, finished))
+    announce("converting", units, listen, len(plan.progress.done - plan.progress.doubtful))
     done = run_units(units, plan, listen)
     lock.check()  # Before a record or an array beside the shards is written into what may be another run's store.
     # What was read again and found the same is known by its present looks from now on.

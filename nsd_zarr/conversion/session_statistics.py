@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.buffers import BufferPool
-from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.conversion.settings import Settings
+from nsd_zarr.layout import COUNTS_PER_PERCENT, SessionNumber
+from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key
+from nsd_zarr.store.record import FileRecord
+from nsd_zarr.store.volume import write_volume
 from nsd_zarr.tasks import map_all
 
 ROW_VALUES = 96 * 1024
@@ -157,3 +162,16 @@ def row_bytes(voxels: int, trials: int) -> int:
 def tile_bytes(voxels: int) -> int:
     """Bytes that one thread takes beside the sums of a block, for volumes of *voxels* voxels."""
     return min(TILE_VOXELS, voxels) * (TILE_TRIALS * 4 + 8 * 8)
+
+
+def write_statistics(
+    store: Path, settings: Settings, session: SessionNumber, statistics: SessionStatistics, executor: Executor
+) -> tuple[FileRecord, ...]:
+    """The chunks of session_mean and session_std of one session, on disk when this returns."""
+    place = (settings.sessions.index(session), *(0 for _ in settings.geometry.volume_shape))
+    names, volumes = (SESSION_MEAN, SESSION_STD), (statistics.mean, statistics.std)
+
+    def write(name: str, values: np.ndarray) -> FileRecord:
+        return write_volume(store, make_chunk_key(name, place), values, settings.blosc)
+
+    return tuple(map_all(executor, write, names, volumes))

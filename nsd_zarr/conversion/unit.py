@@ -13,19 +13,17 @@ from typing import Protocol
 import numpy as np
 
 from nsd_zarr.buffers import BufferPool
-from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, ignore_event
+from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSums
+from nsd_zarr.conversion.session_statistics import SessionSums, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
-from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
 from nsd_zarr.source.trial_cache import TrialCache
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import SESSION_MEAN, SESSION_STD, make_chunk_key, make_shard_key
+from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.record import FileRecord, ShardRecord
 from nsd_zarr.store.shard import PendingShard, write_shard
-from nsd_zarr.store.volume import write_volume
 from nsd_zarr.tasks import map_all
 
 MAX_UNCOMMITTED = 32
@@ -57,6 +55,20 @@ class Unit:
         geometry, keys = self.settings.geometry, {shard.key for shard in self.shards}
         numbers = geometry.session_shards(self.source.session)
         return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
+
+    @property
+    def passes(self) -> list[tuple[list[int], range]]:
+        """What is read at a time: numbers of wanted shards, and trials (in the session) from the first to the last."""
+        geometry, wanted, passes = self.settings.geometry, self.wanted, []
+        first = geometry.session_shards(self.source.session).start
+        most = self.trials_per_pass // geometry.trials_per_shard
+        while wanted:
+            numbers = [number for number in wanted if number < wanted[0] + most]
+            start, stop = (geometry.trials_per_shard * (place - first) for place in (numbers[0], numbers[-1] + 1))
+            # The last shard of a store of images may be short.
+            passes.append((numbers, range(start, min(stop, self.source.trials))))
+            wanted = wanted[len(numbers) :]
+        return passes
 
 
 class StopSignal(Protocol):
@@ -92,6 +104,15 @@ class RunContext:
         """Called before each trial is compressed."""
         self.check_stop()
         self.listen(TrialsDone(1))
+
+
+def announce(step: str, units: Sequence[Unit], listen: Listener, finished: int = 0) -> None:
+    """Report what *units* are going to read and do."""
+    trials = sum(len(unit.settings.geometry.shard_trials(number)) for unit in units for number in unit.wanted)
+    # Of a cluster's units the passes are made by the workers; a whole session is read once, however many these are.
+    reads = sum(sum(len(trials) for _, trials in unit.passes) if unit.shards else unit.source.trials for unit in units)
+    trial_bytes = units[0].settings.geometry.trial_bytes if units else 0
+    listen(RunStarted(len(units), trials, trial_bytes, finished, reads, step))
 
 
 def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
@@ -151,19 +172,6 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
     record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
-
-
-def write_statistics(
-    store: Path, settings: Settings, session: SessionNumber, statistics: SessionStatistics, executor: Executor
-) -> tuple[FileRecord, ...]:
-    """The chunks of session_mean and session_std of one session, on disk when this returns."""
-    place = (settings.sessions.index(session), *(0 for _ in settings.geometry.volume_shape))
-    names, volumes = (SESSION_MEAN, SESSION_STD), (statistics.mean, statistics.std)
-
-    def write(name: str, values: np.ndarray) -> FileRecord:
-        return write_volume(store, make_chunk_key(name, place), values, settings.blosc)
-
-    return tuple(map_all(executor, write, names, volumes))
 
 
 def _write_session(
@@ -263,21 +271,15 @@ def _read_passes(
 
     Of shape (shard, trial, voxel), in a block that the next ones use again.
     """
-    geometry, wanted = unit.settings.geometry, unit.wanted
-    first = geometry.session_shards(unit.source.session).start
-    most = unit.trials_per_pass // geometry.trials_per_shard
-    shape = (most, geometry.trials_per_shard, geometry.voxels)
+    geometry, passes = unit.settings.geometry, unit.passes
+    counter = ReadCounter(geometry.voxels, context.listen)
+    shape = (unit.trials_per_pass // geometry.trials_per_shard, geometry.trials_per_shard, geometry.voxels)
     with context.blocks.borrow(shape, unit.source.dtype) as block:
-        while wanted:
-            numbers = [number for number in wanted if number < wanted[0] + most]
+        for numbers, trials in passes:
             span = block[: numbers[-1] - numbers[0] + 1]
-            start = (numbers[0] - first) * geometry.trials_per_shard
-            # The last shard of a store of images may be short.
-            trials = range(start, min(start + len(span) * geometry.trials_per_shard, unit.source.trials))
             rows = span.reshape(-1, geometry.voxels)[: len(trials)]
-            reader.read_into(trials, rows, executor, context.check_stop, on_rows)
+            reader.read_into(trials, rows, executor, context.check_stop, on_rows, counter.add)
             yield numbers, span
-            wanted = wanted[len(numbers) :]
 
 
 def _choose(unit: Unit, span: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:

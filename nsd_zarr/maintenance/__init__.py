@@ -10,6 +10,7 @@ verify_values         every value against the sources, by independent readers
 damage                one thing that is not as it was written
 sources               the sources of a finished store, found again
 repair                writes again what is damaged or missing
+compare_sources       whether the sources still hold what was converted, for repair
 expected              what a store must hold, for repair
 recompute             statistics once more, from the trials
 """

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.contents import Contents, make_statistics_arrays
-from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
+from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import inspect_experiment
@@ -20,14 +20,15 @@ from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
+from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
-from nsd_zarr.conversion.unit import write_statistics
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
 from nsd_zarr.options import AttachOptions, check_options
 from nsd_zarr.places.durable import sync_folders
+from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
 from nsd_zarr.source.find import Choice, find_session_files
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
@@ -67,6 +68,7 @@ def attach(
     *,
     config: str | os.PathLike[str] | None = None,
     on_event: Listener = ignore_event,
+    progress: bool = False,
     **options: Unpack[AttachOptions],
 ) -> AttachReport:
     """Give a finished store its experiment: trial table, masks, regions, noise ceiling. Its trials stay untouched.
@@ -87,7 +89,9 @@ def attach(
     config
         A YAML file of options, as for `convert`; those that concern only a conversion are passed over.
     on_event
-        Called with RunStarted and TrialsDone while statistics are computed.
+        Called with RunStarted, TrialsDone and SessionDone while statistics are computed.
+    progress
+        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
     **options
         See AttachOptions. `no_experiment` takes an experiment out again.
 
@@ -111,7 +115,7 @@ def attach(
     >>> "nsd_id" in nsd_zarr.open_dataset("subj01.zarr")
     True
     """
-    check_options("attach", options, AttachOptions, others=("config", "on_event"))
+    check_options("attach", options, AttachOptions, others=("config", "on_event", "progress"))
     started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
     check_free(path)
     opened = open_store(path)
@@ -123,7 +127,8 @@ def attach(
         if opened.fingerprint != seen.fingerprint:  # Another run was here before the lock was ours.
             experiment = find_and_inspect(opened.geometry, source, options_in_force)
         has_statistics = SESSION_MEAN in opened.members
-        _attach(opened, experiment, options_in_force, lock, on_event)
+        with draw_progress(progress, on_event) as listen:
+            _attach(opened, experiment, options_in_force, lock, listen)
     report = ExperimentReport() if experiment is None else experiment.make_report()
     return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
 
@@ -207,7 +212,6 @@ def _list_coordinates(store: Store, names: tuple[str, ...]) -> Json:
 
 def _add_statistics(store: Store, settings: Settings, contents: Contents, config: Config, listen: Listener) -> None:
     geometry, counts = store.geometry, []
-    listen(RunStarted(len(geometry.sessions), geometry.trials, geometry.trial_bytes, 0))
     with ThreadPoolExecutor(config.effective_workers, "nsd-zarr attach") as executor:
         for session, statistics in zip(
             geometry.sessions, compute_statistics(store, geometry.sessions, config, executor, listen), strict=True

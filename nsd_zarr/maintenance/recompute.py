@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.events import Listener, TrialsDone
+from nsd_zarr.conversion.events import Listener, RunStarted, SessionDone, TrialsDone
 from nsd_zarr.conversion.memory import (
     EXPERIMENT_BYTES,
     Need,
@@ -52,7 +53,7 @@ def _make_keys(place: int, zeros: tuple[int, ...]) -> tuple[str, str]:
 
 
 def compute_statistics(
-    store: Store, sessions: Iterable[SessionNumber], config: Config, executor: Executor, listen: Listener
+    store: Store, sessions: Sequence[SessionNumber], config: Config, executor: Executor, listen: Listener
 ) -> Iterator[SessionStatistics]:
     """Statistics of each of *sessions*, from its trials as they are stored. Raises DamageFound."""
     geometry, reader = store.geometry, TrialReader(store)
@@ -64,10 +65,14 @@ def compute_statistics(
         reader.read_into(trial, out)
         listen(TrialsDone(1))
 
+    trials_to_read = len(sessions) * geometry.trials_per_session
+    listen(RunStarted(len(sessions), trials_to_read, geometry.trial_bytes, 0, step="reading back"))
     for session in sessions:
+        started = time.perf_counter()
         sums, first = SessionSums(geometry.voxels, geometry.dtype), geometry.first_trial(session)
         for start in range(0, geometry.trials_per_session, step):
             trials = range(first + start, first + min(start + step, geometry.trials_per_session))
             map_all(executor, read, trials, block[: len(trials)])
             sums.add(block[: len(trials)], executor)
+        listen(SessionDone(session, 0, time.perf_counter() - started, "from the store"))
         yield sums.make_statistics(geometry.trials_per_session)

@@ -5,33 +5,34 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
+from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment.files import Experiment
-from nsd_zarr.conversion.ledger import SessionRecord, make_run_folder
+from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.root_copy import add_copy, read_copy
-from nsd_zarr.conversion.unit import RunContext, Unit, digest_session, run_unit
+from nsd_zarr.conversion.unit import RunContext, Unit, announce, run_unit
 from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.maintenance.attach import LASTING, find_and_inspect
+from nsd_zarr.maintenance.compare_sources import compare_sources, select_shards
 from nsd_zarr.maintenance.damage import Damage
 from nsd_zarr.maintenance.expected import ExpectedStore, make_expected_store
 from nsd_zarr.maintenance.recompute import STATISTICS, make_statistics_files
-from nsd_zarr.maintenance.sources import find_ids, find_sources, plan_memory
+from nsd_zarr.maintenance.sources import find_ids, find_sources
 from nsd_zarr.maintenance.verify import check_store, open_to_check
 from nsd_zarr.maintenance.verify_files import find_file_problem
 from nsd_zarr.options import RepairOptions, SessionWords, check_options
 from nsd_zarr.places.choose import choose_place
-from nsd_zarr.source.protocol import SourcePart
-from nsd_zarr.store.digest import join_digests, make_digest
+from nsd_zarr.progress import draw_progress
+from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import METADATA_NAME
+from nsd_zarr.store.root import read_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def repair(
     sessions: SessionWords | None = None,
     *,
     on_event: Listener = ignore_event,
+    progress: bool = False,
     **options: Unpack[RepairOptions],
 ) -> RepairReport:
     """Verify a store, and make what is damaged or missing again from the sources it was made of.
@@ -89,7 +91,9 @@ def repair(
     sessions
         Repair shards of these alone (a number, "1-3,5", numbers); files that concern all are always repaired.
     on_event
-        Called with RunStarted and TrialsDone, from any thread.
+        Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread.
+    progress
+        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
     **options
         See RepairOptions.
 
@@ -111,20 +115,25 @@ def repair(
     >>> nsd_zarr.repair("subj01.zarr", "nsd", subject=1).rewritten
     ('session/c/0',)
     """
-    check_options("repair", options, RepairOptions, others=("sessions", "on_event"))
-    started, path = time.perf_counter(), Path(os.path.abspath(store))
-    config = make_config(None, sessions=sessions, **options)
+    check_options("repair", options, RepairOptions, others=("sessions", "on_event", "progress"))
+    path, config = Path(os.path.abspath(store)), make_config(None, sessions=sessions, **options)
+    with draw_progress(progress, on_event, read_kind(path) or TRIALS) as listen:
+        return _repair(path, source, config, listen)
+
+
+def _repair(path: Path, source: SourceWords, config: Config, listen: Listener) -> RepairReport:
+    started = time.perf_counter()
     check_free(path)
-    found, removed = _look(path, config, on_event), 0
+    found, removed = _look(path, config, listen), 0
     rewritten: tuple[str, ...] = ()
     if found.asked or _count_leftovers(path):
         with hold_lock(path):
             # Once more: what another run wrote before the lock was ours must not be undone.
-            found = _look(path, config, on_event)
-            planned = _prepare(found.expected, found.asked, source, config, on_event)
+            found = _look(path, config, listen, "verifying again")
+            planned = _prepare(found.expected, found.asked, source, config, listen)
             add_copy(path)
             removed = sum(choose_place(each).remove_partials() for each in (path, make_run_folder(path)))
-            rewritten = tuple(_carry_out(found.expected, planned, config, on_event))
+            rewritten = tuple(_carry_out(found.expected, planned, config, listen))
     left = tuple(damage for damage in found.damages if damage not in found.asked)
     return RepairReport(path, found.damages, rewritten, removed, left, time.perf_counter() - started)
 
@@ -153,7 +162,7 @@ class RepairPlan:
     """Other files by their path inside the store, the root last."""
 
 
-def _look(path: Path, config: Config, listen: Listener) -> Findings:
+def _look(path: Path, config: Config, listen: Listener, step: str = "verifying") -> Findings:
     """What the store must hold, and what is wrong with it."""
     damages: tuple[Damage, ...] = ()
     try:
@@ -161,7 +170,7 @@ def _look(path: Path, config: Config, listen: Listener) -> Findings:
     except DamageFound as error:
         damages = (Damage(METADATA_NAME, error.problem),)
         expected = make_expected_store(*read_copy(path, error))
-    damages += check_store(expected.store, "full", [], config, listen)
+    damages += check_store(expected.store, "full", [], config, listen, step)
     sessions = expected.store.geometry.sessions if config.sessions is None else config.sessions
     asked = tuple(damage for damage in damages if damage.session is None or damage.session in sessions)
     return Findings(expected, damages, asked)
@@ -180,25 +189,12 @@ def _prepare(
     """Everything to be written, compared with what was recorded. Raises ResumeRefused, StoreError, SourceError."""
     keys = {damage.path for damage in damages}
     _check_known(expected, keys)
-    wanted = {record.session: _select(record, keys) for record in expected.records}
+    wanted = select_shards(expected, keys)
     blind = {record.session for record in expected.records if not record.trial_digests}
     needed = [session for session, shards in wanted.items() if shards or session in blind]
     infos = find_sources(expected.store, source, config, needed) if needed else []
-    shards = sum(len(wanted[info.session]) for info in infos)
+    expected, units = compare_sources(expected, infos, keys, config, listen)
     geometry = expected.store.geometry
-    if infos:
-        listen(RunStarted(len(infos), 2 * shards * geometry.trials_per_shard, geometry.trial_bytes, 0))
-    context = RunContext(listen)
-    for info in infos:
-        if info.session in blind:
-            expected = expected.with_digests(info.session, _digest_source(expected, info, config, context))
-    units = []
-    for info in infos:
-        record = expected.record_of(info.session)
-        if lost := _select(record, keys):
-            unit = _make_unit(expected, info, config, lost)
-            run_unit(replace(unit, expected_digests=record.trial_digests), context)
-            units.append(unit)
     statistics = {key for key in keys if key.split("/c/")[0] in STATISTICS}
     experiment = None
     if geometry.kind == TRIALS and any("/c/" in key and key.split("/")[0] not in LASTING for key in keys):
@@ -206,7 +202,7 @@ def _prepare(
     ids: Sequence[int] = ()
     if geometry.kind == IMAGES:
         ids = find_ids(expected.store, source, config)
-    return RepairPlan(tuple(units), statistics, dict(_make_documents(expected, keys - statistics, experiment, ids)))
+    return RepairPlan(units, statistics, dict(_make_documents(expected, keys - statistics, experiment, ids)))
 
 
 def _check_known(expected: ExpectedStore, keys: set[str]) -> None:
@@ -217,37 +213,6 @@ def _check_known(expected: ExpectedStore, keys: set[str]) -> None:
             hint="Convert again, to another path.",
             path=expected.store.path,
         )
-
-
-def _select(record: SessionRecord, keys: set[str]) -> tuple[Any, ...]:
-    return tuple(shard for shard in record.shards if shard.key in keys)
-
-
-def _make_unit(expected: ExpectedStore, info: SourcePart, config: Config, shards: tuple[Any, ...]) -> Unit:
-    memory = plan_memory(expected.store.geometry, [info], config, by_offset=info.by_offset)
-    return Unit(
-        expected.store.path,
-        expected.settings,
-        info,
-        memory.trials_per_pass,
-        memory.threads_per_session,
-        shards=shards,
-    )
-
-
-def _digest_source(expected: ExpectedStore, info: SourcePart, config: Config, context: RunContext) -> tuple[str, ...]:
-    """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
-    unit = _make_unit(expected, info, config, ())
-    with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, info.open() as reader:
-        found = tuple(digest_session(unit, reader, executor, context).values())
-    if join_digests(found) != expected.session_digest(info.session):
-        raise ResumeRefused(
-            "the source changed since it was converted: the digest of its values is another",
-            hint="Put the former file back, or convert to another store.",
-            path=info.path,
-            session=info.error_session,
-        )
-    return found
 
 
 def _make_documents(
@@ -277,6 +242,8 @@ def _check_bytes(expected: ExpectedStore, key: str, data: bytes | None) -> None:
 def _carry_out(expected: ExpectedStore, planned: RepairPlan, config: Config, listen: Listener) -> Iterator[str]:
     """Write, and check what was written; gives its paths."""
     path, context = expected.store.path, RunContext(listen)
+    if planned.units:
+        announce("repairing", planned.units, listen)
     for unit in planned.units:
         run_unit(unit, context)
     counted: dict[str, bytes] = {}

@@ -6,30 +6,28 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, make_config
-from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_event
+from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.plan import SourceWords, as_words
 from nsd_zarr.errors import ConfigError, DamageFound, StoreError
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.maintenance.damage import Damage
 from nsd_zarr.maintenance.sources import find_sources, plan_memory
 from nsd_zarr.maintenance.verify_files import check_files, find_untracked_files
-from nsd_zarr.maintenance.verify_shards import check_shard
+from nsd_zarr.maintenance.verify_shards import check_shards
 from nsd_zarr.maintenance.verify_values import compare_source
 from nsd_zarr.options import VerifyOptions, check_options
 from nsd_zarr.places.files import open_file
+from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.format import FORMATS, METADATA_NAME
 from nsd_zarr.store.root import Store, is_store, open_store
-from nsd_zarr.store.small import read_array
-from nsd_zarr.tasks import map_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,7 @@ def verify(
     *,
     quick: bool = False,
     on_event: Listener = ignore_event,
+    progress: bool = False,
     **options: Unpack[VerifyOptions],
 ) -> VerifyReport:
     """Prove a store. Reads only.
@@ -113,7 +112,9 @@ def verify(
     quick
         Only: every file present, of its size, and the index of every shard right. Not together with *source*.
     on_event
-        Called with RunStarted and TrialsDone, from any thread.
+        Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread.
+    progress
+        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
     **options
         See VerifyOptions.
 
@@ -138,7 +139,7 @@ def verify(
     >>> nsd_zarr.verify("subj01.zarr", "nsd", subject=1).strength
     'source'
     """
-    check_options("verify", options, VerifyOptions, others=("source", "quick", "on_event"))
+    check_options("verify", options, VerifyOptions, others=("source", "quick", "on_event", "progress"))
     if quick and source is not None:
         raise ConfigError(
             "quick, and a source to compare with",
@@ -154,10 +155,11 @@ def verify(
         damage = Damage(METADATA_NAME, error.problem)
         return VerifyReport(path, strength, 0, 0, (damage,), (), words, choice, time.perf_counter() - started)
     sources = [] if source is None else find_sources(opened, source, config)
-    damages = check_store(opened, strength, sources, config, on_event)
-    if damages and (changed := _open_changed(opened)) is not None:
-        # An attach went on meanwhile: what it replaced is no damage of the store that is there now.
-        opened, damages = changed, check_store(changed, strength, sources, config, on_event)
+    with draw_progress(progress, on_event, opened.geometry.kind) as listen:
+        damages = check_store(opened, strength, sources, config, listen)
+        if damages and (changed := _open_changed(opened)) is not None:
+            # An attach went on meanwhile: what it replaced is no damage of the store that is there now.
+            opened, damages = changed, check_store(changed, strength, sources, config, listen)
     return VerifyReport(
         store=path,
         strength=strength,
@@ -217,19 +219,26 @@ def _has_lost_root(path: Path) -> bool:
 
 
 def check_store(
-    store: Store, strength: str, sources: Sequence[SourcePart], config: Config, listen: Listener
+    store: Store,
+    strength: str,
+    sources: Sequence[SourcePart],
+    config: Config,
+    listen: Listener,
+    step: str = "verifying",
 ) -> tuple[Damage, ...]:
     """Everything that is wrong with the files and values of an opened store."""
     damages = list(check_files(store, strength == "quick"))
     if strength == "quick":
         return tuple(damages)
-    sessions = len(store.geometry.sessions)
-    rounds = 1 + len(sources) // max(1, sessions)
-    listen(RunStarted(sessions, store.geometry.trials * rounds, store.geometry.trial_bytes, 0))
+    geometry = store.geometry
+    listen(RunStarted(len(geometry.sessions), geometry.trials, geometry.trial_bytes, 0, step=step))
     with ThreadPoolExecutor(config.effective_workers, "nsd-zarr verify") as executor:
-        _add(damages, _check_shards(store, executor, listen))
+        _add(damages, check_shards(store, executor, listen))
+        if sources:
+            trials = sum(info.trials for info in sources)
+            listen(RunStarted(len(sources), trials, geometry.trial_bytes, 0, trials, "comparing"))
         for info in sources:
-            at_once = plan_memory(store.geometry, [info], config, by_offset=False).trials_per_pass
+            at_once = plan_memory(geometry, [info], config, by_offset=False).trials_per_pass
             _add(damages, compare_source(store, info, at_once, executor, listen))
     return tuple(damages)
 
@@ -239,16 +248,3 @@ def _add(damages: list[Damage], more: Iterable[Damage]) -> None:
     known = {(damage.path, trials) for damage in damages for trials in (damage.trials, None)}
     whole = {damage.path for damage in damages if damage.offset is None}
     damages += [each for each in more if each.path not in whole and (each.path, each.trials) not in known]
-
-
-def _check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
-    try:
-        digests = read_array(store, store.geometry.kind.digests).tolist()
-    except DamageFound:
-        digests = None
-    buffers = BufferPool()
-
-    def check(shard: int) -> list[Damage]:
-        return check_shard(store, shard, digests, buffers, lambda: listen(TrialsDone(1)))
-
-    return [damage for found in map_all(executor, check, range(store.geometry.shards)) for damage in found]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import xxhash
 
 from nsd_zarr.buffers import BufferPool
+from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.layout import Geometry, SessionNumber
 from nsd_zarr.maintenance.damage import Damage, make_shard_damage, make_trial_damage
 from nsd_zarr.places.place import OpenObject
 from nsd_zarr.store.codec import ChunkError, decode_chunk
@@ -15,6 +22,55 @@ from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
 from nsd_zarr.store.root import Store
+from nsd_zarr.store.small import read_array
+from nsd_zarr.tasks import map_all
+
+
+class _SessionWatch:
+    """Reports each session when all its shards were checked, from any thread."""
+
+    def __init__(self, geometry: Geometry, listen: Listener) -> None:
+        self._listen, self._lock = listen, threading.Lock()
+        self._started: dict[SessionNumber, float] = {}
+        self._left = Counter({session: len(geometry.session_shards(session)) for session in geometry.sessions})
+
+    def begin_shard(self, session: SessionNumber) -> None:
+        with self._lock:
+            self._started.setdefault(session, time.perf_counter())
+
+    def end_shard(self, session: SessionNumber) -> None:
+        with self._lock:
+            self._left[session] -= 1
+            is_done = not self._left[session]
+        if is_done:
+            self._listen(SessionDone(session, 0, time.perf_counter() - self._started[session], "from the store"))
+
+
+def check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
+    """Everything that is wrong with the shards of a store, in their order."""
+    try:
+        digests = read_array(store, store.geometry.kind.digests).tolist()
+    except DamageFound:
+        digests = None
+    buffers, watch, geometry = BufferPool(), _SessionWatch(store.geometry, listen), store.geometry
+
+    def check(shard: int) -> list[Damage]:
+        trials = geometry.shard_trials(shard)
+        session = geometry.locate_trial(trials[0])[0]
+        watch.begin_shard(session)
+        left = list(trials)
+
+        def count() -> None:
+            left.pop()
+            listen(TrialsDone(1))
+
+        damages = check_shard(store, shard, digests, buffers, count)
+        if left:  # Nobody can look at trials of a shard that is lost: they count as looked at.
+            listen(TrialsDone(len(left)))
+        watch.end_shard(session)
+        return damages
+
+    return [damage for found in map_all(executor, check, range(geometry.shards)) for damage in found]
 
 
 def check_shard(

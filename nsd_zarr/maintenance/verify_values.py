@@ -6,13 +6,14 @@ alone. Slow, and independent: a mistake in our own reading of either would show 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from nsd_zarr.conversion.events import Listener, TrialsDone
+from nsd_zarr.conversion.events import Listener, ReadCounter, SessionDone, TrialsDone
 from nsd_zarr.maintenance.damage import Damage, make_trial_damage
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.root import Store
@@ -26,15 +27,17 @@ def compare_source(
 ) -> Iterator[Damage]:
     """Trials of one session whose stored values are not those of its file; *trials_at_once* are held."""
     block = np.empty((trials_at_once, info.voxels), info.dtype)
+    started, counter = time.perf_counter(), ReadCounter(info.voxels, listen)
     slice_trials = max(1, SLICE_BYTES // info.trial_bytes)
     with info.open(trust_offsets=False) as session:
         for start in range(0, info.trials, trials_at_once):
             trials = range(start, min(start + trials_at_once, info.trials))
-            session.read_into(trials, block[: len(trials)], executor)
+            session.read_into(trials, block[: len(trials)], executor, on_read=counter.add)
             for first in range(0, len(trials), slice_trials):
                 expected = block[first : min(first + slice_trials, len(trials))]
                 yield from _compare(store, store.geometry.first_trial(info.session) + start + first, expected, info)
                 listen(TrialsDone(len(expected)))
+    listen(SessionDone(info.session, 0, time.perf_counter() - started, "through h5py"))
 
 
 def _compare(store: Store, first: int, expected: np.ndarray, info: SourcePart) -> Iterator[Damage]:

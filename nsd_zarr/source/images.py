@@ -17,7 +17,7 @@ from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.hdf5.dataset import open_dataset
 from nsd_zarr.source.hdf5.reader import check_same_dataset, explain_read_errors, read_by_h5py
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.source.protocol import OnRows, check_not_cut
+from nsd_zarr.source.protocol import OnRead, OnRows, check_not_cut, ignore_read
 from nsd_zarr.source.stimuli import StimulusInfo
 from nsd_zarr.source.trial_cache import TrialCache
 
@@ -128,17 +128,19 @@ class BlockReader:
         executor: Executor,
         check_stop: Callable[[], None] = lambda: None,
         on_rows: OnRows | None = None,
+        on_read: OnRead = ignore_read,
     ) -> None:
         """Read consecutive images *trials* (0-based, in the block) into *out*, uint8 (len(trials), values).
 
         Each chunk is read once, whole: what other blocks need of it goes to the cache. Beside *out* it takes one chunk
-        of images, where the block needs only some of it. *executor* and *on_rows* are not used. Raises
-        SourceError.
+        of images, where the block needs only some of it. *on_read* counts the values of *out* while they come;
+        *executor* and *on_rows* are not used. Raises SourceError.
         """
         ids = np.asarray(self.block.ids[trials.start : trials.stop])
         with explain_read_errors(f"images {ids[0]} to {ids[-1]}", self.block):
             for start, stop in _find_pieces(ids, self.block.file.chunk_images):
                 self._read_piece(ids[start:stop], out[start:stop], check_stop)
+                on_read(out[start:stop].size)
             check_not_cut(self.block)
 
     def _read_piece(self, ids: np.ndarray, out: np.ndarray, check_stop: Callable[[], None]) -> None:

@@ -22,6 +22,12 @@ from nsd_zarr.source.trial_cache import TrialCache
 OnRows = Callable[[np.ndarray, slice], None]
 """Takes values of shape (voxel, trial) and the slice of voxels that they belong to. Called from several threads, never
 twice for one voxel; the array is used again after it returns."""
+OnRead = Callable[[int], None]
+"""Is given how many values were read since the call before. Called from several threads."""
+
+
+def ignore_read(values: int) -> None:
+    """Count nothing."""
 
 
 class PartReader(Protocol):
@@ -42,12 +48,13 @@ class PartReader(Protocol):
         executor: Executor,
         check_stop: Callable[[], None] = lambda: None,
         on_rows: OnRows | None = None,
+        on_read: OnRead = ignore_read,
     ) -> None:
         """Read consecutive *trials* (0-based, in the part) into *out*, shape (len(trials), voxels), stored dtype.
 
         Every value of *out* is written. *executor* may run tasks, of which none is left on return; *check_stop* is
         called between pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that the
-        file stores. Raises SourceError.
+        file stores; *on_read* is given, piece by piece, the number of values of *out*. Raises SourceError.
         """
 
 

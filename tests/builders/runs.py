@@ -7,12 +7,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from nsd_zarr.conversion.events import SessionDone, TrialsDone
+from nsd_zarr.conversion.events import RunStarted, SessionDone, TrialsDone, TrialsRead
 
 
 class Recorder:
@@ -38,6 +39,28 @@ class Recorder:
     def sessions(self) -> list[int]:
         """Sessions that were done, whether converted or compared, ascending."""
         return sorted(event.session for event in self.events if isinstance(event, SessionDone))
+
+    def add_up(self) -> list[Step]:
+        """What each step announced, and what its events add up to."""
+        steps: list[Step] = []
+        for event in self.events:
+            if isinstance(event, RunStarted):
+                steps.append(Step(event.step, (event.sessions, event.trials, event.reads)))
+                continue
+            is_part = [isinstance(event, kind) for kind in (SessionDone, TrialsDone, TrialsRead)]
+            size = getattr(event, "trials", 1)
+            found = zip(steps[-1].done, is_part, strict=True)
+            steps[-1] = replace(steps[-1], done=tuple(count + size * part for count, part in found))
+        return steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """Sessions, trials and trials read: as announced, and as they were reported one by one."""
+
+    name: str
+    announced: tuple[int, ...]
+    done: tuple[int, ...] = (0, 0, 0)
 
 
 def read_recorded_sessions(store: Path) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 import nsd_zarr
-from nsd_zarr.conversion.events import SessionDone, TrialsDone
+from nsd_zarr.conversion.events import SessionDone, TrialsDone, TrialsRead
 from nsd_zarr.errors import ConfigError, DamageFound, DoesNotFit, ResumeRefused, SourceError, StoreError
 from nsd_zarr.store.root import open_store
 
@@ -443,5 +443,5 @@ def test_lost_root_document_of_images_comes_back_from_its_copy_or_is_refused(dam
 def test_every_event_is_of_a_known_kind(stimuli, tmp_path, make_recorder):
     recorder = make_recorder()
     nsd_zarr.convert_images(stimuli, tmp_path / "images.zarr", on_event=recorder)
-    assert {type(event) for event in recorder.events[1:]} == {TrialsDone, SessionDone}
+    assert {type(event) for event in recorder.events[1:]} == {TrialsRead, TrialsDone, SessionDone}
     assert [event.how for event in recorder.events if isinstance(event, SessionDone)] == ["through h5py"]

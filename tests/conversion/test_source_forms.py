@@ -25,9 +25,11 @@ class ArrayReader:
     def __init__(self, values):
         self.values = values
 
-    def read_into(self, trials, out, executor, check_stop=lambda: None, on_rows=None):
+    def read_into(self, trials, out, executor, check_stop=lambda: None, on_rows=None, on_read=None):
         check_stop()
         out[:] = self.values[trials.start : trials.stop].reshape(len(trials), -1)
+        if on_read is not None:
+            on_read(out.size)
 
 
 @dataclass(frozen=True)

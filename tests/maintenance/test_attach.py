@@ -96,15 +96,20 @@ def test_trials_are_not_written(copy_store, nsd):
 
 
 def test_store_of_before_there_were_statistics_reads_and_gets_them(
-    copy_store, nsd, digest_tree, expected, made, tmp_path
+    copy_store, nsd, digest_tree, expected, made, make_recorder
 ):
     store = copy_store()
     remove_statistics(store)
     trial = nsd_zarr.open_dataset(made / "with.zarr").betas[30].values
     assert np.array_equal(nsd_zarr.open_dataset(store).betas[30].values, trial)
     assert nsd_zarr.verify(store).is_whole
-    report = nsd_zarr.attach(store, nsd, workers=2)
+    recorder = make_recorder()
+    report = nsd_zarr.attach(store, nsd, workers=2, on_event=recorder)
     assert report.computed_statistics
+    (step,) = recorder.add_up()
+    assert step.name == "reading back"
+    assert step.done == step.announced
+    assert step.done[1] == nsd_zarr.verify(store).trials
     assert digest_tree(store) == expected
 
 

@@ -76,7 +76,7 @@ def test_comparison_with_sources_reads_neither_by_our_own_code(store, source, mo
         file["betas"][5, 4, 3, 2] += 1
     monkeypatch.setattr(verify_shards, "decode_chunk", lambda chunk, out: out.fill(7))
     monkeypatch.setattr(verify_shards, "make_digest", lambda values: "")
-    monkeypatch.setattr("nsd_zarr.maintenance.verify.check_shard", lambda *_: [])
+    monkeypatch.setattr("nsd_zarr.maintenance.verify_shards.check_shard", lambda *_: [])
     monkeypatch.setattr(reader, "gather_trials", lambda *_: pytest.fail("read by offset"))
     monkeypatch.setattr(TrialReader, "read_into", lambda *_: pytest.fail("read by our reader"))
     assert _places(nsd_zarr.verify(store, source)) == {("betas/c/8/0/0/0", 3, (17, 17))}
@@ -87,7 +87,7 @@ def test_chunk_that_zarr_python_cannot_read_is_told(store, source, monkeypatch):
     data = bytearray(path.read_bytes())
     data[30] ^= 1
     path.write_bytes(data)
-    monkeypatch.setattr("nsd_zarr.maintenance.verify.check_shard", lambda *_: [])
+    monkeypatch.setattr("nsd_zarr.maintenance.verify_shards.check_shard", lambda *_: [])
     (damage,) = nsd_zarr.verify(store, source).damages
     assert (damage.path, damage.session, damage.trials) == (SHARD, 2, (8, 8))
     assert damage.problem.startswith("zarr-python cannot read it: ")

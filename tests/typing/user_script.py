@@ -19,15 +19,17 @@ def show(event: nsd_zarr.Event) -> None:
         print(f"session {event.session:02d}: {event.seconds:.1f} s, read {event.how}")
     elif isinstance(event, nsd_zarr.WaitingForWorkers):
         print(f"no worker for {event.seconds:.0f} s")
+    elif isinstance(event, nsd_zarr.TrialsRead):
+        print("read", event.trials)
     else:
-        print(event.trials)
+        print("done", event.trials)
 
 
 def convert(root: Path, store: Path) -> nsd_zarr.ConversionReport:
     plan: nsd_zarr.Plan = nsd_zarr.plan(root, store, subject=1, memory="1GiB", trials_per_shard=None)
     print(plan, plan.bytes_in, plan.memory.peak_bytes, len(plan.todo))
     listen: nsd_zarr.Listener = show
-    return nsd_zarr.convert(root, store, subject=1, codec="zstd", sessions="1-2", on_event=listen)
+    return nsd_zarr.convert(root, store, subject=1, codec="zstd", sessions="1-2", on_event=listen, progress=True)
 
 
 def prove(root: Path, store: Path) -> tuple[nsd_zarr.Damage, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from nsd_zarr.retry import read_again
 from nsd_zarr.source.hdf5.chunk_index import ChunkIndex
-from nsd_zarr.source.protocol import OnRows
+from nsd_zarr.source.protocol import OnRead, OnRows, ignore_read
 from nsd_zarr.tasks import map_all
 
 TILE_BYTES = 768 * 1024
@@ -43,6 +43,7 @@ def gather_trials(
     executor: Executor,
     check_stop: Callable[[], None],
     on_rows: OnRows | None = None,
+    on_read: OnRead = ignore_read,
 ) -> None:
     """Fill *out*, shape (len(trials), voxels), with consecutive *trials* of every stored row; others stay as they are.
 
@@ -58,6 +59,7 @@ def gather_trials(
             if on_rows is not None:
                 on_rows(wanted, voxels)
             out[:, voxels] = wanted.T
+        on_read((last - first) * len(trials))
 
     map_all(executor, gather, borders[:-1], borders[1:])
 

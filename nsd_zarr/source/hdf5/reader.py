@@ -18,7 +18,7 @@ from nsd_zarr.retry import read_again
 from nsd_zarr.source.hdf5.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
 from nsd_zarr.source.hdf5.gather import gather_trials
-from nsd_zarr.source.protocol import OnRows, SourcePart, check_not_cut
+from nsd_zarr.source.protocol import OnRead, OnRows, SourcePart, check_not_cut, ignore_read
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -58,21 +58,24 @@ class DatasetReader:
         executor: Executor,
         check_stop: Callable[[], None] = lambda: None,
         on_rows: OnRows | None = None,
+        on_read: OnRead = ignore_read,
     ) -> None:
         """Read consecutive *trials* (0-based, in the session) into *out*, shape (len(trials), voxels), stored dtype.
 
         Every value of *out* is written. *executor* runs the fast path's tasks; *check_stop* is called between
-        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored. Raises
-        SourceError. Cost: each pass reads the whole file.
+        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored; *on_read*
+        counts the values of *out* while they come. Raises SourceError. Cost: each pass reads the whole file.
         """
         with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.part):
             if self._index is None:
-                read_by_h5py(self._data, trials, out, check_stop)
+                read_by_h5py(self._data, trials, out, check_stop, on_read)
                 check_not_cut(self.part)
                 return
-            if len(self._index.offsets) < self.part.voxels:
+            absent = self.part.voxels - len(self._index.offsets)
+            if absent:
                 out[:] = self._data.fillvalue
-            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows)
+                on_read(absent * len(trials))
+            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows, on_read)
 
 
 @contextmanager
@@ -120,7 +123,11 @@ def explain_read_errors(what: str, part: SourcePart) -> Iterator[None]:
 
 
 def read_by_h5py(
-    data: h5py.Dataset, trials: range, out: np.ndarray, check_stop: Callable[[], None] = lambda: None
+    data: h5py.Dataset,
+    trials: range,
+    out: np.ndarray,
+    check_stop: Callable[[], None] = lambda: None,
+    on_read: OnRead = ignore_read,
 ) -> None:
     """Read *trials* into *out*, shape (len(trials), voxels), through the library: always correct, and the oracle.
 
@@ -140,6 +147,7 @@ def read_by_h5py(
         wanted = (slice(start, stop), *box)
         landing = (slice(start - trials.start, stop - trials.start), *box)
         read_again(partial(data.read_direct, target, wanted, landing), f"reading trials {start} to {stop - 1}")
+        on_read(target[landing].size)
 
 
 def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
