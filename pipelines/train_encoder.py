@@ -31,12 +31,12 @@ def score(predicted, measured):
 
 
 def read_test(store, images, settings):
-    """Features of the test images, (image, feature), and a Dataset of their mean responses, (image, voxel)."""
-    region = nsd_zarr.open_dataset(store).nsd.roi(settings.roi).nsd.zscore("session")
+    """Features of the test images, (image, feature), and a Dataset of mean responses, (image, voxel with all data)."""
+    region = nsd_zarr.open_dataset(store).nsd.roi(settings.roi, complete=True).nsd.zscore("session")
     if "ncsnr" not in region:
         region = region.assign(ncsnr=region.nsd.compute_ncsnr())
     test = region.nsd.split("shared1000").test.nsd.average_repeats().load()
-    trials, features = TrialDataset(store, trials="test", roi=settings.roi, images=images), {}
+    trials, features = TrialDataset(store, trials="test", roi=settings.roi, missing="drop", images=images), {}
     for batch in TrialLoader(trials, settings.batch_size, device=settings.device):
         features |= zip(batch["nsd_id"].tolist(), describe(batch["image"], settings.grid), strict=True)
     return torch.stack([features[nsd_id] for nsd_id in test.nsd_id.values.tolist()]), test
@@ -44,9 +44,9 @@ def read_test(store, images, settings):
 
 def train(store, images, settings, features, responses):
     """The fitted model, and its mean score on the test images every few steps: [(step, score), ...]."""
-    trials = TrialDataset(store, trials="train", roi=settings.roi, zscore="session", images=images)
-    options = {"shuffle": True, "seed": settings.seed, "device": settings.device}
-    loader = TrialLoader(trials, settings.batch_size, **options)
+    options = {"roi": settings.roi, "missing": "drop", "zscore": "session", "images": images}
+    trials = TrialDataset(store, trials="train", **options)
+    loader = TrialLoader(trials, settings.batch_size, shuffle=True, seed=settings.seed, device=settings.device)
     model = torch.nn.Linear(features.shape[1], responses.shape[1], device=settings.device)
     torch.nn.init.zeros_(model.weight)  # What the images do not teach stays zero.
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)

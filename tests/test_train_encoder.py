@@ -87,8 +87,8 @@ def run_pipeline(store, images, out):
         patch.setattr(sys, "argv", [PIPELINE.name, *map(str, (store, images, "--out", out))])
         runpy.run_path(str(PIPELINE), run_name="__main__")
     made = torch.load(out / "encoder.pt")
-    test = nsd_zarr.open_dataset(store).nsd.roi("nsdgeneral").nsd.zscore().nsd.split("shared1000").test
-    test = test.nsd.average_repeats()
+    test = nsd_zarr.open_dataset(store).nsd.roi("nsdgeneral", complete=True).nsd.zscore()
+    test = test.nsd.split("shared1000").test.nsd.average_repeats()
     return Encoder(made["scores"].numpy(), made["ceiling"].numpy(), test.betas.values, test.nsd_id.values)
 
 
@@ -100,6 +100,12 @@ def encoder(store, root, tmp_path_factory):
     return made
 
 
+def make_whole_region():
+    """Voxels of nsdgeneral that have data in all eight sessions, bool (z, y, x)."""
+    valid = [make_valid(RECIPE.volume_shape, RECIPE.seed, session=session) for session in range(1, 9)]
+    return (make_roi("nsdgeneral", RECIPE.volume_shape) > 0) & np.all(valid, axis=0)
+
+
 def correlate(a, b):
     a, b = a - a.mean(0), b - b.mean(0)
     return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
@@ -107,16 +113,14 @@ def correlate(a, b):
 
 def test_encoder_scores_the_noise_ceiling_within_sampling_error(encoder):
     assert len(encoder.responses) > 200
-    assert len(encoder.scores) == (make_roi("nsdgeneral", RECIPE.volume_shape) > 0).sum()
+    assert len(encoder.scores) == make_whole_region().sum()
     assert abs(encoder.mean_error) < STANDARD_ERRORS
-    whole = np.all([make_valid(RECIPE.volume_shape, RECIPE.seed, session=session) for session in range(1, 9)], axis=0)
-    errors = encoder.errors[whole[make_roi("nsdgeneral", RECIPE.volume_shape) > 0]]
-    assert 0.7 < errors.std() < 1.3
+    assert 0.7 < encoder.errors.std() < 1.3
 
 
 def test_encoder_comes_as_near_to_the_planted_weights_as_its_trials_allow(encoder, store):
     """On the very same responses; what is left is the error of the weights, features / trials of the noise variance."""
-    region = make_roi("nsdgeneral", RECIPE.volume_shape)[make_brain_mask(RECIPE.volume_shape)] > 0
+    region = make_whole_region()[make_brain_mask(RECIPE.volume_shape)]
     truth = make_voxel_truth(RECIPE)
     best = correlate(make_image_features(encoder.nsd_id, RECIPE.seed) @ truth.weights[region].T, encoder.responses)
     trials = int((~nsd_zarr.open_dataset(store).shared1000).sum())
