@@ -29,6 +29,7 @@ from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import explain_write_error, sync_folders
+from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
@@ -246,11 +247,15 @@ def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[Sess
 
 
 def _run_here(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
+    stop = Event()
+    with ReadAhead([unit.source.path for unit in units]) as read_ahead:
+        return _compute(units, plan, RunContext(listen, stop, read_ahead=read_ahead), stop)
+
+
+def _compute(units: Sequence[Unit], plan: Plan, context: RunContext, stop: Event) -> tuple[SessionDone, ...]:
     from dask.base import compute
     from dask.delayed import delayed
 
-    stop = Event()
-    context = RunContext(listen, stop)
     # Named so that Dask, which begins with the last name among equals, takes them in order.
     tasks = [
         delayed(run_unit, pure=False)(unit, context, dask_key_name=f"unit-{len(units) - position:04d}")

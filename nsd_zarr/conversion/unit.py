@@ -18,6 +18,7 @@ from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.session_statistics import SessionSums, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
 from nsd_zarr.source.trial_cache import TrialCache
 from nsd_zarr.store.digest import make_digest
@@ -92,6 +93,8 @@ class RunContext:
     """Set to stop between two trials."""
     blocks: BufferPool = field(default_factory=BufferPool)
     """Where blocks of trials come from."""
+    read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(()))
+    """What reads the next file while this one is converted."""
     trial_cache: TrialCache = field(default_factory=TrialCache)
     """Where trials lie that were read together with those of another part."""
 
@@ -119,6 +122,7 @@ def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
     """Convert one session, or compare it with its record. Raises what went wrong, with the session named."""
     context = context or RunContext()
     started = time.perf_counter()
+    context.read_ahead.begin(unit.source.path)
     try:
         stored, how = _run(unit, context)
     except SourceError as error:
@@ -135,6 +139,7 @@ def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
             path=unit.source.path,
             session=unit.source.error_session,
         ) from error
+    context.read_ahead.end(unit.source.path)
     done = SessionDone(unit.source.session, stored, time.perf_counter() - started, how)
     context.listen(done)
     return done

@@ -7,4 +7,5 @@ durable     files that survive a power cut: written under another name, flushed,
 files       opening files inside a folder: regular, bounded, behind no link that leads out
 locks       the operating system's lock on an open file
 free        bytes and inodes that are free
+read_ahead  files read into the page cache before they are needed
 """
