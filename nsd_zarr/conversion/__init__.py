@@ -10,6 +10,7 @@ resume                what an earlier run left, and what of it counts
 memory, space         whether it fits
 run                   carries a plan out: lock, skeleton, one unit a session, finish
 unit                  one session: read, compress, write, record
+context               what the units of a run share in a process: events, stop signals, blocks
 session_statistics    mean, deviation and rails of each voxel, while the trials are in memory
 ledger                the durable records of a run
 lock                  one run a store

@@ -18,10 +18,11 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, TrialsRead, WaitingForWorkers
 from nsd_zarr.conversion.lock import RunEnded
 from nsd_zarr.conversion.memory import Need, make_memory_plan
-from nsd_zarr.conversion.unit import RunContext, Stopped, Unit, run_unit
+from nsd_zarr.conversion.unit import Unit, run_unit
 from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
 from nsd_zarr.resources import choose_memory_limit, count_cores
@@ -238,7 +239,8 @@ def run_for_client(
         time.sleep(BUSY_SECONDS)
         raise Reschedule
     try:
-        return run_unit(plan_on_worker(unit, need, memory_limit_bytes), RunContext(stop=run_ended))
+        context = RunContext(stop=run_ended, is_lost=run_ended)
+        return run_unit(plan_on_worker(unit, need, memory_limit_bytes), context)
     except NsdZarrError as error:
         return error
     except Stopped:

@@ -1,4 +1,4 @@
-"""What a run reports while it goes: small typed events for a progress bar or a log.
+"""What a run reports while it goes on: small typed events for a progress bar or a log.
 
 Each step of a call begins with RunStarted, which announces what the events up to the next RunStarted add up to:
 TrialsRead to `reads`, TrialsDone to `trials`, and one SessionDone for each of `sessions`.

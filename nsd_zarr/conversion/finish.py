@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import TRIAL_ARRAYS, Experiment
-from nsd_zarr.conversion.ledger import SessionRecord
+from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.settings import AnySettings, Settings, make_library_versions
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.durable import sync_folder
 from nsd_zarr.source.origin import Origin
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.format import (
@@ -60,10 +60,18 @@ def finish_store(
     *told*: root attributes that the source tells, see make_told. Depends on these arguments alone, so that it may be
     done again after any interruption. Raises SourceError when a file of the experiment changed since it was inspected.
     """
-    contents = Contents(partial(write_file, store))
+    Ledger(store).note_arrays(() if experiment is None else experiment.array_names)
+    contents = Contents(partial(write_while_held, store, lock))
     root = lay_out(contents, settings, records, experiment, told)
     write_root(store, root, lock)
     remove_unlisted_arrays(store, contents.members)
+
+
+def write_while_held(store: Path, lock: HeldLock | None, key: str, data: bytes) -> None:
+    """Write file *key* of the store, as long as its lock is held. Raises StoreError or DoesNotFit."""
+    if lock is not None:
+        lock.check_sometimes()
+    write_file(store, key, data)
 
 
 def lay_out(
@@ -105,20 +113,34 @@ def make_root(attributes: Json, contents: Contents) -> bytes:
 
 
 def remove_unlisted_arrays(store: Path, members: Container[str]) -> None:
-    """Remove folders of arrays that an interrupted run or a former experiment left, and that are none of *members*.
+    """Remove what is left of arrays of an experiment that are none of *members*, and forget that they were noted.
 
-    Known by their names, so that arrays which the user added stay; and by what is in them, with or without metadata,
-    so that a removal that was killed is finished.
+    Those alone that a run noted before it wrote or removed them (Ledger.note_arrays): what the user added stays,
+    whatever its name. Found with or without metadata, so that a removal that was killed is finished.
     """
-    for folder in store.iterdir():
-        if folder.name in members or not _is_name_of_experiment(folder.name) or folder.is_symlink():
-            continue
-        if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {"c", METADATA_NAME}:
-            shutil.rmtree(folder, ignore_errors=True)
+    ledger, place = Ledger(store), choose_place(store)
+    noted = ledger.read_arrays()
+    for name in sorted(noted):
+        if name not in members and is_name_of_experiment(name) and _holds_array_alone(store / name):
+            place.remove_below(name)
+    if noted:
+        sync_folder(store)  # The note goes once no power cut can bring back what it names.
+        ledger.forget_arrays()
 
 
-def _is_name_of_experiment(name: str) -> bool:
+def is_name_of_experiment(name: str) -> bool:
+    """Whether an array of an experiment may have this name."""
+    if "/" in name:
+        return False
     return name in (*TRIAL_ARRAYS, "brainmask", "ncsnr", "valid", "affine") or name.startswith((ROI, HEMISPHERES))
+
+
+def _holds_array_alone(folder: Path) -> bool:
+    """Whether nothing is in *folder* but the metadata and chunks of one array, or a part of them."""
+    try:
+        return not folder.is_symlink() and {entry.name for entry in folder.iterdir()} <= {"c", METADATA_NAME}
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def make_attributes(settings: AnySettings, status: str) -> Json:

@@ -18,7 +18,7 @@ import numpy as np
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.contents import Contents, SmallArray
 from nsd_zarr.conversion.events import Listener, ignore_event
-from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, remove_unlisted_arrays
+from nsd_zarr.conversion.finish import make_attributes, make_root, make_sources, write_while_held
 from nsd_zarr.conversion.image_plan import make_image_plan
 from nsd_zarr.conversion.ledger import SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
@@ -33,7 +33,6 @@ from nsd_zarr.options import ImagesOptions, check_options
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import COMPLETE, open_store
-from nsd_zarr.store.volume import write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +155,9 @@ def finish_images(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) 
     Depends on plan and records alone, so that it may be done again after any interruption.
     """
     assert isinstance(plan.settings, ImageSettings)
-    contents = Contents(partial(write_file, plan.store))
+    contents = Contents(partial(write_while_held, plan.store, lock))
     root = lay_out_images(contents, plan.settings, records, plan.image_ids)
     write_root(plan.store, root, lock)
-    remove_unlisted_arrays(plan.store, contents.members)
 
 
 def lay_out_images(

@@ -20,6 +20,9 @@ from nsd_zarr.store.record import FileRecord, ShardRecord
 
 LEDGER_FORMAT = "nsd_zarr run"
 _RUN_NAME = "run.json"
+_ARRAYS_NAME = "arrays.json"
+MAX_RECORD_BYTES = 2**28
+"""Larger records are not read. A session has some 20 KB: a digest of each trial, and its shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class RunRecord:
 
 _SESSION: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
 _RUN: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
+_ARRAYS: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
 
 
 class Ledger:
@@ -74,7 +78,7 @@ class Ledger:
 
     def begin(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         """Note the sources from which a run sets out, and forget what an earlier one recorded."""
-        self.place.remove(*(stale.name for stale in self.folder.glob("session-*")))
+        self.place.remove(_ARRAYS_NAME, *(stale.name for stale in self.folder.glob("session-*")))
         self._write_run(sources)
 
     def read_sources(self) -> dict[SessionNumber, FileIdentity]:
@@ -84,6 +88,27 @@ class Ledger:
     def update_sources(self, sources: dict[SessionNumber, FileIdentity]) -> None:
         """Take *sources* for the run's own from now on: they were shown to hold the same values."""
         self._write_run(self.read_sources() | sources)
+
+    # -- arrays of an experiment -------------------------------------------------------------------------------
+
+    def note_arrays(self, names: Iterable[str]) -> None:
+        """Note arrays of an experiment before they are written or removed, beside those that are noted already.
+
+        So that, after a kill, the next run knows which folders of the store are not its user's.
+        """
+        if noted := sorted(self.read_arrays().union(names)):
+            self.place.write(_ARRAYS_NAME, encode_json({"arrays": noted}))
+
+    def read_arrays(self) -> frozenset[str]:
+        """The arrays that were noted; none where there is no note that can be read."""
+        try:
+            return frozenset(_ARRAYS.validate_json(self.place.read(_ARRAYS_NAME, MAX_RECORD_BYTES))["arrays"])
+        except (OSError, ValueError, KeyError):
+            return frozenset()
+
+    def forget_arrays(self) -> None:
+        """Remove the note, once the store holds the arrays that its root document lists and none of the others."""
+        self.place.remove(_ARRAYS_NAME)
 
     # -- sessions --------------------------------------------------------------------------------------------
 
@@ -101,12 +126,13 @@ class Ledger:
     def read_session(self, session: SessionNumber) -> SessionRecord | None:
         """The record of *session*; None when there is none, or none that can be read and agrees with its checksum."""
         try:
-            values = json.loads((self.folder / _name_session(session)).read_bytes())
+            values = json.loads(self.place.read(_name_session(session), MAX_RECORD_BYTES))
             # What it says of digests becomes part of the store: a flipped bit must not.
             if values.pop("checksum") != make_digest(encode_json(values)) or values["session"] != session:
                 return None
             return _SESSION.validate_python(values)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # pydantic's are ValueErrors.
+        # pydantic's errors are ValueErrors; a document nested 100,000 deep is a RecursionError.
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def note_fault(self, session: SessionNumber, problem: str) -> None:
@@ -122,13 +148,13 @@ class Ledger:
         if not self.folder.exists():
             return None
         try:
-            run = _RUN.validate_json((self.folder / _RUN_NAME).read_bytes())
+            run = _RUN.validate_json(self.place.read(_RUN_NAME, MAX_RECORD_BYTES))
             if run.format == LEDGER_FORMAT:
                 return run.sources
         except FileNotFoundError:
             if self.folder.is_dir() and _all_ours(path.name for path in self.folder.iterdir()):
                 return None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError):  # pydantic's are ValueErrors
             pass
         raise StoreError(
             "the folder beside the store is not the record of a run of nsd-zarr, or it is damaged",
@@ -159,4 +185,6 @@ def make_run_folder(store: Path) -> Path:
 
 
 def _all_ours(names: Iterable[str]) -> bool:
-    return all(name == "lock" or name.startswith(("run.json", "session-", "root.json")) for name in names)
+    return all(
+        name == "lock" or name.startswith(("run.json", "session-", "root.json", "arrays.json")) for name in names
+    )

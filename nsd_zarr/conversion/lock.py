@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import json
 import os
 import socket
-import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.places.durable import explain_write_error, make_folder
-from nsd_zarr.places.locks import try_lock
+from nsd_zarr.places.holder import is_named, is_same_holder, make_holder, parse_holder, read_holder, write_holder
+from nsd_zarr.places.locks import OddLock, is_at, look_at_lock_file, open_folder, open_lock_file, try_lock
 
 BEAT_SECONDS = 2.0
 """How often a live run renews its lock."""
@@ -32,14 +29,38 @@ LOOK_AGAIN_SECONDS = 1.0
 _LOCK_NAME = "lock"
 MAX_NAME_BYTES = 255 - len(".run")
 """File systems take names of 255 bytes, and the run lies beside its store."""
-_OPENING = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""A link is not followed, a pipe is not waited for."""
 
 
-class HeldLock:
-    """The lock of a store, while this process holds it."""
+def _now() -> float:
+    """Seconds of a clock that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Watch:
+    """A stop signal that looks for itself, at most every LOOK_AGAIN_SECONDS: it may be asked before each trial."""
+
+    def __init__(self) -> None:
+        self._next_look = 0.0
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether what it waits for was seen. Once set, it stays set."""
+        if not self._is_set and _now() >= self._next_look:
+            self._next_look = _now() + LOOK_AGAIN_SECONDS
+            with suppress(OSError):  # A file system that does not answer for a moment is no reason to stop.
+                self._is_set = self._look()
+        return self._is_set
+
+    def _look(self) -> bool:
+        """Whether it is so now. May raise OSError."""
+        raise NotImplementedError
+
+
+class HeldLock(Watch):
+    """The lock of a store, while this process holds it. As a stop signal: set once it is lost."""
 
     def __init__(self, store: Path, descriptor: int, holder: dict[str, Any]) -> None:
+        super().__init__()
         self._store, self._descriptor, self._holder = store, descriptor, holder
         self._folder: int | None = None
         self.cover_folder()
@@ -50,7 +71,7 @@ class HeldLock:
         Raises StoreError.
         """
         if self._folder is None and self._store.is_dir():
-            folder = os.open(self._store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = open_folder(self._store)
             if not _try_lock(folder):
                 os.close(folder)
                 raise _explain_other_path(self._store)
@@ -61,7 +82,11 @@ class HeldLock:
 
         For a run that was suspended: meanwhile its store may have been removed, moved, or taken over by another host.
         """
-        if not self._is_held():
+        try:
+            is_lost = self._look()
+        except OSError as error:
+            raise explain_write_error(error, self._store) from error
+        if is_lost:
             raise StoreError(
                 "the lock of the store is no longer held by this run: the store or its run folder was moved or "
                 "removed, or another run took it over",
@@ -69,16 +94,17 @@ class HeldLock:
                 path=self._store,
             )
 
-    def _is_held(self) -> bool:
-        path = make_run_folder(self._store) / _LOCK_NAME
-        try:
-            if not os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(self._descriptor)):
-                return False
-            if self._folder is not None and not os.path.samestat(os.stat(self._store), os.fstat(self._folder)):
-                return False
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return _is_named(self._descriptor, self._holder)
+    def check_sometimes(self) -> None:
+        """As check, but looks no more often than a stop signal does. For before each of many small files."""
+        if self.is_set():
+            self.check()
+
+    def _look(self) -> bool:
+        if not is_at(make_run_folder(self._store) / _LOCK_NAME, self._descriptor, follow_symlinks=False):
+            return True
+        if self._folder is not None and not is_at(self._store, self._folder):
+            return True
+        return not is_named(self._descriptor, self._holder)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -93,17 +119,17 @@ def hold_lock(store: Path) -> Iterator[HeldLock]:
     On one host the kernel's lock decides, and ends with its process however that dies. A lock left by another host is
     watched for a while: a live run renews it, since not every shared file system carries locks between hosts.
     """
-    folder = make_run_folder(store)
-    make_folder(folder)
-    descriptor = _open_lock(folder / _LOCK_NAME)
+    path = make_run_folder(store) / _LOCK_NAME
+    make_folder(path.parent)
+    descriptor = _open_lock(path)
     try:
         if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
-            raise _explain_holder(_read_holder(descriptor), store)
-        holder = _make_holder()
+            raise _explain_holder(read_holder(descriptor), store)
+        holder = make_holder()
         try:
-            _write_holder(descriptor, holder, 0)
+            write_holder(descriptor, holder, 0)
         except OSError as error:
-            raise explain_write_error(error, folder / _LOCK_NAME) from error
+            raise explain_write_error(error, path) from error
         with _beating(descriptor, holder), closing(HeldLock(store, descriptor, holder)) as lock:
             yield lock
     finally:
@@ -111,17 +137,12 @@ def hold_lock(store: Path) -> Iterator[HeldLock]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the lock file, made where there is none; never through a link, which may lead to any file of the user's."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OPENING, 0o666)
+        return open_lock_file(path)
+    except OddLock as error:
+        raise _explain_odd_lock(path) from error
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise _explain_odd_lock(path) from error
         raise explain_write_error(error, path) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _explain_odd_lock(path)
-    return descriptor
 
 
 def _explain_odd_lock(path: Path) -> StoreError:
@@ -142,52 +163,54 @@ def check_free(store: Path) -> None:
             hint="Choose a shorter name for the store.",
             path=store.parent,
         )
+    path = make_run_folder(store) / _LOCK_NAME
     try:
-        descriptor = os.open(make_run_folder(store) / _LOCK_NAME, os.O_RDONLY | _OPENING)
+        holder = _look_at(look_at_lock_file, path)
+    except OddLock as error:
+        raise _explain_odd_lock(path) from error
+    if holder is not None:
+        raise _explain_holder(holder, store)
+    if _look_at(open_folder, store) is not None:
+        raise _explain_other_path(store)
+
+
+def _look_at(open_lock: Callable[[Path], int], path: Path) -> dict[str, Any] | None:
+    """What the lock at *path* says of who holds it; None where nobody does, or where it cannot be opened.
+
+    Tried as shared, so that looks do not turn each other away. Raises OddLock.
+    """
+    try:
+        descriptor = open_lock(path)
     except OSError:
-        return
+        return None  # Whoever reads or writes there says what is wrong.
     try:
-        # Shared, so that looks do not turn each other away.
-        if not _try_lock(descriptor, shared=True):
-            raise _explain_holder(_read_holder(descriptor), store)
+        return None if _try_lock(descriptor, shared=True) else read_holder(descriptor)
     finally:
         os.close(descriptor)
 
 
-class RunEnded:
+class RunEnded(Watch):
     """Whether the run that holds the lock of a store has let go of it: a stop signal that reaches other hosts.
 
-    For those who work for a run in other processes. Looks at the lock file, and no more often than every LOOK_AGAIN
-    seconds, so that it may be asked before each trial. A run that was killed ends when the next one takes the lock.
+    For those who work for a run in other processes. A run that was killed ends when the next one takes the lock.
     """
 
     def __init__(self, path: Path, holder: dict[str, Any]) -> None:
+        super().__init__()
         self.path = path
         self.holder = holder
-        self._next_look = 0.0
-        self._ended = False
 
     @classmethod
     def of_present_run(cls, store: Path) -> RunEnded:
         """Of the run that holds the lock of *store* now."""
         path = make_run_folder(store) / _LOCK_NAME
-        return cls(path, _parse_holder(path.read_bytes()))
-
-    def is_set(self) -> bool:
-        """Whether it has."""
-        if not self._ended and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK_AGAIN_SECONDS
-            self._ended = self._look()
-        return self._ended
+        return cls(path, parse_holder(path.read_bytes()))
 
     def _look(self) -> bool:
         try:
-            now = _parse_holder(self.path.read_bytes())
+            return not is_same_holder(parse_holder(self.path.read_bytes()), self.holder)
         except FileNotFoundError:
             return True
-        except OSError:
-            return False  # A file system that stutters is no order to stop.
-        return not _is_same(now, self.holder)
 
 
 def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -203,46 +226,13 @@ def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
         time.sleep(LOOK_SECONDS / 20)
 
 
-def _make_holder() -> dict[str, Any]:
-    started = datetime.now().astimezone().isoformat(timespec="seconds")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-
-
-def _write_holder(descriptor: int, holder: dict[str, Any], beat: int) -> None:
-    # One write, always of one length for one holder, so that a reader never sees half of it.
-    data = json.dumps(holder | {"beat": f"{beat:012d}"}).encode()
-    os.pwrite(descriptor, data, 0)
-    os.truncate(descriptor, len(data))
-
-
-def _read_holder(descriptor: int) -> dict[str, Any]:
-    return _parse_holder(os.pread(descriptor, 4096, 0))
-
-
-def _parse_holder(data: bytes) -> dict[str, Any]:
-    try:
-        holder = json.loads(data)
-        return dict(holder) if isinstance(holder, dict) else {}
-    except ValueError:
-        return {}
-
-
-def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one | {"beat": ""} == other | {"beat": ""}
-
-
-def _is_named(descriptor: int, holder: dict[str, Any]) -> bool:
-    """Whether the lock file names *holder*. An empty one does not: another host took it, and has given it back."""
-    return _is_same(_read_holder(descriptor), holder)
-
-
 def _is_alive_elsewhere(descriptor: int) -> bool:
-    holder = _read_holder(descriptor)
+    holder = read_holder(descriptor)
     if not holder or holder.get("host") == socket.gethostname():
         return False
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        if _read_holder(descriptor) != holder:
+        if read_holder(descriptor) != holder:
             return True
         time.sleep(BEAT_SECONDS / 4)
     return False
@@ -258,8 +248,8 @@ def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
             if stop.wait(BEAT_SECONDS):
                 return
             with suppress(OSError):  # The next beat may succeed; a full disk is reported by the conversion itself.
-                if _is_named(descriptor, holder):  # Not where another host took it over while we were suspended.
-                    _write_holder(descriptor, holder, count)
+                if is_named(descriptor, holder):  # Not where another host took it over while we were suspended.
+                    write_holder(descriptor, holder, count)
 
     thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)
     thread.start()
@@ -268,7 +258,7 @@ def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        if _is_named(descriptor, holder):
+        if is_named(descriptor, holder):
             os.truncate(descriptor, 0)
 
 

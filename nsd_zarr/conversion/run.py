@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.cluster import run_on_cluster
+from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, SessionDone, ignore_event
 from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
@@ -24,7 +25,7 @@ from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.unit import RunContext, Unit, announce, run_unit
+from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.choose import choose_place
@@ -162,6 +163,7 @@ def run_conversion(
 def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
     """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock."""
     ledger = Ledger(plan.store)
+    lock.check()
     if plan.progress.state is TargetState.FINISHED:
         add_copy(plan.store)
     else:
@@ -169,7 +171,7 @@ def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = fin
     lock.cover_folder()
     units = make_units(plan, ledger)
     announce("converting", units, listen, len(plan.progress.done - plan.progress.doubtful))
-    done = run_units(units, plan, listen)
+    done = run_units(units, plan, lock, listen)
     lock.check()  # Before a record or an array beside the shards is written into what may be another run's store.
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
@@ -236,20 +238,27 @@ def read_records(plan: Plan, ledger: Ledger) -> list[SessionRecord]:
     return [record for record in records if record is not None]
 
 
-def run_units(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
-    """Run units on the scheduler that the plan names: the same function in all of them."""
+def run_units(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener) -> tuple[SessionDone, ...]:
+    """Run units on the scheduler that the plan names: the same function in all of them.
+
+    Raises StoreError where the lock is lost meanwhile, whatever else went wrong because of it.
+    """
     if not units:
         return ()
-    if is_cluster(plan.scheduler):
-        need = make_need(plan.settings.geometry, (unit.source for unit in units))
-        return run_on_cluster(units, plan.scheduler, need, plan.worker_memory_bytes, listen)
-    return _run_here(units, plan, listen)
+    try:
+        if is_cluster(plan.scheduler):
+            need = make_need(plan.settings.geometry, (unit.source for unit in units))
+            return run_on_cluster(units, plan.scheduler, need, plan.worker_memory_bytes, listen)
+        return _run_here(units, plan, lock, listen)
+    except (Stopped, StoreError):
+        lock.check()
+        raise
 
 
-def _run_here(units: Sequence[Unit], plan: Plan, listen: Listener) -> tuple[SessionDone, ...]:
+def _run_here(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener) -> tuple[SessionDone, ...]:
     stop = Event()
     with ReadAhead([unit.source.path for unit in units]) as read_ahead:
-        return _compute(units, plan, RunContext(listen, stop, read_ahead=read_ahead), stop)
+        return _compute(units, plan, RunContext(listen, stop, lock, read_ahead=read_ahead), stop)
 
 
 def _compute(units: Sequence[Unit], plan: Plan, context: RunContext, stop: Event) -> tuple[SessionDone, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsd_zarr.conversion.settings import ImageSettings, Settings
-from nsd_zarr.errors import DoesNotFit, StoreError
+from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
-from nsd_zarr.places.free import find_unwritable, read_free_space
+from nsd_zarr.places.durable import explain_write_error
+from nsd_zarr.places.free import find_unwritable, is_read_only, read_free_space
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
@@ -83,11 +86,7 @@ def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int
 def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
     """Refuse what does not fit, or may not be written; *option* makes shards larger. Raises DoesNotFit, StoreError."""
     if inodes and (unwritable := find_unwritable(store)) is not None:
-        raise StoreError(
-            "this user may not write in the folder of the store",
-            hint="Put the store elsewhere, or have the folder's permissions changed.",
-            path=unwritable,
-        )
+        raise _explain_unwritable(unwritable)
     if plan.free_inodes is not None and plan.free_inodes < inodes:
         raise DoesNotFit(
             f"inodes: {plan.free_inodes} free, and the store needs {inodes}",
@@ -104,3 +103,13 @@ def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
             expected=plan.expected_bytes,
             found=plan.free_bytes,
         )
+
+
+def _explain_unwritable(folder: Path) -> NsdZarrError:
+    if is_read_only(folder):
+        return explain_write_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), folder)
+    return StoreError(
+        "this user may not write in the folder of the store",
+        hint="Put the store elsewhere, or have the folder's permissions changed.",
+        path=folder,
+    )

@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Semaphore
-from typing import Protocol
+from threading import Semaphore
 
 import numpy as np
 
-from nsd_zarr.buffers import BufferPool
-from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone, TrialsDone, ignore_event
+from nsd_zarr.conversion.context import RunContext, Stopped
+from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.session_statistics import SessionSums, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
-from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
-from nsd_zarr.source.trial_cache import TrialCache
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.record import FileRecord, ShardRecord
@@ -72,43 +69,6 @@ class Unit:
         return passes
 
 
-class StopSignal(Protocol):
-    """What stops a unit: a threading.Event, or something that asks further."""
-
-    def is_set(self) -> bool:
-        """Whether to stop. Asked before each trial."""
-
-
-class Stopped(Exception):
-    """The run was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What a unit shares with others in its process. The default is right for a process of its own."""
-
-    listen: Listener = ignore_event
-    """Called with each event, from any thread."""
-    stop: StopSignal = field(default_factory=Event)
-    """Set to stop between two trials."""
-    blocks: BufferPool = field(default_factory=BufferPool)
-    """Where blocks of trials come from."""
-    read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(()))
-    """What reads the next file while this one is converted."""
-    trial_cache: TrialCache = field(default_factory=TrialCache)
-    """Where trials lie that were read together with those of another part."""
-
-    def check_stop(self) -> None:
-        """Raise Stopped when the run is to stop."""
-        if self.stop.is_set():
-            raise Stopped
-
-    def count_trial(self) -> None:
-        """Called before each trial is compressed."""
-        self.check_stop()
-        self.listen(TrialsDone(1))
-
-
 def announce(step: str, units: Sequence[Unit], listen: Listener, finished: int = 0) -> None:
     """Report what *units* are going to read and do."""
     trials = sum(len(unit.settings.geometry.shard_trials(number)) for unit in units for number in unit.wanted)
@@ -126,7 +86,7 @@ def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
     try:
         stored, how = _run(unit, context)
     except SourceError as error:
-        if not unit.shards:
+        if not unit.shards and not context.is_lost.is_set():
             _note_fault(unit, error)
         raise
     except NsdZarrError as error:
@@ -169,12 +129,14 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
             shards = _write_session(unit, reader, executor, committer, context, sums)
             statistics = sums.make_statistics(unit.source.trials)
             rail_count = statistics.rail_count
+            context.check_lost()
             files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
         else:
             shards = _write_session(unit, reader, executor, committer, context)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
     record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
+    context.check_lost()
     Ledger(unit.store).write_session(record)
     return sum(shard.size for shard in shards), how
 
@@ -198,10 +160,11 @@ def _write_session(
     def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
         room.acquire()
         try:
+            context.check_lost()
             key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
             pending = write_shard(unit.store, key, part, codec, context.count_trial, slots)
             _check_as_recorded(unit, pending)
-            commit = committer.submit(pending.commit)
+            commit = committer.submit(_commit, pending, context)
         except BaseException:
             room.release()
             raise
@@ -215,6 +178,15 @@ def _write_session(
             sums.add(span.reshape(-1, geometry.voxels), executor, context.check_stop)
         commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
+
+
+def _commit(pending: PendingShard, context: RunContext) -> ShardRecord:
+    try:
+        context.check_lost()
+    except Stopped:
+        pending.file.discard()
+        raise
+    return pending.commit()
 
 
 def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,13 +17,14 @@ from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import inspect_experiment
-from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays
+from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays, write_while_held
+from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
-from nsd_zarr.errors import SourceError
+from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
@@ -33,7 +35,6 @@ from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_ex
 from nsd_zarr.source.find import Choice, find_session_files
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
 from nsd_zarr.store.root import Store, open_store
-from nsd_zarr.store.volume import write_file
 
 LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAIL_COUNT)
 """Arrays that do not come from an experiment."""
@@ -172,14 +173,17 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, lock: H
     # Of a store without `space` the subject was told by its trial table.
     replaced = {"checksum", "experiment", "experiment_notes", *(() if "space" in store.attributes else ("subject",))}
     attributes = {name: value for name, value in store.attributes.items() if name not in replaced}
-    contents = _keep_lasting(store)
+    brought = () if experiment is None else experiment.array_names
+    _check_not_users(store, brought)
+    contents = _keep_lasting(store, lock)
+    Ledger(store.path).note_arrays({*(name for name in store.members if name not in LASTING), *brought})
     sync_folders(store.path)
     store.place.remove_partials()
     # From here to the end the store is one without an experiment. Its manifest leaves out the one file of `betas` that
     # is about to change, so that it is whole whichever of the two is there.
     write_root(store.path, make_root(attributes, contents), lock)
     if SESSION_MEAN not in store.members:
-        _add_statistics(store, settings, contents, config, listen)
+        _add_statistics(store, settings, contents, config, lock, listen)
     coordinates = () if experiment is None else experiment.coordinates
     contents.add_metadata(BETAS, _list_coordinates(store, coordinates))
     if experiment is not None:
@@ -189,9 +193,21 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, lock: H
     remove_unlisted_arrays(store.path, contents.members)
 
 
-def _keep_lasting(store: Store) -> Contents:
+def _check_not_users(store: Store, names: Iterable[str]) -> None:
+    """Refuse to write over what the user added to the folder of the store. Raises StoreError."""
+    known = {*store.members, *Ledger(store.path).read_arrays()}
+    for name in names:
+        if name not in known and os.path.lexists(store.path / name):
+            raise StoreError(
+                f"{name} is in the folder of the store, and no array of the store: attach would write over it",
+                hint="Move it away, or give the file of the region another name; then run the same command again.",
+                path=store.path / name,
+            )
+
+
+def _keep_lasting(store: Store, lock: HeldLock) -> Contents:
     """What is in the store and does not come from an experiment, but for the metadata of betas as a file."""
-    contents = Contents(partial(write_file, store.path))
+    contents = Contents(partial(write_while_held, store.path, lock))
     contents.members = {name: store.members[name].make_document() for name in LASTING if name in store.members}
     contents.members[BETAS] = _list_coordinates(store, ())
     for key, record in store.manifest.items():
@@ -210,12 +226,15 @@ def _list_coordinates(store: Store, names: tuple[str, ...]) -> Json:
 # -- statistics --------------------------------------------------------------------------------------------------
 
 
-def _add_statistics(store: Store, settings: Settings, contents: Contents, config: Config, listen: Listener) -> None:
+def _add_statistics(
+    store: Store, settings: Settings, contents: Contents, config: Config, lock: HeldLock, listen: Listener
+) -> None:
     geometry, counts = store.geometry, []
     with ThreadPoolExecutor(config.effective_workers, "nsd-zarr attach") as executor:
         for session, statistics in zip(
             geometry.sessions, compute_statistics(store, geometry.sessions, config, executor, listen), strict=True
         ):
+            lock.check_sometimes()
             contents.add_files(write_statistics(store.path, settings, session, statistics, executor))
             counts.append(statistics.rail_count)
     arrays = make_statistics_arrays(geometry.sessions, geometry.volume_shape, counts)

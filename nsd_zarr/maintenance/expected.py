@@ -12,10 +12,10 @@ from nsd_zarr.conversion.finish import lay_out
 from nsd_zarr.conversion.images import lay_out_images
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, Settings, read_settings
-from nsd_zarr.errors import DamageFound
+from nsd_zarr.errors import DamageFound, ResumeRefused
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
-from nsd_zarr.store.digest import join_digests
+from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.format import METADATA_NAME, encode_json, make_shard_key
 from nsd_zarr.store.record import ShardRecord
 from nsd_zarr.store.root import Store
@@ -65,6 +65,16 @@ class ExpectedStore:
             for name, member in self.store.members.items()
         }
         return documents | members
+
+    def check_bytes(self, key: str, data: bytes | None) -> None:
+        """Refuse *data*, made again for file *key*, unless they are those of the manifest. Raises ResumeRefused."""
+        if data is None or make_digest(data) != self.store.manifest[key].digest:
+            raise ResumeRefused(
+                f"{key} cannot be made again: other bytes came out than were recorded",
+                hint="Give the files that the store was made of, and use the library versions that made it (nsd-zarr "
+                "info shows them), or convert again.",
+                path=self.store.path,
+            )
 
 
 def make_expected_store(store: Store, root: bytes = b"") -> ExpectedStore:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
+from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment.files import Experiment
+from nsd_zarr.conversion.finish import write_while_held
 from nsd_zarr.conversion.ledger import make_run_folder
-from nsd_zarr.conversion.lock import check_free, hold_lock
+from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.root_copy import add_copy, read_copy
-from nsd_zarr.conversion.unit import RunContext, Unit, announce, run_unit
-from nsd_zarr.errors import DamageFound, ResumeRefused, StoreError
+from nsd_zarr.conversion.unit import Unit, announce, run_unit
+from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.maintenance.attach import LASTING, find_and_inspect
 from nsd_zarr.maintenance.compare_sources import compare_sources, select_shards
@@ -127,13 +129,14 @@ def _repair(path: Path, source: SourceWords, config: Config, listen: Listener) -
     found, removed = _look(path, config, listen), 0
     rewritten: tuple[str, ...] = ()
     if found.asked or _count_leftovers(path):
-        with hold_lock(path):
+        with hold_lock(path) as lock:
             # Once more: what another run wrote before the lock was ours must not be undone.
             found = _look(path, config, listen, "verifying again")
             planned = _prepare(found.expected, found.asked, source, config, listen)
+            lock.check()
             add_copy(path)
             removed = sum(choose_place(each).remove_partials() for each in (path, make_run_folder(path)))
-            rewritten = tuple(_carry_out(found.expected, planned, config, listen))
+            rewritten = tuple(_carry_out(found.expected, planned, config, lock, listen))
     left = tuple(damage for damage in found.damages if damage not in found.asked)
     return RepairReport(path, found.damages, rewritten, removed, left, time.perf_counter() - started)
 
@@ -220,40 +223,37 @@ def _make_documents(
 ) -> Iterator[tuple[str, bytes]]:
     made = expected.make_documents(experiment, ids)
     for key in sorted(keys - {shard.key for record in expected.records for shard in record.shards} - {METADATA_NAME}):
-        _check_bytes(expected, key, made.get(key))
+        expected.check_bytes(key, made.get(key))
         yield key, made[key]
     if METADATA_NAME in keys:
         yield METADATA_NAME, expected.root
 
 
-def _check_bytes(expected: ExpectedStore, key: str, data: bytes | None) -> None:
-    if data is None or make_digest(data) != expected.store.manifest[key].digest:
-        raise ResumeRefused(
-            f"{key} cannot be made again: other bytes came out than were recorded",
-            hint="Give the files that the store was made of, and use the library versions that made it (nsd-zarr info "
-            "tells them), or convert again.",
-            path=expected.store.path,
-        )
-
-
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
-def _carry_out(expected: ExpectedStore, planned: RepairPlan, config: Config, listen: Listener) -> Iterator[str]:
-    """Write, and check what was written; gives its paths."""
-    path, context = expected.store.path, RunContext(listen)
+def _carry_out(
+    expected: ExpectedStore, planned: RepairPlan, config: Config, lock: HeldLock, listen: Listener
+) -> Iterator[str]:
+    """Write, and check what was written; gives its paths. Raises StoreError once the lock is lost."""
+    path, context = expected.store.path, RunContext(listen, is_lost=lock)
     if planned.units:
         announce("repairing", planned.units, listen)
     for unit in planned.units:
-        run_unit(unit, context)
+        try:
+            run_unit(unit, context)
+        except Stopped:
+            lock.check()
+            raise
     counted: dict[str, bytes] = {}
     if planned.statistics:
         counted = make_statistics_files(expected.store, planned.statistics, expected.settings.blosc, config, listen)
     for key, data in counted.items():
-        _check_bytes(expected, key, data)
+        expected.check_bytes(key, data)
     documents = counted | planned.documents
+    lock.check()
     for key, data in documents.items():
-        choose_place(path).write(key, data)
+        write_while_held(path, lock, key, data)
     sizes = {shard.key: (shard.size, shard.digest) for unit in planned.units for shard in unit.shards}
     sizes |= {key: (len(data), make_digest(data)) for key, data in documents.items()}
     for key, (size, digest) in sizes.items():

@@ -27,3 +27,8 @@ def find_unwritable(folder: Path) -> Path | None:
     """The folder in which *folder* would be made, or itself, where this user may not write there; None otherwise."""
     place = next(place for place in (folder, *folder.parents) if place.is_dir())
     return None if os.access(place, os.W_OK | os.X_OK) else place
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether the file system of *folder* takes no writes from anybody. Raises OSError."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

@@ -13,7 +13,7 @@ import h5py
 import pytest
 
 import nsd_zarr
-from nsd_zarr.conversion.events import SessionDone
+from nsd_zarr.conversion.events import SessionDone, TrialsDone
 from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.simulate import Simulation, simulate_root
@@ -53,8 +53,15 @@ def test_store_reached_through_a_bind_mount_has_the_same_lock(source, store, tmp
     if subprocess.run(["mount", "--bind", store, other], capture_output=True).returncode != 0:
         pytest.skip("a bind mount needs root and the permission to mount")
     try:
-        with hold_lock(store), pytest.raises(StoreError, match="by another path"):
-            nsd_zarr.attach(other, no_experiment=True)
+        uses = (
+            check_free,
+            lambda path: nsd_zarr.attach(path, no_experiment=True),
+            lambda path: nsd_zarr.plan(source, path, **OPTIONS),
+        )
+        with hold_lock(store):
+            for use in uses:
+                with pytest.raises(StoreError, match="by another path"):
+                    use(other)
         nsd_zarr.attach(other, no_experiment=True)
     finally:
         subprocess.run(["umount", other], check=True)
@@ -162,6 +169,85 @@ def test_run_whose_store_or_lock_was_taken_completes_nothing(take, source, make_
         return
     with pytest.raises(StoreError, match="has not finished"):
         nsd_zarr.open_dataset(store)
+
+
+@pytest.fixture
+def always_look(monkeypatch):
+    """Look at the lock each time that one asks, rather than once a second."""
+    monkeypatch.setattr("nsd_zarr.conversion.lock.LOOK_AGAIN_SECONDS", 0)
+
+
+def _list_files(store):
+    """Inode and time of change of every file of a store and its run, but for the lock and files half written."""
+    folders = (store, store.with_name(store.name + ".run"))
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.suffix not in ("", ".partial")
+    }
+
+
+@pytest.mark.usefixtures("always_look")
+@pytest.mark.parametrize("trial", [1, 2], ids=["inside a shard", "before a shard gets its name"])
+@pytest.mark.parametrize("take", TAKEN)
+def test_run_whose_store_or_lock_is_taken_midway_writes_nothing_further(take, trial, source, make_source, store):
+    make_source(folder="others", dtype=">i4")
+    seen, left = [], {}
+
+    def take_midway(event):
+        seen.append(event)
+        if sum(isinstance(event, TrialsDone) for event in seen) == trial and not left:
+            take(store)
+            left.update(_list_files(store))
+
+    with pytest.raises(StoreError, match="no longer held by this run"):
+        nsd_zarr.convert(source, store, on_event=take_midway, **OPTIONS)
+    assert _list_files(store) == left
+    assert not any(isinstance(event, SessionDone) for event in seen)
+
+
+@pytest.mark.usefixtures("always_look")
+@pytest.mark.parametrize("take", TAKEN[1:])
+def test_repair_whose_lock_is_taken_midway_writes_nothing_further(take, source, store, convert, monkeypatch):
+    from nsd_zarr.maintenance import repair as module
+
+    convert(source)
+    (store / "betas/c/1/0/0/0").unlink()
+    real, left = module.run_unit, {}
+
+    def take_then_run(unit, context):
+        if not unit.expected_digests:
+            take(store)
+            left.update(_list_files(store))
+        return real(unit, context)
+
+    monkeypatch.setattr(module, "run_unit", take_then_run)
+    with pytest.raises(StoreError, match="no longer held by this run"):
+        nsd_zarr.repair(store, source)
+    assert left
+    assert _list_files(store) == left
+
+
+@pytest.mark.usefixtures("always_look")
+@pytest.mark.parametrize("take", TAKEN[1:])
+def test_attach_whose_lock_is_taken_midway_writes_nothing_further(take, tmp_path, store, monkeypatch):
+    from nsd_zarr.maintenance import attach as module
+
+    simulate_root(tmp_path / "nsd", Simulation(1, (26, 5, 11, 7), rois=("streams",), hemispheres=False))
+    nsd_zarr.convert(tmp_path / "nsd", store, no_experiment=True)
+    real, left = module.make_experiment_arrays, {}
+
+    def take_after_the_first(*words):
+        arrays = real(*words)
+        yield next(arrays)
+        take(store)
+        left.update(_list_files(store))
+        yield from arrays
+
+    monkeypatch.setattr(module, "make_experiment_arrays", take_after_the_first)
+    with pytest.raises(StoreError, match="no longer held by this run"):
+        nsd_zarr.attach(store, tmp_path / "nsd")
+    assert left
+    assert _list_files(store) == left
 
 
 def test_name_of_another_host_in_the_lock_is_not_written_over(store, lock_file, monkeypatch):

@@ -73,12 +73,14 @@ def test_target_that_may_not_be_written_is_refused(mode, source, tmp_path, run_c
     outcome = run_child("convert", source, folder / "subj01.zarr", prefix=without_privileges)
     folder.chmod(0o755)
     assert outcome.code == 4, outcome.err
-    assert "Permission denied" in outcome.paragraph
+    refusal = "this user may not write in the folder of the store" if mode == 0o555 else "Permission denied"
+    assert refusal in outcome.paragraph
     assert list(folder.iterdir()) == []
 
 
 def test_target_name_that_is_too_long_is_refused(source, tmp_path, check_refused):
-    assert "name too long" in check_refused(4, "convert", source, tmp_path / ("x" * 300))
+    refusal = "a name of 300 bytes, expected at most 251"
+    assert refusal in check_refused(2, "convert", source, tmp_path / ("x" * 300))
 
 
 def test_run_folder_that_is_something_else_is_refused(source, store, check_refused):

@@ -13,10 +13,11 @@ import pytest
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion import unit as module
+from nsd_zarr.conversion.context import RunContext
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.plan import make_plan
 from nsd_zarr.conversion.run import make_units
-from nsd_zarr.conversion.unit import RunContext, run_unit
+from nsd_zarr.conversion.unit import run_unit
 from nsd_zarr.errors import SourceError
 from nsd_zarr.places.durable import DurableFile
 

@@ -221,15 +221,16 @@ def test_stopped_before_each_rename_the_store_is_whole_and_attaching_again_finis
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda old, new: (counted.append(new), replace(old, new)))
         nsd_zarr.attach(make("counted.zarr"), nsd)
-    root, copied = tmp_path / "counted.zarr/zarr.json", tmp_path / "counted.zarr.run/root.json"
-    assert counted[:2] == counted[-2:] == [copied, root]
+    run, root = tmp_path / "counted.zarr.run", tmp_path / "counted.zarr/zarr.json"
+    assert counted[:3] == [run / "arrays.json", run / "root.json", root]
+    assert counted[-2:] == counted[1:3]
     for number in sorted({*range(1, len(counted) + 1, 9), 2, 3, len(counted) - 1, len(counted)}):
         store = make(f"stopped{number}.zarr")
         with stop_at_rename(number):
             nsd_zarr.attach(store, nsd)
         assert nsd_zarr.verify(store).is_whole
         nsd_zarr.open_dataset(store).load()
-        if number > 1:
+        if number > 2:
             (store / "zarr.json").rename(tmp_path / "root")  # Lost now, it comes back as that of a whole store.
             assert nsd_zarr.repair(store, nsd).rewritten == ("zarr.json",)
             assert nsd_zarr.verify(store).is_whole
@@ -270,16 +271,63 @@ def test_array_that_the_user_added_stays(copy_store, nsd, made, digest_tree):
     assert digest_tree(store) == digest_tree(made / "without.zarr")
 
 
+@pytest.mark.parametrize("name", ["roi_mine", "brainmask"])
+def test_array_of_the_user_stays_whatever_its_name(name, copy_store, nsd, made, digest_tree):
+    store = copy_store("without")
+    zarr.create_array(store / name, shape=(5,), chunks=(5,), dtype="i4")[:] = 7
+    before = digest_tree(store / name)
+    if name == "roi_mine":
+        nsd_zarr.attach(store, nsd)
+    nsd_zarr.attach(store, no_experiment=True)
+    assert digest_tree(store / name) == before
+    shutil.rmtree(store / name)
+    assert digest_tree(store) == digest_tree(made / "without.zarr")
+
+
+def test_array_of_the_user_is_not_written_over(copy_store, nsd, digest_tree, run_cli):
+    store = copy_store("without")
+    zarr.create_array(store / "roi_streams", shape=(5,), chunks=(5,), dtype="i4")[:] = 7
+    before = digest_tree(store)
+    outcome = run_cli("attach", store, nsd)
+    assert outcome.code == 4
+    assert "roi_streams is in the folder of the store, and no array" in outcome.paragraph
+    assert digest_tree(store) == before
+    assert nsd_zarr.verify(store).is_whole
+
+
 @pytest.mark.parametrize("left", ["zarr.json", "c"])
-def test_removal_that_was_killed_is_finished_by_the_next(left, copy_store, made, digest_tree):
+def test_removal_that_was_killed_is_finished_by_the_next(left, copy_store, made, digest_tree, monkeypatch):
     store = copy_store("with")
+
+    def remove_a_part(place, name):
+        other = place.folder / name / ("zarr.json" if left == "c" else "c")
+        other.unlink() if left == "c" else shutil.rmtree(other)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nsd_zarr.places.local.LocalPlace.remove_below", remove_a_part)
+        with pytest.raises(KeyboardInterrupt):
+            nsd_zarr.attach(store, no_experiment=True)
+    assert nsd_zarr.verify(store).is_whole
+    assert digest_tree(store) != digest_tree(made / "without.zarr")
     nsd_zarr.attach(store, no_experiment=True)
-    shutil.copytree(made / "with.zarr/brainmask", store / "brainmask")
-    if left == "c":
-        (store / "brainmask/zarr.json").unlink()
-    else:
-        shutil.rmtree(store / "brainmask/c")
+    assert digest_tree(store) == digest_tree(made / "without.zarr")
+    assert not (store.with_name("subj01.zarr.run") / "arrays.json").exists()
+
+
+@pytest.mark.parametrize(
+    "names", [["../precious"], ["c", "precious"], ["roi_/../../precious"], ["roi_", ".."], "[" * 10**5]
+)
+def test_note_of_arrays_leads_to_no_other_folder(names, copy_store, made, digest_tree):
+    store = copy_store("with")
+    precious = store.with_name("precious")
+    precious.mkdir()
+    (precious / "zarr.json").write_text("{}")
+    run = store.with_name("subj01.zarr.run")
+    run.mkdir()
+    (run / "arrays.json").write_text(names if isinstance(names, str) else json.dumps({"arrays": names}))
     nsd_zarr.attach(store, no_experiment=True)
+    assert (precious / "zarr.json").exists()
     assert digest_tree(store) == digest_tree(made / "without.zarr")
 
 

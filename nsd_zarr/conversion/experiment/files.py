@@ -11,7 +11,7 @@ from nsd_zarr.nsd import COLUMNS_WITH_NAN
 from nsd_zarr.source.bounded import MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.experiment import ExperimentFiles
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import SHARED515
+from nsd_zarr.store.format import HEMISPHERES, ROI, SHARED515
 from nsd_zarr.words import escape_line
 
 TRIAL_ARRAYS = (
@@ -83,6 +83,21 @@ class Experiment:
         if self.files.trial_table is None:
             return ()
         return tuple(name for name in TRIAL_ARRAYS if name != SHARED515 or self.shared515 is not None)
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Names of all arrays that it brings, in no particular order."""
+        files = self.files
+        singles = {
+            "brainmask": files.brainmask,
+            "ncsnr": files.ncsnr,
+            "valid": files.valid or None,
+            "affine": find_reference(files),
+        }
+        found = [name for name, path in singles.items() if path is not None]
+        found += [f"{ROI}{roi.name}" for roi in files.rois]
+        found += [f"{HEMISPHERES}{roi.name}" for roi in files.rois if roi.has_sides]
+        return (*self.coordinates, *found)
 
     def count_files(self) -> int:
         """Files of the store that its arrays make: metadata and chunk of each, and of `valid` a chunk a session."""

@@ -1,0 +1,57 @@
+"""What the units of a run share in a process: who hears of them, what stops them, where their blocks come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol
+
+from nsd_zarr.buffers import BufferPool
+from nsd_zarr.conversion.events import Listener, TrialsDone, ignore_event
+from nsd_zarr.places.read_ahead import ReadAhead
+from nsd_zarr.source.trial_cache import TrialCache
+
+
+class StopSignal(Protocol):
+    """What stops a unit: a threading.Event, or something that asks further."""
+
+    def is_set(self) -> bool:
+        """Whether to stop. Asked before each trial."""
+
+
+class Stopped(Exception):
+    """The run was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a unit shares with others in its process. The default is right for a process of its own."""
+
+    listen: Listener = ignore_event
+    """Called with each event, from any thread."""
+    stop: StopSignal = field(default_factory=Event)
+    """Set to stop between two trials. Shards that are written whole are put in their place nevertheless."""
+    is_lost: StopSignal = field(default_factory=Event)
+    """Set once the store is no longer this run's: nothing more may be written into it."""
+    blocks: BufferPool = field(default_factory=BufferPool)
+    """Where blocks of trials come from."""
+    read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(()))
+    """What reads the next file while this one is converted."""
+    trial_cache: TrialCache = field(default_factory=TrialCache)
+    """Where trials lie that were read together with those of another part."""
+
+    def check_stop(self) -> None:
+        """Raise Stopped when the run is to stop."""
+        if self.stop.is_set():
+            raise Stopped
+        self.check_lost()
+
+    def check_lost(self) -> None:
+        """Raise Stopped when nothing more may be written. Called before each file gets its name."""
+        if self.is_lost.is_set():
+            raise Stopped
+
+    def count_trial(self) -> None:
+        """Called before each trial is compressed."""
+        self.check_stop()
+        self.listen(TrialsDone(1))

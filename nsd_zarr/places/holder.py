@@ -1,0 +1,53 @@
+"""What a lock file says: which process holds it, on which host, since when, and a count that goes up while it lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import datetime
+from typing import Any
+
+MAX_LOCK_BYTES = 4096
+"""More of a lock file is not read."""
+
+
+def make_holder() -> dict[str, Any]:
+    """Name the present process, as one that holds a lock from now on."""
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def write_holder(descriptor: int, holder: dict[str, Any], beat: int) -> None:
+    """Make *holder*, with its count *beat*, what an open lock file says. Raises OSError."""
+    # One write, always of one length for one holder, so that a reader never sees half of it.
+    data = json.dumps(holder | {"beat": f"{beat:012d}"}).encode()
+    os.pwrite(descriptor, data, 0)
+    os.truncate(descriptor, len(data))
+
+
+def read_holder(descriptor: int) -> dict[str, Any]:
+    """What an open lock file or folder says; empty where it says nothing. Raises OSError."""
+    try:
+        return parse_holder(os.pread(descriptor, MAX_LOCK_BYTES, 0))
+    except IsADirectoryError:
+        return {}
+
+
+def parse_holder(data: bytes) -> dict[str, Any]:
+    """What *data*, the bytes of a lock file, say; empty where they say nothing."""
+    try:
+        holder = json.loads(data[:MAX_LOCK_BYTES])
+        return dict(holder) if isinstance(holder, dict) else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def is_same_holder(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two lock files name one holder, whatever they count."""
+    return one | {"beat": ""} == other | {"beat": ""}
+
+
+def is_named(descriptor: int, holder: dict[str, Any]) -> bool:
+    """Whether an open lock file names *holder*. An empty one does not: another host took it, and has given it back."""
+    return is_same_holder(read_holder(descriptor), holder)
