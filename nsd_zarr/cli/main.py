@@ -12,7 +12,17 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.images import images
-from nsd_zarr.cli.options import check_both_named, choosing, common, converting, naming_experiment, print_report
+from nsd_zarr.cli.options import (
+    check_both_named,
+    choosing,
+    common,
+    configured,
+    converting,
+    count_bench_workers,
+    count_sessions,
+    naming_experiment,
+    print_report,
+)
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
 from nsd_zarr.errors import ConfigError, NsdZarrError
@@ -84,7 +94,13 @@ def demo(directory: Path, quiet: bool) -> None:
 
 @commands.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--sessions", type=int, default=3, show_default=True, help="Session files to write.")
+@click.option(
+    "--sessions",
+    default="3",
+    show_default=True,
+    callback=lambda context, option, value: count_sessions(value),
+    help="How many session files to write, 3 or 1-3: always from session 1 on.",
+)
 @click.option("--shape", default="750,83,104,81", show_default=True, help="trials,z,y,x of a session.")
 @click.option("--layout", default="nsd", show_default=True, help="HDF5 layout: nsd (the dataset's), contiguous, gzip.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
@@ -134,7 +150,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
 @commands.command()
 @click.argument("store")
 @click.argument("source", nargs=-1)
-@click.option("--config", "config_file", type=click.Path(), help="YAML file: option names with underscores.")
+@configured
 @naming_experiment
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @choosing
@@ -203,21 +219,33 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
 @click.option("--source", help="Session files, to read a trial through h5py as well.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are told.")
 @click.option("--trials", type=click.IntRange(1), default=960, show_default=True, help="Trials a round and reader.")
-@click.option("--threads", type=click.IntRange(1), help="Of readers that take several. [default: one a core]")
+@click.option(
+    "--workers", is_flag=False, flag_value="", help="Threads of readers that take several. [default: one a core]"
+)
+@click.option("--threads", hidden=True, help="The former name of --workers.")
 @click.option("--cold", is_flag=True, help="Also with the files dropped from the page cache.")
-@click.option("--workers", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
+@click.option("--dataloaders", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @common
-def bench(store: str, quiet: bool, as_json: bool, **options: Any) -> None:
+def bench(
+    store: str,
+    quiet: bool,
+    as_json: bool,
+    workers: str | None,
+    threads: str | None,
+    dataloaders: bool,
+    **options: Any,
+) -> None:
     """Measure random trials of STORE by every reader installed, beside what the hardware allows."""
     from nsd_zarr.bench.run import bench as measure
     from nsd_zarr.bench.run import make_table
 
-    def tell(step: str) -> None:
+    def show(step: str) -> None:
         if not quiet:
             note(step)
 
-    report = measure(store, on_step=tell, **options)
+    count = count_bench_workers(workers, threads)
+    report = measure(store, threads=count, workers=dataloaders, on_step=show, **options)
     print_report(report.as_dict(), make_table(report), as_json, quiet)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from nsd_zarr.cli.terminal import say, start_log
+from nsd_zarr.config import parse_sessions
 from nsd_zarr.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -106,15 +107,23 @@ def check_both_named(source: tuple[str, ...], store: str) -> None:
         )
 
 
+configured = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(),
+    help="YAML file: option names with underscores. One that names a Dask scheduler is as powerful as code: use only "
+    "files that you trust.",
+)
+"""The configuration file of a command."""
+
+
 def converting(command: Callable[..., Any]) -> Callable[..., Any]:
     """Arguments and options of plan and convert."""
     for option in reversed(
         [
             click.argument("source", nargs=-1),
             click.argument("store"),
-            click.option(
-                "--config", "config_file", type=click.Path(), help="YAML file: option names with underscores."
-            ),
+            configured,
             click.option("--sessions", help="Such as 1-40 or 1-3,5. [default: all, without a gap]"),
             click.option("--dataset", help="Dataset in each session file. [default: betas]"),
             click.option(
@@ -122,10 +131,44 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]"),
             click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]"),
-            click.option("--scheduler", help="Dask cluster (tcp://host:8786, FILE.json); threads; synchronous."),
+            click.option(
+                "--scheduler",
+                help="Dask cluster (tcp://host:8786, FILE.json); threads; synchronous. Whoever runs a Dask scheduler "
+                "can run code here: name only one that you trust.",
+            ),
             click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         ]
     ):
         command = option(command)
     return choosing(common(naming_experiment(command)))
+
+
+def count_sessions(value: str) -> int:
+    """How many sessions simulate writes: of "3", or "1-3" as other commands name sessions. Raises ConfigError."""
+    try:
+        numbers = range(1, int(value) + 1) if value.strip().isdecimal() else parse_sessions(value)
+    except ValueError:
+        numbers = ()
+    if not numbers or list(numbers) != list(range(1, len(numbers) + 1)):
+        raise ConfigError(
+            f"sessions = {value!r}: simulate writes sessions from 1 on without a gap",
+            hint="Give how many, such as 3, or 1-3.",
+            found=value,
+        )
+    return len(numbers)
+
+
+def count_bench_workers(workers: str | None, threads: str | None) -> int | None:
+    """Threads of the readers that bench measures. Refuses what the options meant before, with the new name."""
+    if threads is not None:
+        raise ConfigError("--threads is now --workers, as of other commands", hint=f"Say --workers {threads}.")
+    if workers is None:
+        return None
+    if not workers.isdecimal() or int(workers) < 1:
+        raise ConfigError(
+            f"workers = {workers!r}: expected a number of threads from 1",
+            hint="PyTorch's DataLoader with worker processes is measured with --dataloaders.",
+            found=workers,
+        )
+    return int(workers)

@@ -140,9 +140,10 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
     asked = f" for {', '.join(choice.folder_names)}" if choice.folder_names else ""
     if not folders:
         check_folder(Path(folder, name) for folder, _, names in os.walk(top) for name in names)
+        there = _list_there(top) if choice.folder_names else ""
         raise SourceError(
-            f"no session files (betas_session*.hdf5) in this folder or below it{asked}",
-            hint="Give the folder that holds them, or an NSD root.",
+            f"no session files (betas_session*.hdf5) in this folder or below it{asked}{there}",
+            hint="Choose one of these." if there else "Give the folder that holds them, or an NSD root.",
             path=top,
         )
     listing = "".join(f"\n  {folder.relative_to(top)}" for folder in folders)
@@ -152,6 +153,22 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
         path=top,
         found=folders,
     )
+
+
+def _list_there(top: Path) -> str:
+    """What may be chosen below *top*: subjects, spaces and betas, by the names of the folders; empty for none."""
+    found = {
+        Path(folder).resolve().parts[-3:]
+        for folder, _, names in os.walk(top)
+        if any(map(SESSION_FILE.fullmatch, names))
+    }
+    full = [parts for parts in found if len(parts) == 3 and re.fullmatch(r"subj\d+", parts[0])]
+    listed = (
+        f"--subject {', '.join(sorted({str(int(parts[0][4:])) for parts in full}, key=int))}",
+        f"--space {', '.join(sorted({parts[1] for parts in full}))}",
+        f"--betas {', '.join(sorted({parts[2] for parts in full}))}",
+    )
+    return f"; there are {'; '.join(listed)}" if full else ""
 
 
 def _number(paths: Iterable[Path]) -> list[SessionFile]:
