@@ -11,6 +11,7 @@ import numpy as np
 from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import TRIAL_ARRAYS, Experiment
+from nsd_zarr.conversion.experiment.validity import compare_valid
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock
 from nsd_zarr.conversion.root_copy import write_root
@@ -62,7 +63,8 @@ def finish_store(
     """
     Ledger(store).note_arrays(() if experiment is None else experiment.array_names)
     contents = Contents(partial(write_while_held, store, lock))
-    root = lay_out(contents, settings, records, experiment, told)
+    experiment = compare_valid(experiment, settings.geometry, store)
+    root = lay_out(contents, store, settings, records, experiment, told)
     write_root(store, root, lock)
     remove_unlisted_arrays(store, contents.members)
 
@@ -76,12 +78,16 @@ def write_while_held(store: Path, lock: HeldLock | None, key: str, data: bytes) 
 
 def lay_out(
     contents: Contents,
+    store: Path,
     settings: Settings,
     records: Sequence[SessionRecord],
     experiment: Experiment | None,
     told: Json | None = None,
 ) -> bytes:
-    """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned."""
+    """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned.
+
+    *store*: where the statistics are read that the experiment needs.
+    """
     geometry = settings.geometry
     coordinates = () if experiment is None else experiment.coordinates
     contents.add_metadata(BETAS, make_betas_metadata(geometry, settings.blosc, coordinates))
@@ -93,7 +99,7 @@ def lay_out(
     contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
     attributes = make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)} | (told or {})
     if experiment is not None:
-        contents.add_arrays(make_experiment_arrays(experiment, geometry), settings.blosc)
+        contents.add_arrays(make_experiment_arrays(experiment, geometry, store), settings.blosc)
         attributes |= experiment.make_attributes()
     return make_root(attributes, contents)
 

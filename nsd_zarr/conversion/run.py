@@ -147,7 +147,10 @@ def run_conversion(
             # Once more: another run may have come between the plan and the lock.
             plan = make_plan(source, path, config)
             done = carry_out(plan, lock, listen)
-    geometry, manifest = plan.settings.geometry, open_store(path).manifest
+    geometry, opened = plan.settings.geometry, open_store(path)
+    manifest, report = opened.manifest, plan.experiment_report
+    if plan.progress.state is not TargetState.FINISHED:
+        report = report.add_notes(opened.attributes.get("experiment_notes", ()))
     return ConversionReport(
         store=path,
         sessions=done,
@@ -156,7 +159,7 @@ def run_conversion(
         bytes_in=geometry.trials * geometry.trial_bytes,
         bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),
         seconds=time.perf_counter() - started,
-        experiment=plan.experiment_report,
+        experiment=report,
     )
 
 

@@ -17,6 +17,7 @@ from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import inspect_experiment
+from nsd_zarr.conversion.experiment.validity import compare_valid
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays, write_while_held
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
@@ -129,7 +130,7 @@ def attach(
             experiment = find_and_inspect(opened.geometry, source, options_in_force)
         has_statistics = SESSION_MEAN in opened.members
         with draw_progress(progress, on_event) as listen:
-            _attach(opened, experiment, options_in_force, lock, listen)
+            experiment = _attach(opened, experiment, options_in_force, lock, listen)
     report = ExperimentReport() if experiment is None else experiment.make_report()
     return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
 
@@ -167,7 +168,12 @@ def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Confi
     return find_experiment(session_file, geometry.sessions, given, volumes=volumes)
 
 
-def _attach(store: Store, experiment: Experiment | None, config: Config, lock: HeldLock, listen: Listener) -> None:
+def _attach(
+    store: Store, experiment: Experiment | None, config: Config, lock: HeldLock, listen: Listener
+) -> Experiment | None:
+    """Attach *experiment*; returns it as attached, with a note where its valid voxels are not those of the betas."""
+    if SESSION_STD in store.members:  # Before anything is written, where it can be.
+        experiment = compare_valid(experiment, store.geometry, store.path)
     settings = read_settings(store.attributes["settings"])
     assert isinstance(settings, Settings)  # The store is one of betas.
     # Of a store without `space` the subject was told by its trial table.
@@ -184,13 +190,15 @@ def _attach(store: Store, experiment: Experiment | None, config: Config, lock: H
     write_root(store.path, make_root(attributes, contents), lock)
     if SESSION_MEAN not in store.members:
         _add_statistics(store, settings, contents, config, lock, listen)
+        experiment = compare_valid(experiment, store.geometry, store.path)
     coordinates = () if experiment is None else experiment.coordinates
     contents.add_metadata(BETAS, _list_coordinates(store, coordinates))
     if experiment is not None:
-        contents.add_arrays(make_experiment_arrays(experiment, store.geometry), settings.blosc)
+        contents.add_arrays(make_experiment_arrays(experiment, store.geometry, store.path), settings.blosc)
         attributes |= experiment.make_attributes()
     write_root(store.path, make_root(attributes, contents), lock)
     remove_unlisted_arrays(store.path, contents.members)
+    return experiment
 
 
 def _check_not_users(store: Store, names: Iterable[str]) -> None:

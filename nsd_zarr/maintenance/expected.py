@@ -57,7 +57,7 @@ class ExpectedStore:
         documents: dict[str, bytes] = {}
         contents = Contents(documents.__setitem__)
         if isinstance(self.settings, Settings):
-            lay_out(contents, self.settings, self.records, experiment)
+            lay_out(contents, self.store.path, self.settings, self.records, experiment)
         else:
             lay_out_images(contents, self.settings, self.records, ids)
         members = {

@@ -73,8 +73,8 @@ class ExperimentFiles:
     """brainmask.nii.gz."""
     ncsnr: Path | None = None
     """ncsnr.nii.gz."""
-    valid: tuple[Path, ...] = ()
-    """Valid voxels of each session in the store, in their order; empty unless all are there."""
+    valid: tuple[Path | None, ...] = ()
+    """Valid voxels of each session in the store, in their order, None for one that has none; empty where none has."""
     rois: tuple[RoiFiles, ...] = ()
     """Sets of regions, by name."""
     missing: tuple[str, ...] = ()
@@ -185,13 +185,15 @@ def _name_other_experiment(places: NsdPaths) -> str:
     return next((words for start, words in OTHER_EXPERIMENTS.items() if places.betas.startswith(start)), "")
 
 
-def _find_valid(places: NsdPaths, sessions: Sequence[SessionNumber], miss: Callable[[str], None]) -> tuple[Path, ...]:
+def _find_valid(
+    places: NsdPaths, sessions: Sequence[SessionNumber], miss: Callable[[str], None]
+) -> tuple[Path | None, ...]:
     paths = {session: places.valid(session) for session in sessions}
     absent = [session for session in sessions if not paths[session].is_file()]
     if absent:
-        miss(f"valid_sessionBB.nii.gz of sessions {format_sessions(absent)} (so of none)")
-        return ()
-    return tuple(paths.values())
+        miss(f"valid_sessionBB.nii.gz of sessions {format_sessions(absent)}")
+    found = tuple(None if session in absent else path for session, path in paths.items())
+    return found if any(found) else ()
 
 
 def _find_rois(places: NsdPaths) -> Iterator[RoiFiles]:

@@ -27,6 +27,10 @@ SIMULATIONS = {
     1: Simulation(3, (TRIALS, 5, 11, 7), rois=ROIS, hemispheres=False),
     2: Simulation(3, (TRIALS, 7, 3, 13), subject=2, rois=ROIS, hemispheres=False),
 }
+NOTE_OF_VALID = (
+    "valid_sessionBB.nii.gz of sessions {} cannot be used or is not there: valid there are the voxels whose betas vary "
+    "over the session"
+)
 BEHAVIOUR = (
     *("ISCORRECT", "RT", "CHANGEMIND", "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT", "ISCORRECTCURRENT"),
     *("TOTAL1", "TOTAL2", "BUTTON"),
@@ -305,12 +309,12 @@ def test_what_is_missing_is_told_and_gone_on_without(copy, tmp_path, run_cli):
         told = json.loads(run_cli(command, copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]
         assert "nsddata/ppdata/subj01/behav/responses.tsv" in told["missing"]
         assert any(word.endswith("ncsnr.nii.gz") for word in told["missing"])
-        assert "valid_sessionBB.nii.gz of sessions 2 (so of none)" in told["missing"]
-        assert told["notes"] == ["no label names for streams"]
+        assert "valid_sessionBB.nii.gz of sessions 2" in told["missing"]
+        assert told["notes"] == [NOTE_OF_VALID.format(2), "no label names for streams"]
         assert told["found"][0] == "brain mask"
     names = set(open_store(tmp_path / "new.zarr"))
-    assert not names & {"nsd_id", "ncsnr", "valid"}
-    assert {"brainmask", "roi_streams", "affine", "session_mean"} <= names
+    assert not names & {"nsd_id", "ncsnr"}
+    assert {"brainmask", "valid", "roi_streams", "affine", "session_mean"} <= names
     assert "label_7" in open_store(tmp_path / "new.zarr")["roi_streams"].attrs["flag_meanings"]
 
 
@@ -508,7 +512,6 @@ def test_contradiction_is_refused_with_both_values_and_nothing_is_written(
 UNFIT = {
     _take_other_volume: ("brainmask", "shape (7, 3, 13) (z, y, x), expected (5, 11, 7)"),
     _mirror: ("roi_streams", "affine -1.8 0 0 -5.4; 0 1.8 0 -9; 0 0 1.8 -3.6, expected 1.8 0 0"),
-    _cut_volume: ("valid", "no NIfTI volume can be read"),
     _spoil_packed: ("ncsnr", "no NIfTI volume can be read"),
 }
 
@@ -541,7 +544,8 @@ def test_volume_that_is_unfit_and_was_named_by_hand_is_refused(spoil, copy, tmp_
     option, find = GIVEN[spoil]
     spoil(copy)
     words = (f"--{option}", find(copy))
-    assert UNFIT[spoil][1] in check_refused(3, "convert", copy.betas_folder, tmp_path / "new.zarr", *words)
+    words_of_reason = UNFIT[spoil][1] if spoil in UNFIT else "no NIfTI volume can be read"
+    assert words_of_reason in check_refused(3, "convert", copy.betas_folder, tmp_path / "new.zarr", *words)
 
 
 @pytest.mark.parametrize("option", ["trial-table", "brainmask", "roi", "ncsnr", "expdesign", "stim-info", "valid"])

@@ -21,16 +21,17 @@ DIGESTS = {
     "float32 volumes": "b1e831369e055437f7b4aa71d64ad098",
     "big-endian float64 volumes": "8e9708e9560f9a8ebf44298de59833fe",
     "uint8 volumes": "2cf34c7ec8ed2abe077282608a44f375",
-    "with an experiment": "99b1421bde403d972b12556abb705866",
-    "zstd": "977f0405419f9a06e70e3cb57bc63fb1",
-    "attached": "99b1421bde403d972b12556abb705866",
-    "format 1.1": "9fe78522b4937ced425541b8211d1734",
+    "with an experiment": "81b0dccf3b07d597cd33d58aeab47bc0",
+    "zstd": "35e1475a5e168ef25f10bddafc63b92f",
+    "attached": "81b0dccf3b07d597cd33d58aeab47bc0",
+    "format 1.1": "1af72a5424ebd3cf76ff6c81be61fe03",
     "images": "6c5e25b83e4132c53f03c90fb1f050b5",
 }
 """What version 0.1.0 gave, before root documents had a copy, with c-blosc 1.21.7 (numcodecs 0.16).
 
-Those with an experiment have the root attribute `experiment_notes` since then, here "no label names for regions", and
-no other byte differs. "format 1.1" holds `shared515` and `hemispheres_NAME`, which 0.1.0 did not know.
+Those with an experiment have the root attribute `experiment_notes` since then, here that labels have no names and that
+valid voxels and betas disagree in session 1; no other byte differs. "format 1.1" holds `shared515` and
+`hemispheres_NAME`, which 0.1.0 did not know.
 """
 EARLIER = Path(__file__).parent.parent / "data/store_without_root_copy.zip"
 """A store that version 0.1.0 made, with its run folder and its sources: two sessions of six trials, two a shard."""

@@ -59,16 +59,17 @@ def test_every_place_that_is_empty_is_named_below_the_root(tmp_path):
         "nsddata/experiments/nsd/nsd_stim_info_merged.csv",
         "nsddata/ppdata/subj04/func1mm/brainmask.nii.gz",
         "nsddata_betas/ppdata/subj04/func1mm/betas_fithrf/ncsnr.nii.gz",
-        "valid_sessionBB.nii.gz of sessions 1-2 (so of none)",
+        "valid_sessionBB.nii.gz of sessions 1-2",
         "nsddata/ppdata/subj04/func1mm/roi/*.nii.gz",
     )
 
 
-def test_valid_volumes_are_those_of_the_sessions_or_none(root):
+def test_valid_volumes_are_those_of_the_sessions_that_have_one(root):
     assert find_experiment(root.session_files[0], (2,), GivenFiles()).valid == (root.valid[1],)
     found = find_experiment(root.session_files[0], (1, 3), GivenFiles())
-    assert found.valid == ()
-    assert found.missing == ("valid_sessionBB.nii.gz of sessions 3 (so of none)",)
+    assert found.valid == (root.valid[0], None)
+    assert found.missing == ("valid_sessionBB.nii.gz of sessions 3",)
+    assert find_experiment(root.session_files[0], (3, 4), GivenFiles()).valid == ()
 
 
 @pytest.mark.parametrize("word", ["{0}", "{0}/valid_session*.nii.gz", "{0}/*.nii*"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nsd_zarr.conversion.contents import NewArray, SmallArray, VolumeArray
 from nsd_zarr.conversion.experiment.files import Experiment, find_reference
+from nsd_zarr.conversion.experiment.validity import make_valid_volumes
 from nsd_zarr.layout import Geometry, make_dims
 from nsd_zarr.nsd import COLUMNS_WITH_NAN, NOT_CORTEX, SHARED_IMAGES
 from nsd_zarr.source.design import complete_table, parse_design
@@ -76,8 +78,12 @@ ABOUT_COLUMNS = {
 """Columns that are float32 in the store. Source: data manual, "Behavioral data"."""
 
 
-def make_experiment_arrays(experiment: Experiment, geometry: Geometry) -> Iterator[NewArray]:
-    """The arrays of an inspected experiment, read again one by one. Raises SourceError when a file changed."""
+def make_experiment_arrays(experiment: Experiment, geometry: Geometry, store: Path) -> Iterator[NewArray]:
+    """The arrays of an inspected experiment, read again one by one.
+
+    *store*: the folder that holds the statistics of every session, which tell the valid voxels of a session without a
+    volume of them. Raises SourceError when a file changed, DamageFound when such statistics are lost.
+    """
     files = experiment.files
     table = read_table(experiment, geometry)
     if table is not None:
@@ -106,8 +112,10 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry) -> Iterat
             yield VolumeArray(f"{HEMISPHERES}{roi.name}", shape, "int16", ("side", *dims), about, (regions.sides,))
     if files.valid:
         about = {"long_name": "whether a voxel has data in a session"}
-        volumes = (make_mask(parse_volume(experiment.read(path), path)) for path in files.valid)
-        shape = (len(geometry.sessions), *geometry.volume_shape)
+        shape, volumes = (
+            (len(geometry.sessions), *geometry.volume_shape),
+            make_valid_volumes(experiment, geometry, store),
+        )
         yield VolumeArray("valid", shape, "bool", ("session_number", *dims), about, volumes)
     first = find_reference(files)
     if first is not None:

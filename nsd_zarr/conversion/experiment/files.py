@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ class ExperimentReport:
 
     def __str__(self) -> str:
         return "\n".join(self.format_lines())
+
+    def add_notes(self, notes: Iterable[str]) -> ExperimentReport:
+        """The same with those of *notes* that it does not have: what only a finished store tells."""
+        return replace(self, notes=(*self.notes, *(note for note in notes if note not in self.notes)))
 
     def format_lines(self) -> list[str]:
         """What was found and what was not, a line each, and a line for each note; none where nothing was looked for."""

@@ -122,22 +122,27 @@ class _Inspection:
     def inspect_volumes(self) -> None:
         """Every volume: the shape of the betas', lying where the others lie, holding what its kind may hold."""
         files = self.files
-        masks = [path for path in (files.brainmask, *files.valid) if path is not None]
-        unfit = {path for path in masks[: files.brainmask is not None] if not self.is_fit_mask(path)}
+        unfit = {path for path in (files.brainmask,) if path is not None and not self.is_fit_mask(path)}
         if files.ncsnr is not None and self.inspect_volume(files.ncsnr) is None:
             unfit.add(files.ncsnr)
-        unfit |= {path for path in files.valid if not self.is_fit_mask(path)}
-        valid = () if unfit & set(files.valid) else files.valid
-        for path in set(files.valid) - set(valid):
-            self.inputs.pop(path, None)
+        valid = tuple(path if path is not None and self.is_fit_mask(path) else None for path in files.valid)
         self.files = replace(
             files,
             brainmask=None if files.brainmask in unfit else files.brainmask,
             ncsnr=None if files.ncsnr in unfit else files.ncsnr,
-            valid=valid,
+            valid=valid if any(valid) else (),
         )
+        self.note_sessions_without_valid()
         rois = [self.inspect_roi(roi) for roi in files.rois]
         self.files = replace(self.files, rois=tuple(roi for roi in rois if roi is not None))
+
+    def note_sessions_without_valid(self) -> None:
+        pairs = zip(self.geometry.sessions, self.files.valid, strict=False)
+        if lacking := [session for session, path in pairs if path is None]:
+            self.notes.append(
+                f"valid_sessionBB.nii.gz of sessions {format_sessions(lacking)} cannot be used or is not there: valid "
+                "there are the voxels whose betas vary over the session"
+            )
 
     def is_fit_mask(self, path: Path) -> bool:
         return self.attempt(path, lambda: make_mask(self.parse(path))) is not None
