@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 64
-"""Places of a file at which the page cache is asked whether it has them."""
+SAMPLES = 16
+"""Places of a file at which the page cache is asked whether it has them. What it has not, it may fetch: few, then, and
+other ones each time."""
 CACHED_SHARE = 0.5
 """A file of which so much is cached is not read ahead."""
 _READER = """
@@ -117,14 +119,13 @@ def find_cached_share(path: Path) -> float:
         return 1.0
     try:
         size, found, byte = os.fstat(descriptor).st_size, 0, bytearray(1)
-        # Each look may have the kernel read what is around it: from the end, so that this is no sequential read.
-        places = [size * number // SAMPLES for number in range(SAMPLES)][::-1]
-        for place in places:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # Nothing around those places is fetched.
+        for _ in range(SAMPLES if size else 0):
             try:
-                found += os.preadv(descriptor, [byte], place, os.RWF_NOWAIT)
+                found += os.preadv(descriptor, [byte], random.randrange(size), os.RWF_NOWAIT)
             except BlockingIOError:
                 continue
-        return found / len(places) if size else 1.0
+        return found / SAMPLES if size else 1.0
     except (OSError, AttributeError):  # Not of this file system, or not of this system.
         return 1.0
     finally:
