@@ -69,7 +69,7 @@ def test_source_compared_in_several_steps_equals_too(store, source):
 def test_comparison_with_sources_reads_neither_by_our_own_code(store, source, monkeypatch):
     """Each value as h5py and zarr-python have it: a mistake in our reading of both cannot hide itself."""
     from nsd_zarr.maintenance import verify_shards
-    from nsd_zarr.source import reader
+    from nsd_zarr.source.hdf5 import reader
     from nsd_zarr.store.reader import TrialReader
 
     with h5py.File(source / "betas_session03.hdf5", "r+") as file:
