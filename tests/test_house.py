@@ -32,7 +32,7 @@ SEES = {
     "progress": {"layout", "conversion"},  # the types of its events
     "source": BASE | {"hdf5", "tasks", "retry"},
     "store": BASE | {"buffers", "places", "retry"},
-    "science": BASE,
+    "science": BASE | {"tasks", "buffers"},
     "simulate": BASE | {"places"},
     "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers", "progress"},
     "maintenance": BASE

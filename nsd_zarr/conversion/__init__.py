@@ -11,7 +11,7 @@ memory, space         whether it fits
 run                   carries a plan out: lock, skeleton, one unit a session, finish
 unit                  one session: read, compress, write, record
 context               what the units of a run share in a process: events, stop signals, blocks
-session_statistics    mean, deviation and rails of each voxel, while the trials are in memory
+session_statistics    mean, deviation and rails of each voxel of a session, as they are stored
 ledger                the durable records of a run
 lock                  one run a store
 cluster               units on a Dask cluster

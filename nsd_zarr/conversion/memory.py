@@ -6,14 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nsd_zarr.conversion.session_statistics import (
-    ACCUMULATOR_BYTES_PER_VOXEL,
-    RESULT_BYTES_PER_VOXEL,
-    row_bytes,
-    tile_bytes,
-)
+from nsd_zarr.conversion.session_statistics import RESULT_BYTES_PER_VOXEL
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
+from nsd_zarr.science.moments import ACCUMULATOR_BYTES_PER_VOXEL, row_bytes, tile_bytes
 from nsd_zarr.source.hdf5.gather import TILE_BYTES
 from nsd_zarr.source.hdf5.reader import SLAB_BYTES
 from nsd_zarr.source.protocol import SourcePart

@@ -14,9 +14,10 @@ import numpy as np
 from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
-from nsd_zarr.conversion.session_statistics import SessionSums, write_statistics
+from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.science.moments import Moments
 from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import make_shard_key
@@ -125,9 +126,9 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
         files: tuple[FileRecord, ...] = ()
         rail_count = None
         if isinstance(unit.settings, Settings):
-            sums = SessionSums(unit.source.voxels, unit.source.dtype)
-            shards = _write_session(unit, reader, executor, committer, context, sums)
-            statistics = sums.make_statistics(unit.source.trials)
+            moments = make_session_moments(unit.source.voxels, unit.source.dtype)
+            shards = _write_session(unit, reader, executor, committer, context, moments)
+            statistics = make_session_statistics(moments, unit.source.trials)
             rail_count = statistics.rail_count
             context.check_lost()
             files = write_statistics(unit.store, unit.settings, unit.source.session, statistics, executor)
@@ -147,11 +148,11 @@ def _write_session(
     executor: Executor,
     committer: Executor,
     context: RunContext,
-    sums: SessionSums | None = None,
+    moments: Moments | None = None,
 ) -> tuple[ShardRecord, ...]:
     """The wanted shards of the session, on disk when this returns: each written once, whole, by one thread.
 
-    Adds every trial to *sums*, where there is one, while it is in memory.
+    Adds every trial to *moments*, where there are any, while it is in memory.
     """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     commits: list[Future[ShardRecord]] = []
@@ -171,11 +172,11 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
-    by_rows = sums is not None and sums.is_exact and reader.can_hand_rows
-    on_rows = sums.add_rows if sums is not None and by_rows else None
+    by_rows = moments is not None and moments.is_exact and reader.can_hand_rows
+    on_rows = moments.add_rows if moments is not None and by_rows else None
     for numbers, span in _read_passes(unit, reader, executor, context, on_rows):
-        if sums is not None and not by_rows:
-            sums.add(span.reshape(-1, geometry.voxels), executor, context.check_stop)
+        if moments is not None and not by_rows:
+            moments.add_block(span.reshape(-1, geometry.voxels), executor, context.check_stop)
         commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
 

@@ -15,7 +15,7 @@ from nsd_zarr.conversion.memory import (
     Need,
     make_memory_plan,
 )
-from nsd_zarr.conversion.session_statistics import SessionStatistics, SessionSums
+from nsd_zarr.conversion.session_statistics import SessionStatistics, make_session_moments, make_session_statistics
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.format import RAIL_COUNT, SESSION_MEAN, SESSION_STD, encode_small, make_chunk_key
@@ -69,10 +69,10 @@ def compute_statistics(
     listen(RunStarted(len(sessions), trials_to_read, geometry.trial_bytes, 0, step="reading back"))
     for session in sessions:
         started = time.perf_counter()
-        sums, first = SessionSums(geometry.voxels, geometry.dtype), geometry.first_trial(session)
+        moments, first = make_session_moments(geometry.voxels, geometry.dtype), geometry.first_trial(session)
         for start in range(0, geometry.trials_per_session, step):
             trials = range(first + start, first + min(start + step, geometry.trials_per_session))
             map_all(executor, read, trials, block[: len(trials)])
-            sums.add(block[: len(trials)], executor)
+            moments.add_block(block[: len(trials)], executor)
         listen(SessionDone(session, 0, time.perf_counter() - started, "from the store"))
-        yield sums.make_statistics(geometry.trials_per_session)
+        yield make_session_statistics(moments, geometry.trials_per_session)

@@ -25,9 +25,9 @@ from nsd_zarr.read.score import MEAN, STD
 from nsd_zarr.read.view import AverageReader, ViewReader, make_view
 from nsd_zarr.read.volume import AFFINE, AXES, VOXEL, make_millimetres, make_place
 from nsd_zarr.science.missing import find_missing
+from nsd_zarr.science.moments import correct_std
 from nsd_zarr.science.repeats import NONE, Repeats, find_repeats
 from nsd_zarr.science.selection import select_trials
-from nsd_zarr.science.zscore import correct_std
 
 BETAS = "betas"
 TRIAL, IMAGE = "trial", "image"

@@ -11,7 +11,8 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.science.missing import find_missing
-from nsd_zarr.science.zscore import Moments, correct_std, make_factor
+from nsd_zarr.science.moments import Moments, correct_std
+from nsd_zarr.science.zscore import make_factor
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_chunk
 from nsd_zarr.store.zarr_reader import AnyReader

@@ -11,8 +11,8 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd_zarr.conversion import session_statistics as module
-from nsd_zarr.conversion.session_statistics import SessionSums
+from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics
+from nsd_zarr.science import moments as module
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +29,29 @@ def small_tiles(monkeypatch):
 
 
 def compute(block, executor, borders=()):
-    sums = SessionSums(block.shape[1], block.dtype)
+    moments = make_session_moments(block.shape[1], block.dtype.name)
     for part in np.split(block, borders):
         if len(part):
-            sums.add(np.ascontiguousarray(part), executor)
-    return sums.make_statistics(len(block))
+            moments.add_block(np.ascontiguousarray(part), executor)
+    return make_session_statistics(moments, len(block))
 
 
 def compute_by_rows(block, borders=()):
     """As the file's rows come: some voxels of some trials at a time, in any order."""
-    sums = SessionSums(block.shape[1], block.dtype)
+    moments = make_session_moments(block.shape[1], block.dtype.name)
     for part in np.split(block, borders):
         for start in reversed(range(0, block.shape[1], 13)):
             rows = np.ascontiguousarray(part.T)[start : start + 13]
             if rows.size:
-                sums.add_rows(rows, slice(start, start + len(rows)))
-    return sums.make_statistics(len(block))
+                moments.add_rows(rows, slice(start, start + len(rows)))
+    return make_session_statistics(moments, len(block))
+
+
+def compute_by_trials(block):
+    moments = make_session_moments(block.shape[1], block.dtype.name)
+    for trial in block:
+        moments.add(trial)
+    return make_session_statistics(moments, len(block))
 
 
 def exact(block):
@@ -57,7 +64,7 @@ def exact(block):
 
 
 @given(st.data())
-def test_integers_are_exact_by_rows_and_by_blocks_and_do_not_depend_on_passes(executor, data):
+def test_integers_are_exact_by_rows_by_blocks_and_by_trials_and_do_not_depend_on_passes(executor, data):
     shape = data.draw(st.tuples(st.integers(1, 300), st.integers(1, 40)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     low, high = data.draw(st.sampled_from([(-32_768, 32_768), (-300, 300), (0, 2), (0, 1), (32_767, 32_768)]))
@@ -65,7 +72,7 @@ def test_integers_are_exact_by_rows_and_by_blocks_and_do_not_depend_on_passes(ex
     block[:, rng.random(shape[1]) < 0.4] = 0
     borders = sorted(data.draw(st.lists(st.integers(0, shape[0]), max_size=3)))
     mean, std = exact(block)
-    for found in (compute(block, executor, borders), compute_by_rows(block, borders)):
+    for found in (compute(block, executor, borders), compute_by_rows(block, borders), compute_by_trials(block)):
         assert np.array_equal(found.mean, mean)
         assert np.array_equal(found.std, std)
         assert found.rail_count == ((block == -32_768) | (block == 32_767)).any(axis=0).sum()
@@ -85,7 +92,8 @@ def test_statistics_equal_numpys(dtype, executor, small_tiles):
 @pytest.mark.parametrize("dtype", ["int16", "float32", "int32"])
 def test_bits_do_not_depend_on_passes_tiles_or_threads(dtype, executor, monkeypatch):
     block = (np.random.default_rng(2).standard_normal((97, 61)) * 1e4).astype(dtype)
-    whole = compute(block, executor)
+    whole, one_by_one = compute(block, executor), compute_by_trials(block)
+    assert (one_by_one.mean.tobytes(), one_by_one.std.tobytes()) == (whole.mean.tobytes(), whole.std.tobytes())
     monkeypatch.setattr(module, "TILE_VOXELS", 3)
     monkeypatch.setattr(module, "TILE_TRIALS", 2)
     monkeypatch.setattr(module, "VOXELS_PER_TASK", 7)
@@ -144,4 +152,4 @@ def test_stop_is_heard_between_two_tasks(executor, small_tiles):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SessionSums(53, "int16").add(np.ones((11, 53), "i2"), executor, stop)
+        make_session_moments(53, "int16").add_block(np.ones((11, 53), "i2"), executor, stop)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from nsd_zarr.science.zscore import Moments, Statistics, compute_statistics, make_factor, zscore
+from nsd_zarr.science.moments import Moments, Statistics, compute_statistics
+from nsd_zarr.science.zscore import make_factor, zscore
 
 preprocessing = pytest.importorskip("sklearn.preprocessing")
 
