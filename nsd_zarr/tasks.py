@@ -1,10 +1,13 @@
-"""Pieces of work on threads, none of them left behind."""
+"""Pieces of work on threads, none of them left behind; and what is said where no more threads may be started."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
 from typing import TypeVar
+
+from nsd_zarr.errors import DoesNotFit
 
 Result = TypeVar("Result")
 
@@ -15,8 +18,30 @@ def map_all(executor: Executor, function: Callable[..., Result], *arguments: Ite
     After an error no task is running or waiting: whoever gets the arrays or descriptors that tasks use next must not
     meet a late one. Raises the first error in order.
     """
-    tasks = [executor.submit(function, *each) for each in zip(*arguments, strict=True)]
+    tasks: list[Future[Result]] = []
     try:
+        # One by one, so that those before one that could not be submitted are known.
+        tasks.extend(executor.submit(function, *each) for each in zip(*arguments, strict=True))
         return [task.result() for task in tasks]
     finally:
         wait([task for task in tasks if not task.cancel()])
+
+
+def is_lack_of_threads(error: BaseException) -> bool:
+    """Whether *error* is Python's for a thread that the system did not start."""
+    return type(error) is RuntimeError and "start new thread" in str(error)
+
+
+@contextmanager
+def explain_lack_of_threads() -> Iterator[None]:
+    """Turn the error of a thread that was not started into DoesNotFit. For a block, or a function as its decorator."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lack_of_threads(error):
+            raise
+        raise DoesNotFit(
+            "the system lets this process start no more threads",
+            hint="Raise the limit (ulimit -u; of a container, its limit of processes), or give fewer --workers; then "
+            "run the same command again.",
+        ) from error

@@ -23,7 +23,7 @@ SEES = {
     "layout": {"nsd"},
     "options": {"errors"},
     "resources": set(),
-    "tasks": set(),
+    "tasks": {"errors"},
     "hdf5": set(),
     "buffers": set(),
     "retry": set(),
@@ -57,7 +57,7 @@ SEES = {
     },
     "report": BASE
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
-    "cli": TOP | {"bench", "report", "progress"},
+    "cli": TOP | {"bench", "report", "progress", "tasks"},
     # The public face, on demand.
     "__init__": {"errors", "options", "conversion", "maintenance", "read"},
 }

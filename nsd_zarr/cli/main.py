@@ -27,6 +27,7 @@ from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
 from nsd_zarr.errors import ConfigError, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
+from nsd_zarr.tasks import explain_lack_of_threads
 
 INTERRUPTED = 130
 BUG = 70
@@ -46,7 +47,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        return int(commands.main(arguments, prog_name="nsd-zarr", standalone_mode=False) or 0)
+        with explain_lack_of_threads():
+            return int(commands.main(arguments, prog_name="nsd-zarr", standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

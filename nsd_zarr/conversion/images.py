@@ -33,6 +33,7 @@ from nsd_zarr.options import ImagesOptions, check_options
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import COMPLETE, open_store
+from nsd_zarr.tasks import explain_lack_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class ImagesReport:
         return asdict(self) | {"store": str(self.store)}
 
 
+@explain_lack_of_threads()
 def convert_images(
     source: str | os.PathLike[str],
     store: str | os.PathLike[str],

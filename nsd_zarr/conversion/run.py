@@ -35,6 +35,7 @@ from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
+from nsd_zarr.tasks import explain_lack_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class ConversionReport:
         return asdict(self) | {"store": str(self.store)}
 
 
+@explain_lack_of_threads()
 def convert(
     source: SourceWords,
     store: str | os.PathLike[str],

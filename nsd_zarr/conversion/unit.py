@@ -165,7 +165,7 @@ def _write_session(
             key, slots = make_shard_key(geometry, number), geometry.trials_per_shard
             pending = write_shard(unit.store, key, part, codec, context.count_trial, slots)
             _check_as_recorded(unit, pending)
-            commit = committer.submit(_commit, pending, context)
+            commit = _submit_commit(pending, committer, context)
         except BaseException:
             room.release()
             raise
@@ -179,6 +179,14 @@ def _write_session(
             moments.add_block(span.reshape(-1, geometry.voxels), executor, context.check_stop)
         commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
+
+
+def _submit_commit(pending: PendingShard, committer: Executor, context: RunContext) -> Future[ShardRecord]:
+    try:
+        return committer.submit(_commit, pending, context)
+    except BaseException:  # No thread could be started for it.
+        pending.file.discard()
+        raise
 
 
 def _commit(pending: PendingShard, context: RunContext) -> ShardRecord:

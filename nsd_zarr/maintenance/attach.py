@@ -36,6 +36,7 @@ from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_ex
 from nsd_zarr.source.find import Choice, find_session_files
 from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
 from nsd_zarr.store.root import Store, open_store
+from nsd_zarr.tasks import explain_lack_of_threads
 
 LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAIL_COUNT)
 """Arrays that do not come from an experiment."""
@@ -64,6 +65,7 @@ class AttachReport:
         return asdict(self) | {"store": str(self.store)}
 
 
+@explain_lack_of_threads()
 def attach(
     store: str | os.PathLike[str],
     source: SourceWords = (),

@@ -35,6 +35,7 @@ from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import METADATA_NAME
 from nsd_zarr.store.root import read_kind
+from nsd_zarr.tasks import explain_lack_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class RepairReport:
         return asdict(self) | {"store": str(self.store), "whole": self.is_whole}
 
 
+@explain_lack_of_threads()
 def repair(
     store: str | os.PathLike[str],
     source: SourceWords,

@@ -28,6 +28,7 @@ from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.format import FORMATS, METADATA_NAME
 from nsd_zarr.store.root import Store, is_store, open_store
+from nsd_zarr.tasks import explain_lack_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class VerifyReport:
         return asdict(self) | plain
 
 
+@explain_lack_of_threads()
 def verify(
     store: str | os.PathLike[str],
     source: SourceWords | None = None,

@@ -11,6 +11,8 @@ import logging
 import os
 import stat
 import subprocess
+import threading
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -317,3 +319,39 @@ def test_memory_that_runs_out_is_told_and_gone_on_from(source, tmp_path, run_chi
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=act))
     _check_reported(outcome, 6, "session 02: memory ran out", "--memory", "betas_session02.hdf5")
     check_gone_on_from(store, least=3)
+
+
+# -- threads -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_may_not_be_started_are_no_fault_of_source_or_package(source, tmp_path, monkeypatch, digest_tree):
+    """The first thread fails, then the second, and so on, until there are enough."""
+    start, store = threading.Thread.start, tmp_path / "subj01.zarr"
+    for allowed in range(99):
+        started = []
+
+        def start_some(thread, allowed=allowed, started=started):
+            if len(started) == allowed:
+                raise RuntimeError("can't start new thread")  # Python's own words
+            started.append(thread)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_some)
+        with suppress(DoesNotFit):
+            nsd_zarr.convert(source, store, trials_per_shard=2, workers=2)
+            break
+        assert not list(tmp_path.rglob("*.fault"))
+    monkeypatch.undo()
+    assert allowed > 4
+    nsd_zarr.convert(source, tmp_path / "other.zarr", trials_per_shard=2)
+    assert digest_tree(store) == digest_tree(tmp_path / "other.zarr")
+
+
+def test_command_that_may_not_start_a_thread_says_so(source, tmp_path, monkeypatch, run_cli):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    outcome = run_cli("convert", source, tmp_path / "subj01.zarr")
+    assert outcome.code == 6
+    assert "start no more threads. Raise the limit" in outcome.paragraph

@@ -19,6 +19,7 @@ from nsd_zarr.source.hdf5.chunk_index import ChunkIndex, NotRecognised, read_chu
 from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
 from nsd_zarr.source.hdf5.gather import gather_trials
 from nsd_zarr.source.protocol import OnRead, OnRows, SourcePart, check_not_cut, ignore_read
+from nsd_zarr.tasks import is_lack_of_threads
 
 SAMPLE_ROWS = 32
 """Rows compared with h5py before the fast path is trusted."""
@@ -114,6 +115,8 @@ def explain_read_errors(what: str, part: SourcePart) -> Iterator[None]:
     except NsdZarrError:
         raise
     except (OSError, RuntimeError) as error:
+        if is_lack_of_threads(error):
+            raise
         raise SourceError(
             f"reading {what} failed: {error}",
             hint="The file may be cut short or its disk failing: check it, then run the same command again.",
