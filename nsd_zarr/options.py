@@ -119,8 +119,8 @@ class ImagesOptions(LimitOptions, total=False):
     """Options of nsd_zarr.convert_images.
 
     >>> small: nsd_zarr.ImagesOptions = {"codec": "zstd", "workers": 2}
-    >>> nsd_zarr.convert_images("nsd", "images.zarr", **small).images
-    73000
+    >>> nsd_zarr.convert_images("nsd", "images.zarr", **small).shape
+    (8, 8, 3)
     """
 
     codec: str | None

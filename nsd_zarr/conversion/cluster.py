@@ -168,12 +168,12 @@ class _Submission:
             self._workers_seen = now
             return
         without = now - self._workers_seen
+        self.listen(WaitingForWorkers(without, WAIT_SECONDS))
         if without > WAIT_SECONDS:
             raise ConfigError(
                 f"the Dask cluster has no workers, after {WAIT_SECONDS} seconds",
                 hint="Start some with dask worker; then run the same command again: it goes on where it was.",
             )
-        self.listen(WaitingForWorkers(without, WAIT_SECONDS))
 
     def _get_result(self, future: Any, current: _Try) -> SessionDone | None:
         """What became of a unit; None: its workers died, and it is to be tried again. Raises its error.

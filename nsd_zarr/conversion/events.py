@@ -93,7 +93,11 @@ class SessionDone:
 
 @dataclass(frozen=True, slots=True)
 class WaitingForWorkers:
-    """A cluster has no worker at the moment. Comes every few seconds."""
+    """A cluster has no worker at the moment. Comes every few seconds.
+
+    >>> print(nsd_zarr.WaitingForWorkers(seconds=4.0, limit_seconds=600).limit_seconds)
+    600
+    """
 
     seconds: float
     """How long there has been none."""

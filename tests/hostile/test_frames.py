@@ -129,7 +129,7 @@ def test_blocks_of_a_part_of_a_value_are_refused(block, seal):
 def test_compressor_that_is_none_of_ours_is_refused(seal):
     frame = _frame()
     frame[2] = frame[2] & 0x1F | 2 << 5
-    with pytest.raises(ChunkError, match="compressor 2, which is none of ours"):
+    with pytest.raises(ChunkError, match="compressor 2, which is none that is supported"):
         _decode(frame, seal)
 
 
