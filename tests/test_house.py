@@ -79,11 +79,11 @@ PLACES = {
     "dask": {"conversion/"},
     "zarr": {
         "bench/",
-        "store/zarr_reader.py",
+        "store/zarr_group.py",
         "store/foreign.py",
         "maintenance/verify_values.py",  # reads the store a second way
     },
-    "fsspec": {"store/zarr_reader.py", "store/foreign.py"},
+    "fsspec": {"store/zarr_group.py", "store/foreign.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "progress.py"},

@@ -21,6 +21,11 @@ def make_digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def make_raw_digest(data: Any) -> bytes:
+    """As make_digest, but its 16 bytes, as the digits have them."""
+    return xxhash.xxh3_128_digest(data)
+
+
 def digest_file(file: BinaryIO) -> str:
     """xxh3-128 of the rest of an open *file*, a block at a time: whatever its size, little memory."""
     digest = xxhash.xxh3_128()

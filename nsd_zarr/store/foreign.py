@@ -25,7 +25,7 @@ from nsd_zarr.store.foreign_codecs import check_codecs
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
-from nsd_zarr.store.zarr_reader import open_group
+from nsd_zarr.store.zarr_group import open_group
 
 
 def open_any(location: str | os.PathLike[str], *, allow_unfinished: bool = False) -> Store:

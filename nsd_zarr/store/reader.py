@@ -1,7 +1,8 @@
 """Single trials out of a store, at the cost of pread and decode.
 
 A shard's index is read once and kept (16 bytes a trial); a trial is then one preadv into a buffer that is
-reused, a checksum, and a decode straight into the caller's array. Nothing is locked: the few shared dictionaries are
+reused, a decode straight into the caller's array, and a comparison of what was decoded with the trial's digest, which
+shows a chunk of another trial or version as well as a changed bit. Nothing is locked: the few shared dictionaries are
 touched by single operations, so a reader may be used from any thread, and goes through fork and pickle.
 """
 
@@ -20,11 +21,12 @@ from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.places.place import OpenObject
 from nsd_zarr.retry import may_pass, read_again
-from nsd_zarr.store.codec import ChunkError, decode_chunk
+from nsd_zarr.store.codec import ChunkError, check_crc, decode_chunk, decode_unchecked
 from nsd_zarr.store.digest import CRC_BYTES
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
 from nsd_zarr.store.root import Store
+from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
 
 MAX_OPEN_SHARDS = 64
 """Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
@@ -39,7 +41,7 @@ class StageSeconds:
     read: float = 0.0
     """Opening shards and pread."""
     decode: float = 0.0
-    """Checksum and decompression."""
+    """Decompression, and the digest of the values."""
     cast: float = 0.0
     """To the dtype that is delivered."""
 
@@ -63,6 +65,8 @@ class TrialReader:
     def _start(self) -> None:
         self._shards: dict[int, _Shard] = {}
         self._buffers = BufferPool()
+        self._digests: TrialDigests | None = None
+        self._has_looked = False
 
     def __getstate__(self) -> Store:
         return self.store
@@ -85,36 +89,58 @@ class TrialReader:
         """Decode trial *trial* (0-based, in the store) into *out*: stored dtype, one trial's size, C-contiguous.
 
         *stages* is added up. Raises IndexError outside the store; DamageFound, naming trial and shard, when the chunk
-        is lost or damaged; StoreError when the file cannot be read for another reason.
+        is lost or damaged or holds other values; StoreError when the file cannot be read for another reason. *out* may
+        hold anything then.
         """
         geometry = self.store.geometry
         if not 0 <= trial < geometry.trials:
             raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
-        shard, position = divmod(int(trial), geometry.trials_per_shard)
+        if not self._has_looked:
+            # The first reading tells: opening reads no chunk.
+            self._digests, self._has_looked = find_digests(self.store), True
+        trial = int(trial)
+        shard = trial // geometry.trials_per_shard
         try:
             try:
-                self._read(shard, position, out, stages)
+                self._read(trial, shard, out, stages)
             except OSError as error:
                 if not may_pass(error):
                     raise
-                self._read_again(shard, position, out, error)
+                self._read_again(trial, shard, out, error)
         except (OSError, ValueError) as error:
             raise self._explain(trial, shard, error) from error
 
-    def _read(self, shard: int, position: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
+    def _read(self, trial: int, shard: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         started = time.perf_counter()
         opened = self._shards.get(shard) or self._open_shard(shard)
-        offset, length = opened.entries[position].tolist()
+        offset, length = opened.entries[trial - shard * self.store.geometry.trials_per_shard].tolist()
         with self._buffers.borrow((length,), np.uint8) as chunk:
             if opened.file.read_into(chunk.data, offset) != length:
                 raise ChunkError("the file ends inside it")
             read = time.perf_counter()
-            decode_chunk(chunk, out)
+            self._decode(trial, chunk, out)
         if stages is not None:
             stages.read += read - started
             stages.decode += time.perf_counter() - read
 
-    def _read_again(self, shard: int, position: int, out: np.ndarray, error: OSError) -> None:
+    def _decode(self, trial: int, chunk: np.ndarray, out: np.ndarray) -> None:
+        """Decode, and check the values by their digest; by the chunk's crc32c where the store has no digests yet.
+
+        Raises ChunkError: of the crc32c where that is wrong too, for then the chunk itself changed.
+        """
+        if self._digests is None:
+            decode_chunk(chunk, out)
+            return
+        try:
+            decode_unchecked(chunk, out)
+            if self._digests.match(trial, out):
+                return
+            raise ChunkError(OTHER_VALUES)
+        except ChunkError:
+            check_crc(chunk)
+            raise
+
+    def _read_again(self, trial: int, shard: int, out: np.ndarray, error: OSError) -> None:
         """Read once more, at once and then as retry.py says, each time from a file that is opened anew.
 
         A stale handle stays stale for as long as it is open. Raises OSError, ValueError.
@@ -123,7 +149,7 @@ class TrialReader:
 
         def read() -> None:
             self._shards.pop(shard, None)
-            self._read(shard, position, out)
+            self._read(trial, shard, out)
 
         logger.warning("%s: %s; it is opened again", where, str(error))
         read_again(read, where)

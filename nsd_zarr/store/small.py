@@ -15,7 +15,7 @@ from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import decode_small, make_chunk_key
 from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.zarr_reader import read_zarr_rows
+from nsd_zarr.store.zarr_group import read_zarr_rows
 
 
 def find_chunk_rows(metadata: ArrayMeta) -> int:

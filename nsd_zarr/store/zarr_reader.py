@@ -16,6 +16,8 @@ from nsd_zarr.errors import DamageFound, NsdZarrError
 from nsd_zarr.store.format import BETAS, make_shard_key
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
+from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
+from nsd_zarr.store.zarr_group import open_group, read_size
 
 AnyReader: TypeAlias = "TrialReader | ZarrReader"
 """What reads trials as they are stored."""
@@ -33,6 +35,8 @@ class ZarrReader:
         self.store = store
         self._array: Any = None
         self._seen: set[int] = set()
+        self._digests: TrialDigests | None = None
+        self._has_looked = False
 
     def __getstate__(self) -> Store:
         return self.store
@@ -62,6 +66,7 @@ class ZarrReader:
             if self._array is None:
                 self._array = open_group(self.store.zarr_location)[BETAS]
             np.copyto(out, self._array[int(trial)], casting="equiv")
+            self._check_values(trial, out)
         except NsdZarrError:
             raise
         except Exception as error:  # The border to stores of all kinds: each has errors of its own.
@@ -78,13 +83,26 @@ class ZarrReader:
         """Let go of the array. It is opened again when it is needed."""
         self._array = None
 
+    def _check_values(self, trial: int, values: np.ndarray) -> None:
+        """Compare with the trial's digest, where the store brings the package's own. Raises DamageFound."""
+        if not self._has_looked:
+            self._digests, self._has_looked = find_digests(self.store), True
+        if self._digests is not None and not self._digests.match(trial, values):
+            raise DamageFound(
+                f"trial {trial} is lost or damaged: {OTHER_VALUES}",
+                hint=f"Copy the store again; where its values were changed on purpose, remove the array "
+                f"{self.store.geometry.kind.digests} from the copy.",
+                path=self.store.zarr_location,
+                session=self.store.geometry.locate_trial(trial)[0],
+            )
+
     def _check_file(self, trial: int) -> None:
         """Once for each shard of a store with our manifest: that it is there, with its size."""
         shard = trial // self.store.geometry.trials_per_shard
         key = make_shard_key(self.store.geometry, shard)
         if shard in self._seen or key not in self.store.manifest:
             return
-        size, expected = _read_size(self.store.zarr_location, key), self.store.manifest[key].size
+        size, expected = read_size(self.store.zarr_location, key), self.store.manifest[key].size
         if size != expected:
             found = "missing" if size is None else f"of {size} bytes"
             raise DamageFound(
@@ -93,33 +111,3 @@ class ZarrReader:
                 session=self.store.geometry.locate_trial(trial)[0],
             )
         self._seen.add(shard)
-
-
-def read_zarr_rows(store: Store, name: str, rows: slice) -> np.ndarray:
-    """Rows of array *name* of a store that is read by slices; all of an array without axes. Raises DamageFound."""
-    try:
-        array = open_group(store.zarr_location)[name]
-        return np.asarray(array[rows] if array.shape else array[...])
-    except Exception as error:  # The border to stores of all kinds: each has errors of its own.
-        raise DamageFound(
-            f"array {name} cannot be read: {error or type(error).__name__}", path=store.zarr_location
-        ) from error
-
-
-def open_group(location: str) -> Any:
-    """The zarr.Group at a folder, a zip file or a URL."""
-    import zarr
-
-    place: Any = zarr.storage.ZipStore(location, mode="r") if location.endswith(".zip") else location
-    return zarr.open_group(place, mode="r")
-
-
-def _read_size(location: str, key: str) -> int | None:
-    """Bytes of a file of the store; None when it is not there."""
-    import fsspec
-
-    files, root = fsspec.core.url_to_fs(location)
-    try:
-        return int(files.info(f"{root}/{key}")["size"])
-    except FileNotFoundError:
-        return None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.store.codec import BloscCodec, ChunkError, decode_chunk
+from nsd_zarr.store.codec import BloscCodec, ChunkError, decode_chunk, decode_unchecked
 
 SHARD = "betas/c/3/0/0/0"
 VALUES = (np.arange(4 * 11 * 101, dtype="int16") % 977).reshape(4, 11, 101)
@@ -22,9 +22,21 @@ def _frame(cname="lz4", clevel=5, values=VALUES, shuffle="shuffle"):
 
 
 def _decode(frame, seal, values=VALUES):
-    out = np.full_like(values, -31_000)
-    decode_chunk(np.frombuffer(seal(bytes(frame)), np.uint8), out)
-    return out
+    """Decoded, with and without a look at the checksum, which is right."""
+    chunk, both = np.frombuffer(seal(bytes(frame)), np.uint8), []
+    for decode in (decode_chunk, decode_unchecked):
+        out = np.full_like(values, -31_000)
+        try:
+            decode(chunk, out)
+        except ChunkError as error:
+            both.append(error)
+        else:
+            both.append(out)
+    if any(isinstance(each, ChunkError) for each in both):
+        assert str(both[0]) == str(both[1])
+        raise both[0]
+    assert np.array_equal(*both)
+    return both[0]
 
 
 # -- the index ---------------------------------------------------------------------------------------------------
@@ -76,14 +88,16 @@ def test_index_that_was_not_written_so_is_refused_for_all_its_trials(
     assert (found["quick"], found["verify"]) == (False, False)
 
 
-def test_frames_in_another_order_are_other_values_which_verify_tells(
+def test_frames_in_another_order_are_other_values_which_readers_refuse_and_verify_names(
     hostile, split_shard, make_shard, change_file, read_all_ways
 ):
-    """Who seals a store anew may say anything: what its source held is known by its digests alone."""
+    """Whoever writes all checksums anew may say anything: what its source held is known by its digests alone."""
     frames, _ = split_shard((hostile.path / SHARD).read_bytes())
     change_file(hostile.path, SHARD, make_shard(frames[::-1]))
     found = read_all_ways(hostile.path)
-    assert np.array_equal(found["reader"][21:28], hostile.stored[27:20:-1])
+    for face in ("xarray", "mean", "reader"):
+        assert isinstance(found[face], DamageFound)
+        assert "another trial, or of another version" in found[face].problem
     assert found["verify"] is False
 
 

@@ -1,0 +1,40 @@
+"""Groups and arrays of stores that are read through zarr-python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nsd_zarr.errors import DamageFound
+from nsd_zarr.store.root import Store
+
+
+def open_group(location: str) -> Any:
+    """The zarr.Group at a folder, a zip file or a URL."""
+    import zarr
+
+    place: Any = zarr.storage.ZipStore(location, mode="r") if location.endswith(".zip") else location
+    return zarr.open_group(place, mode="r")
+
+
+def read_zarr_rows(store: Store, name: str, rows: slice) -> np.ndarray:
+    """Rows of array *name* of a store that is read by slices; all of an array without axes. Raises DamageFound."""
+    try:
+        array = open_group(store.zarr_location)[name]
+        return np.asarray(array[rows] if array.shape else array[...])
+    except Exception as error:  # The border to stores of all kinds: each has errors of its own.
+        raise DamageFound(
+            f"array {name} cannot be read: {error or type(error).__name__}", path=store.zarr_location
+        ) from error
+
+
+def read_size(location: str, key: str) -> int | None:
+    """Bytes of a file of the store; None when it is not there."""
+    import fsspec
+
+    files, root = fsspec.core.url_to_fs(location)
+    try:
+        return int(files.info(f"{root}/{key}")["size"])
+    except FileNotFoundError:
+        return None
