@@ -11,8 +11,11 @@ Measured, one thread of a busy machine, processor time of one trial of 150 x 150
 
 from __future__ import annotations
 
+import _thread
 import importlib.util
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
@@ -44,21 +47,37 @@ class Kernels:
 
 _lock = Lock()
 _loaded: Kernels | None = None
+_cut_off = False  # Whether this process is a fork of one that was loading: the locks of that import stay taken.
 
 
 def load() -> Kernels | None:
-    """Compile, or fetch what was compiled before; None where numba is not installed. Thread-safe."""
+    """Compile, or fetch what was compiled before; None where numba is not installed. Thread-safe, fork-safe."""
     global _loaded
     with _lock:
-        if _loaded is None and importlib.util.find_spec("numba") is not None:
+        if _loaded is None and not _cut_off and importlib.util.find_spec("numba") is not None:
             _loaded = _compile()
         return _loaded
 
 
 def load_soon() -> None:
-    """Load in a thread, for who goes on meanwhile with NumPy. Not where a fork may follow at once."""
-    if _loaded is None and importlib.util.find_spec("numba") is not None:
-        Thread(target=load, name="nsd-zarr kernels").start()
+    """Load in a thread, for who goes on meanwhile with NumPy. An interrupt does no harm."""
+    if _loaded is None and not _lock.locked() and importlib.util.find_spec("numba") is not None:
+        # In a thread of its own: an interrupt inside Thread.start would leave a thread that waits for ever.
+        _thread.start_new_thread(_start, ())
+
+
+def _start() -> None:
+    with suppress(RuntimeError):  # No thread can be started: NumPy does as well.
+        Thread(target=load, name="kernels of nsd-zarr").start()
+
+
+def _begin_fork() -> None:
+    global _lock, _cut_off
+    _cut_off, _lock = _lock.locked(), Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_fork)
 
 
 def get() -> Kernels | None:

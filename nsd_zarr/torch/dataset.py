@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
 from nsd_zarr.loading.request import Request, find_trials, read_table
+from nsd_zarr.science import kernels
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
 
@@ -156,6 +157,8 @@ class TrialDataset(Dataset[Sample]):
         """
         if type(self).__getitem__ is not TrialDataset.__getitem__:
             return [self[index] for index in indices]  # A subclass makes its samples by itself.
+        if self.is_scaled and get_worker_info() is not None:
+            kernels.load()  # A worker process reads many batches.
         shown: dict[int, torch.Tensor] = {}
         order = sorted(range(len(indices)), key=lambda position: self._find_trial(indices[position]))
         samples: list[Any] = [None] * len(indices)
@@ -172,6 +175,11 @@ class TrialDataset(Dataset[Sample]):
     def scale(self) -> int:
         """Stored counts that make one percent signal change: 300 for integers, 1 for float sources."""
         return COUNTS_PER_PERCENT if np.dtype(self.store.geometry.dtype).kind in "iu" else 1
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether "betas" are made of int16 counts, which compiled kernels convert faster."""
+        return not self.raw and np.dtype(self.store.geometry.dtype) == np.int16
 
     def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         """An empty tensor for *rows* trials, of the dtype that is delivered."""

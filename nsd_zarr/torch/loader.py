@@ -18,6 +18,7 @@ from nsd_zarr.errors import ConfigError, ResumeRefused
 from nsd_zarr.loading.loader import BatchLoader, BatchMemory, LoaderStats, TrialBatch, describe_stats, make_slots
 from nsd_zarr.loading.order import PADDING, TrialOrder, check_whole
 from nsd_zarr.resources import count_cores
+from nsd_zarr.science import kernels
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot
 from nsd_zarr.torch.device import CudaCopier, copy_ahead, move
@@ -193,6 +194,8 @@ class TrialLoader:
 
     def _iterate(self) -> Generator[Sample, None, None]:
         place, stats = self.sampler.next, LoaderStats()
+        if self._trials.is_scaled:
+            kernels.load_soon()  # NumPy scales the first batches.
         self._stats = stats
         batches = self._decode(place, stats)
         if self.device.type == "cuda":

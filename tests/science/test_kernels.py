@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -80,3 +81,34 @@ print(kernels.load(), (out == np.float32([1, -300, 32767]) / np.float32(300)).al
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "None True\n", done.stderr
+
+
+# In a process of its own: loading is once for all.
+FORK = """
+import os, sys, threading
+from nsd_zarr.science import kernels
+
+compiling, end, real = threading.Event(), threading.Event(), kernels._compile
+
+def compile_slowly():
+    compiling.set()
+    end.wait()
+    return real()
+
+kernels._compile = compile_slowly
+kernels.load_soon()
+compiling.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if kernels.load() is None and kernels.get() is None else 1)
+end.set()
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(code or kernels.load() is None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_process_that_forks_while_kernels_are_loaded_leaves_a_child_that_goes_on_without():
+    pytest.importorskip("numba")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr

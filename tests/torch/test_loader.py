@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 import nsd_zarr  # noqa: E402
 from nsd_zarr.errors import DamageFound, ResumeRefused  # noqa: E402
+from nsd_zarr.science import kernels  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader, to_percent  # noqa: E402
 
 TRIALS, SHAPE, SESSIONS = 13, (5, 7, 3), 3
@@ -281,3 +282,17 @@ def test_loader_over_another_layout_delivers_the_same(made, tmp_path, raw):
     expected = digest(TrialLoader(TrialDataset(made[0], raw=raw), 4, **options))
     dataset = pickle.loads(pickle.dumps(TrialDataset(tmp_path / "copy.zarr", raw=raw)))
     assert digest(TrialLoader(dataset, 4, **options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "times"), [("volumes", {}, 1), ("volumes", {"raw": True}, 0), ("floats", {}, 0)]
+)
+def test_loader_of_counts_to_be_scaled_loads_kernels_when_its_first_batch_is_asked_for(
+    request, monkeypatch, kind, options, times
+):
+    begun = []
+    monkeypatch.setattr(kernels, "load_soon", lambda: begun.append(True))
+    iterator = iter(TrialLoader(TrialDataset(request.getfixturevalue(kind).path, **options), 4))
+    assert not begun
+    next(iterator)
+    assert len(begun) == times
