@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nsd_zarr.registration import register_accessor
+
 if TYPE_CHECKING:
     from nsd_zarr.conversion.events import (
         Event,
@@ -132,3 +134,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_accessor()

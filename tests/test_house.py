@@ -23,6 +23,7 @@ SEES = {
     "layout": {"nsd"},
     "options": {"errors"},
     "resources": set(),
+    "registration": {"read"},
     "tasks": {"errors"},
     "hdf5": set(),
     "buffers": set(),
@@ -59,7 +60,7 @@ SEES = {
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
     "cli": TOP | {"bench", "report", "progress", "tasks"},
     # The public face, on demand.
-    "__init__": {"errors", "options", "conversion", "maintenance", "read"},
+    "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read"},
 }
 """Which parts of the package a part may import, beside itself. The one table of the arrows."""
 
@@ -89,7 +90,7 @@ PLACES = {
     "rich": {"cli/", "progress.py"},
     "tqdm": {"progress.py"},
     "pydantic": {"config.py", "conversion/ledger.py"},
-    "pandas": {"source/", "read/table.py", "read/rois.py", "read/accessor.py"},
+    "pandas": {"source/", "read/table.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
     "numba": {"science/kernels.py"},

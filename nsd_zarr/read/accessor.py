@@ -1,4 +1,4 @@
-"""`ds.nsd`: what one asks of an NSD dataset by its meaning. Registered with xarray when a store is opened."""
+"""`ds.nsd`: what one asks of an NSD dataset by its meaning. Registered by nsd_zarr.registration."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from nsd_zarr.read.derive import (
     IMAGE,
     TRIAL,
     average_images,
-    gather_voxels,
     get_betas,
     get_column,
     get_shared515,
-    get_volume_dims,
     score_sessions,
 )
-from nsd_zarr.read.missing import make_missing, tell_missing
+from nsd_zarr.read.missing import make_missing
 from nsd_zarr.read.noise import count_showings, make_ceiling, measure_ncsnr
-from nsd_zarr.read.roi import Atlas, find_voxels, make_atlas
-from nsd_zarr.read.table import make_table
-from nsd_zarr.read.volume import VOXEL, make_nifti, make_volume, read_affine
+from nsd_zarr.read.region import choose_region, read_atlas
+from nsd_zarr.read.table import make_roi_table, make_table
+from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
 from nsd_zarr.science.splits import make_split
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ class TrainTest(NamedTuple):
     test: xr.Dataset
 
 
-@xr.register_dataset_accessor("nsd")  # type: ignore[no-untyped-call]
 class NsdAccessor:
     """Reading by meaning. Each method returns xarray objects, and reads no trial until their values are asked for.
 
@@ -82,9 +79,7 @@ class NsdAccessor:
         >>> ds.nsd.rois.query("label == 'V1v'").origin.tolist()
         ['drawn in the subject']
         """
-        from nsd_zarr.read.rois import make_roi_table
-
-        return make_roi_table(self._make_atlas())
+        return make_roi_table(read_atlas(self._dataset))
 
     def roi(
         self,
@@ -117,34 +112,7 @@ class NsdAccessor:
         ('trial', 'voxel')
         >>> best = ds.nsd.roi(mask=ds.ncsnr > 0.5)
         """
-        dataset = self._dataset
-        dims = get_volume_dims(get_betas(dataset))
-        if (mask is None) == (not names) or (mask is not None and (labels is not None or hemisphere is not None)):
-            raise ConfigError("a region is told by names or by a mask", hint='For example roi("nsdgeneral").')
-        shape = tuple(dataset.sizes[dim] for dim in dims)
-        if mask is not None:
-            chosen = mask.transpose(*dims).values if isinstance(mask, xr.DataArray) else np.asarray(mask)
-            gathered = gather_voxels(dataset, find_voxels(chosen, shape)).assign_attrs(roi=self._describe("mask"))
-            return tell_missing(gathered, complete)
-        atlas = self._make_atlas()
-        listed = None if labels is None else np.atleast_1d(np.array(labels, object)).tolist()
-        regions = atlas.choose(names, listed, hemisphere)
-        voxels = find_voxels(atlas.make_mask(regions), shape)
-        gathered = gather_voxels(dataset, voxels)
-        named = {name: (VOXEL, values) for name, values in atlas.name_voxels(regions, voxels).items()}
-        gathered = gathered.assign_coords(named).assign_attrs(roi=self._describe(", ".join(map(str, regions))))
-        return tell_missing(gathered, complete)
-
-    def _make_atlas(self) -> Atlas:
-        dataset = self._dataset
-        dims = get_volume_dims(get_betas(dataset))
-        attributes = {str(name): each.attrs for name, each in dataset.variables.items()}
-        return make_atlas(attributes, lambda name: dataset[name].transpose(..., *dims).values)
-
-    def _describe(self, request: str) -> str:
-        """The request, and those before it."""
-        before = self._dataset.attrs.get("roi")
-        return f"{request} of {before}" if before else request
+        return choose_region(self._dataset, names, labels, hemisphere, mask, complete)
 
     def zscore(self, by: str = "session", *, trials: Any = None, ddof: int = 0) -> xr.Dataset:
         """Betas z-scored voxel by voxel within each session, by the mean and standard deviation of its trials.

@@ -13,11 +13,12 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from nsd_zarr.nsd import SESSIONS_OF_ALL
-from nsd_zarr.read import accessor as accessor  # registers ds.nsd
 from nsd_zarr.read.derive import TRIALS
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
 from nsd_zarr.read.score import STD
+from nsd_zarr.read.stored import STORE, StoredVariable, add_store, make_store_column
+from nsd_zarr.read.table import DIGESTS
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
 from nsd_zarr.store.foreign import open_any
@@ -26,6 +27,9 @@ from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 from nsd_zarr.words import escape_controls
+
+OF_THE_FORMAT = {"format", "format_version", "format_minor", "status", "checksum"}
+"""Root attributes that a dataset has not: what one makes of it and saves would pass for a store of ours."""
 
 
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
@@ -50,28 +54,37 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool | Mapping[str, bool] | None = None,
         allow_unfinished: bool = False,
+        group: str | None = None,
         # There is nothing of these in a store; accepted so that code which sets them for every engine runs.
         concat_characters: bool | None = None,
         decode_times: bool | None = None,
         decode_coords: bool | str | None = None,
         use_cftime: bool | None = None,
         decode_timedelta: bool | None = None,
+        # Options of the engine "zarr": how it finds metadata, which a store of ours says itself.
+        consolidated: bool | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        mode: str = "r",
+        synchronizer: Any = None,
+        chunk_store: Any = None,
+        zarr_version: int | None = None,
+        zarr_format: int | None = None,
+        use_zarr_fill_value_as_mask: bool | None = None,
+        cache_members: bool = True,
     ) -> xr.Dataset:
-        """Open a store lazily; see nsd_zarr.open_dataset."""
-        store = open_any(filename_or_obj, allow_unfinished=allow_unfinished)
+        """Open a store lazily; see nsd_zarr.open_dataset. *group*: a store inside the folder, such as "subj01"."""
+        store = open_any(_join(filename_or_obj, group), allow_unfinished=allow_unfinished)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         reader = make_reader(store)
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
-        variables |= {name: _make_small(store, name) for name in store.members if name != BETAS}
+        variables |= {name: _make_small(store, name) for name in store.members if name not in (BETAS, DIGESTS)}
         variables |= _make_places(store) | _make_shared515(store)
-        coordinates = {name for name, variable in variables.items() if variable.dims in (("trial",), (name,))}
+        variables.setdefault(STORE, make_store_column(store, store.geometry.trials))
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
-            attrs=_escape(
-                {name: value for name, value in store.attributes.items() if isinstance(value, (str, int, float))}
-            ),
-        ).set_coords(sorted(coordinates - dropped))
+            attrs=_escape(_choose_attributes(store)),
+        ).set_coords(sorted(set(variables) - {BETAS} - dropped))
         dataset.encoding["source"] = store.location
         dataset.set_close(reader.close)
         return dataset
@@ -82,6 +95,21 @@ def _make_path(filename: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
+def _join(location: Any, group: str | None) -> Any:
+    """The location of *group*, a path inside *location*."""
+    inside = (group or "").strip("/")
+    return f"{os.fsdecode(location).rstrip('/')}/{inside}" if inside else location
+
+
+def _choose_attributes(store: Store) -> dict[str, Any]:
+    """What the root attributes say of the data, not of the store."""
+    return {
+        name: value
+        for name, value in store.attributes.items()
+        if isinstance(value, (str, int, float)) and name not in OF_THE_FORMAT
+    }
+
+
 def _escape(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """*attributes* with control characters of text as escapes: xarray prints them as they are."""
     return {name: escape_controls(value) if isinstance(value, str) else value for name, value in attributes.items()}
@@ -90,17 +118,14 @@ def _escape(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _make_betas(store: Store, reader: AnyReader, scaled: bool) -> xr.Variable:
     metadata, geometry = store.members[BETAS], store.geometry
     attributes = _escape(metadata.attributes)
-    encoding: dict[str, Any] = {
-        "dtype": reader.dtype,
-        "chunks": (1, *geometry.volume_shape),
-        # A Dask chunk is a shard: one of a trial each would be 30,000 tasks.
-        "preferred_chunks": dict(zip(metadata.dims, (geometry.trials_per_shard, *geometry.volume_shape), strict=True)),
-        "coordinates": attributes.pop("coordinates", ""),
-    }
-    if scaled and "scale_factor" in attributes:
-        encoding["scale_factor"] = attributes.pop("scale_factor")
+    # A Dask chunk is a shard: one of a trial each would be 30,000 tasks. Nothing else of how the store encodes betas:
+    # xarray would save what was made of them as int16 with a scale.
+    chunks = dict(zip(metadata.dims, (geometry.trials_per_shard, *geometry.volume_shape), strict=True))
+    attributes.pop("coordinates", None)
+    if scaled:
+        attributes.pop("scale_factor", None)
     array = TrialArray(PercentReader(reader) if scaled else reader, geometry.shape)
-    return xr.Variable(metadata.dims, indexing.LazilyIndexedArray(array), attributes, encoding)
+    return StoredVariable(metadata.dims, indexing.LazilyIndexedArray(array), attributes, {"preferred_chunks": chunks})
 
 
 def _make_places(store: Store) -> dict[str, xr.Variable]:
@@ -134,19 +159,20 @@ def _make_shared515(store: Store) -> dict[str, xr.Variable]:
         return {}
     about = {"long_name": ABOUT_SHARED515}
     encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
-    return {SHARED515: xr.Variable(("trial",), indexing.LazilyIndexedArray(Shared515Array(store)), about, encoding)}
+    array = indexing.LazilyIndexedArray(Shared515Array(store))
+    return {SHARED515: StoredVariable(("trial",), array, about, encoding)}
 
 
 def _make_small(store: Store, name: str) -> xr.Variable:
     metadata = store.members[name]
-    # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
-    encoding = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
     array = indexing.LazilyIndexedArray(SmallArray(store, name))
+    attributes = _escape(metadata.attributes)
+    if "trial" in metadata.dims:
+        # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
+        chunks = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
+        return StoredVariable(metadata.dims, array, attributes, chunks)
     # Of how many trials a standard deviation is: ddof 1 needs it.
     own = {TRIALS: store.geometry.trials_per_session} if name == STD else {}
-    return xr.Variable(
-        metadata.dims,
-        array,
-        _escape(metadata.attributes) | own,
-        encoding if "trial" in metadata.dims else None,
-    )
+    # What was saved of a dataset says itself of which store it is.
+    attributes = attributes | own if STORE in store.members else add_store(attributes | own, store)
+    return StoredVariable(metadata.dims, array, attributes)

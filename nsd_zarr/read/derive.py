@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from nsd_zarr.errors import ConfigError, StoreError
-from nsd_zarr.read.lazy import TrialArray, find_lazy, make_lazy, select
+from nsd_zarr.read.lazy import TrialArray, find_lazy, make_lazy
 from nsd_zarr.read.missing import (
     SESSION_NUMBER,
     SHOWING_SESSION,
@@ -21,9 +21,10 @@ from nsd_zarr.read.missing import (
     find_positions,
     get_missing,
 )
+from nsd_zarr.read.original import check_unchanged
 from nsd_zarr.read.score import MEAN, STD
+from nsd_zarr.read.stored import STORE, StoredVariable, check_origin
 from nsd_zarr.read.view import AverageReader, ViewReader, make_view
-from nsd_zarr.read.volume import AFFINE, AXES, VOXEL, make_millimetres, make_place
 from nsd_zarr.science.missing import find_missing
 from nsd_zarr.science.moments import correct_std
 from nsd_zarr.science.repeats import NONE, Repeats, find_repeats
@@ -33,8 +34,8 @@ BETAS = "betas"
 TRIAL, IMAGE = "trial", "image"
 TRIALS = "trials"
 """Attribute of session_std in a dataset: trials of each session."""
-IMAGE_COLUMNS = ("nsd_id", "image_10k", "shared1000", "shared515")
-"""Columns of the trial table that tell of the image, not of the trial."""
+IMAGE_COLUMNS = ("nsd_id", "image_10k", "shared1000", "shared515", STORE)
+"""Columns that tell of the image (or of the whole store), not of the trial."""
 
 
 def get_betas(dataset: xr.Dataset) -> xr.DataArray:
@@ -73,47 +74,8 @@ def get_volume_dims(betas: xr.DataArray) -> tuple[Hashable, ...]:
     return tuple(dim for dim in betas.dims if dim not in (TRIAL, IMAGE))
 
 
-# -- voxels ------------------------------------------------------------------------------------------------------
-
-
-def gather_voxels(dataset: xr.Dataset, voxels: np.ndarray) -> xr.Dataset:
-    """Every variable of *dataset* at some voxels: *voxels*, flat C-order indices in one of its trials, as it is now."""
-    dims = get_volume_dims(get_betas(dataset))
-    sizes = [dataset.sizes[dim] for dim in dims]
-    places = dict(zip(dims, np.unravel_index(voxels, sizes), strict=True))
-    volumes = [name for name, each in dataset.data_vars.items() if dims == each.dims[each.ndim - len(dims) :]]
-    points = {dim: xr.Variable((VOXEL,), place) for dim, place in places.items()}
-    gathered = dataset.drop_vars(volumes).isel(points, missing_dims="ignore")
-    gathered = gathered.assign(
-        {name: _gather_variable(dataset[name].variable, dims, voxels, points) for name in volumes}
-    )
-    lost = {dim: place for dim, place in places.items() if dim != VOXEL and dim not in gathered.coords}
-    gathered = gathered.assign_coords(
-        {dim: make_place(str(dim), place, dataset.sizes[dim], VOXEL) for dim, place in lost.items()}
-    )
-    if AFFINE in dataset and set(dims) == set(AXES):
-        at = {axis: gathered.coords[axis].values for axis in AXES}
-        gathered = gathered.assign_coords(make_millimetres(dataset[AFFINE].values, at))
-    # Betas that were transposed have their trials behind the voxels: back to (trial, voxel).
-    gathered[BETAS] = gathered[BETAS].transpose(..., VOXEL)
-    return gathered[list(dataset.data_vars)]
-
-
-def _gather_variable(variable: xr.Variable, dims: tuple[Any, ...], voxels: np.ndarray, points: Any) -> xr.Variable:
-    found = find_lazy(variable)
-    if found is None:
-        return variable.isel(points)
-    array, key = found
-    lead, own = key[: len(key) - array.volume_axes], key[len(key) - array.volume_axes :]
-    inside = array.shape[len(array.shape) - array.volume_axes :]
-    flat = select(np.arange(int(np.prod(inside))).reshape(inside), own).reshape(-1)[voxels]
-    made = array.gather(flat)
-    encoding = {"preferred_chunks": {dim: size for dim, size in _get_chunks(variable).items() if dim not in dims}}
-    lazy = make_lazy(made, (*lead, slice(None)))
-    return xr.Variable((*variable.dims[: variable.ndim - len(dims)], VOXEL), lazy, variable.attrs, encoding)
-
-
-def _get_chunks(variable: xr.Variable) -> dict[Any, int]:
+def get_chunks(variable: xr.Variable) -> dict[Any, int]:
+    """In which chunks along each axis Dask is to have *variable*."""
     chunks: dict[Any, int] = variable.encoding.get("preferred_chunks", {})
     return chunks
 
@@ -123,6 +85,7 @@ def _get_chunks(variable: xr.Variable) -> dict[Any, int]:
 
 def score_sessions(dataset: xr.Dataset, trials: Any = None, ddof: int = 0) -> xr.Dataset:
     """*dataset* with betas z-scored within each session, by the store's statistics or those of *trials*."""
+    check_origin(dataset)
     betas = get_betas(dataset)
     if betas.dtype.kind != "f":
         raise ConfigError("counts cannot be z-scored", hint="Leave out raw=True: percent signal change can.")
@@ -130,12 +93,15 @@ def score_sessions(dataset: xr.Dataset, trials: Any = None, ddof: int = 0) -> xr
         raise ConfigError("these betas are z-scored already", hint="Leave out one of the two.")
     if ddof not in (0, 1):
         raise ConfigError(f"ddof {ddof!r}, expected 0 or 1", hint="0 is NumPy's, 1 MATLAB's.", found=ddof)
-    if TRIAL not in betas.dims and (trials is not None or IMAGE in betas.dims):
+    is_one = "session" not in dataset.variables or not dataset["session"].ndim
+    if TRIAL not in betas.dims and (trials is not None or IMAGE in betas.dims or not is_one):
         raise ConfigError("betas without trials cannot be z-scored by them", hint="Z-score first, then select.")
     chosen = None if trials is None else _find_positions(dataset, trials)
     found = find_lazy(betas.variable)
     data: Any
     if found is None:
+        if chosen is None and {MEAN, STD} <= set(dataset.variables):
+            check_unchanged(dataset)
         data = _score_values(dataset, chosen, ddof).data
     else:
         array, key = found
@@ -144,8 +110,8 @@ def score_sessions(dataset: xr.Dataset, trials: Any = None, ddof: int = 0) -> xr
         data = make_lazy(TrialArray(make_view(array.trials).score(of_store, ddof=ddof), array.shape), key)
     about = "single-trial response amplitude, z-scored; NaN where a voxel has no data in the session"
     attributes = {"long_name": about, "units": "1", "zscore": "session", "ddof": ddof}
-    encoding = {"preferred_chunks": _get_chunks(betas.variable)}
-    return dataset.assign({BETAS: xr.Variable(betas.dims, data, attributes, encoding)})
+    encoding = {"preferred_chunks": get_chunks(betas.variable)}
+    return dataset.assign({BETAS: StoredVariable(betas.dims, data, attributes, encoding)})
 
 
 def _find_positions(dataset: xr.Dataset, trials: Any) -> np.ndarray:
@@ -225,6 +191,7 @@ def _fill(values: xr.Variable, kept: xr.Variable, other: float) -> xr.Variable:
 
 def average_images(dataset: xr.Dataset) -> xr.Dataset:
     """*dataset* with the mean over the showings of each image in place of trials; images as they first come."""
+    check_origin(dataset)
     betas = get_betas(dataset)
     if TRIAL not in betas.dims:
         raise ConfigError(f"betas with dimensions {betas.dims} have no trials to average", hint="Give several trials.")
@@ -254,7 +221,7 @@ def _average_lazily(variable: xr.Variable, found: tuple[Any, tuple[Any, ...]], r
         raise ConfigError("means over repeats have no repeats", hint="Average once.")
     made = TrialArray(AverageReader(view, trials), (len(trials), *array.shape[1:]))
     dims = tuple(IMAGE if dim == TRIAL else dim for dim in variable.dims)
-    return xr.Variable(dims, make_lazy(made, (slice(None), *key[1:])), variable.attrs)
+    return StoredVariable(dims, make_lazy(made, (slice(None), *key[1:])), variable.attrs)
 
 
 def _find_showing_sessions(session: np.ndarray, repeats: Repeats) -> xr.Variable:

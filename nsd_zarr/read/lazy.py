@@ -150,6 +150,14 @@ def make_lazy(array: BackendArray, key: Key | None = None) -> Any:
     return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[no-untyped-call]
 
 
+def are_equal_keys(left: Key, right: Key) -> bool:
+    """Whether two keys select the same in the same form."""
+    return len(left) == len(right) and all(
+        type(a) is type(b) and np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+        for a, b in zip(left, right, strict=True)
+    )
+
+
 def _is_whole(key: Key, shape: tuple[int, ...]) -> bool:
     return all(
         isinstance(part, slice) and part.indices(length) == (0, length, 1)

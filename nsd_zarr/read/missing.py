@@ -13,8 +13,9 @@ from xarray.core import indexing
 
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.layout import format_count
-from nsd_zarr.read.lazy import SmallArray, TrialArray, find_lazy, make_lazy
+from nsd_zarr.read.lazy import SmallArray, TrialArray, are_equal_keys, find_lazy, make_lazy
 from nsd_zarr.read.score import STD, VALID
+from nsd_zarr.read.stored import check_origin
 from nsd_zarr.read.view import make_view
 from nsd_zarr.science.missing import find_missing
 
@@ -82,7 +83,7 @@ def _join(std: xr.Variable, valid: xr.Variable | None = None) -> xr.Variable:
     if (
         found[0] is None
         or len(arrays) < len(found)
-        or not all(_are_equal(found[0][1], each[1]) for each in found if each)
+        or not all(are_equal_keys(found[0][1], each[1]) for each in found if each)
     ):
         joined: xr.Variable = find_missing(std, valid)
         return joined
@@ -90,15 +91,12 @@ def _join(std: xr.Variable, valid: xr.Variable | None = None) -> xr.Variable:
     return xr.Variable(std.dims, make_lazy(MissingArray(*small, *[None] * (2 - len(small))), found[0][1]))
 
 
-def _are_equal(left: Any, right: Any) -> bool:
-    return len(left) == len(right) and all(
-        type(a) is type(b) and np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
-        for a, b in zip(left, right, strict=True)
-    )
-
-
 def get_missing(dataset: xr.Dataset) -> xr.Variable:
-    """As find_missing_variable. Raises StoreError where nothing is known of voxels without data."""
+    """As find_missing_variable. Raises StoreError where nothing is known of voxels without data.
+
+    Raises ConfigError where the statistics are not of the store that the trials are of.
+    """
+    check_origin(dataset)
     missing = find_missing_variable(dataset)
     if missing is None:
         raise StoreError(

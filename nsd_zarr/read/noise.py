@@ -11,6 +11,7 @@ from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.nsd import SHOWINGS
 from nsd_zarr.read.derive import IMAGE, TRIAL, get_betas, get_column
 from nsd_zarr.read.missing import SESSION_NUMBER, SHOWING_SESSION, find_missing_variable, find_positions, get_missing
+from nsd_zarr.read.stored import check_origin
 from nsd_zarr.science.ceiling import NoiseVariance, make_ncsnr, make_noise_ceiling, scale_ceiling
 from nsd_zarr.science.repeats import find_repeats
 
@@ -24,11 +25,13 @@ def measure_ncsnr(scored: xr.Dataset, half: int | None = None) -> xr.DataArray:
     variance = measure_noise_variance(scored, half)
     attributes = {"long_name": "noise-ceiling signal-to-noise ratio", "units": "1", "images": variance.images}
     ncsnr = make_ncsnr(variance.finish())
-    return xr.DataArray(ncsnr, volume.coords, volume.dims, "ncsnr", attributes)
+    coords = {name: each for name, each in volume.coords.items() if name != "ncsnr"}
+    return xr.DataArray(ncsnr, coords, volume.dims, "ncsnr", attributes)
 
 
 def measure_noise_variance(scored: xr.Dataset, half: int | None = None) -> NoiseVariance:
     """The noise variance of z-scored betas; *half*: of every second image in the order of 10k ids, from 1 or 2."""
+    check_origin(scored)
     betas = get_betas(scored).transpose(TRIAL, ...)
     images = _find_images(scored, half)
     volume = betas.isel({TRIAL: 0}, drop=True)
@@ -103,6 +106,7 @@ def average_inverse(averaged: xr.Dataset) -> np.ndarray:
 
 def make_ceiling(dataset: xr.Dataset, n: Any = None) -> xr.DataArray:
     """The noise ceiling by the dataset's ncsnr; *n*: trials averaged, None behind average_repeats. See ds.nsd."""
+    check_origin(dataset)
     if "ncsnr" not in dataset:
         raise StoreError(
             "this dataset has no ncsnr", hint="Compute it: ds.assign(ncsnr=ds.nsd.compute_ncsnr()), then again."

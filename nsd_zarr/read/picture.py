@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from nsd_zarr.errors import ConfigError
+from nsd_zarr.read.region import read_labels
 from nsd_zarr.read.roi import BRAINMASK, make_atlas
+from nsd_zarr.read.stored import drop_foreign
 from nsd_zarr.read.volume import AFFINE, AXES, make_volume
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
@@ -61,7 +63,7 @@ def draw_slices(
         from nsd_zarr.read.figure import ShownFigure
     except ImportError as error:
         raise ImportError('ds.nsd.plot needs matplotlib: pip install "nsd-zarr[plot]"') from error
-    scene = _make_scene(dataset, values, roi, at, limit)
+    scene = _make_scene(drop_foreign(dataset), values, roi, at, limit)
     millimetres = _make_voxel_sizes(scene.affine)
     sizes = dict(zip(AXES, scene.values.shape, strict=True))
     room = 2 * MARGIN * max(sizes.values())
@@ -111,7 +113,7 @@ def _find_region(dataset: xr.Dataset, values: xr.DataArray, roi: Any) -> np.ndar
         found: np.ndarray = whole.transpose(*AXES).values > 0
         return found
     attributes = {str(name): each.attrs for name, each in dataset.variables.items()}
-    atlas = make_atlas(attributes, lambda name: dataset[name].transpose(..., *AXES).values)
+    atlas = make_atlas(attributes, lambda name: read_labels(dataset[name], AXES))
     if roi == DEFAULT_ROI and roi not in atlas.labels:
         return None
     return atlas.find_mask([roi] if isinstance(roi, str) else roi)

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.read.stored import check_origin
 
 AFFINE = "affine"
 """Array of the store: from NIfTI voxel indices (x, y, z, 1) to RAS+ millimetres."""
@@ -102,7 +103,8 @@ def _move_affine(affine: np.ndarray, volume: xr.DataArray) -> np.ndarray:
 
 
 def read_affine(dataset: xr.Dataset) -> np.ndarray:
-    """The affine of *dataset*, float64 of shape (4, 4). Raises StoreError without one."""
+    """The affine of *dataset*, float64 of shape (4, 4). Raises StoreError without one; ConfigError for another's."""
+    check_origin(dataset)
     if AFFINE not in dataset:
         raise StoreError(
             "the store has no affine, so the place of its voxels in millimetres is unknown",

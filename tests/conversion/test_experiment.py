@@ -210,8 +210,9 @@ def test_store_is_proved_and_opens_by_every_reader_without_a_warning(pair):
     root, store = pair
     assert nsd_zarr.verify(store, root.betas_folder).is_whole
     theirs, ours = xr.open_zarr(store).load(), nsd_zarr.open_dataset(store).load()
-    assert set(theirs.variables) == set(ours.variables) - {"z", "y", "x"}  # which our engine makes of the affine
-    for name in set(ours.variables) - {"betas", "trial_digest"}:
+    # Our engine makes z, y and x of the affine, and store of the root document.
+    assert set(theirs.variables) - {"trial_digest"} == set(ours.variables) - {"z", "y", "x", "store"}
+    for name in set(theirs.variables) - {"betas", "trial_digest"}:
         assert theirs[name].dtype == ours[name].dtype, name
         np.testing.assert_array_equal(theirs[name].values, ours[name].values)
     assert "nsd_id" in theirs.coords

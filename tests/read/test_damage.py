@@ -174,7 +174,7 @@ def test_no_flipped_bit_of_a_shard_gives_wrong_values(damaged):
 
 
 @pytest.mark.parametrize("damage", [os.unlink, cut_short, flip_index], ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("name", ["session", "trial_in_session", "trial_digest"])
+@pytest.mark.parametrize("name", ["session", "trial_in_session"])
 def test_damaged_small_array_raises_and_names_it(damaged, name, damage):
     damage(damaged.path / name / "c/0")
     dataset = xr.open_dataset(damaged.path)

@@ -175,4 +175,3 @@ def test_small_arrays_are_selected_like_others(volumes, key):
     assert np.array_equal(dataset.session.isel(trial=key).values, places[key, 0])
     assert np.array_equal(dataset.trial_in_session.isel(trial=key).values, places[key, 1])
     assert (dataset.session.dtype, dataset.trial_in_session.dtype) == (np.int16, np.int16)
-    assert dataset.trial_digest.isel(trial=key).values.tolist() == dataset.trial_digest.values[key].tolist()

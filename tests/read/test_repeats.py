@@ -84,6 +84,7 @@ def test_columns_of_the_trial_give_way_to_those_of_the_image(experiment):
         "nsd_id",
         "image_10k",
         "shared1000",
+        "store",
         "repeats",
     }
     assert "trial" not in found.dims
