@@ -53,18 +53,18 @@ def finish_store(
     settings: Settings,
     records: Sequence[SessionRecord],
     experiment: Experiment | None = None,
-    told: Json | None = None,
+    source_attributes: Json | None = None,
     lock: HeldLock | None = None,
 ) -> None:
     """Write what lies beside the shards, then the root with manifest and status `complete`, after a copy of it.
 
-    *told*: root attributes that the source tells, see make_told. Depends on these arguments alone, so that it may be
-    done again after any interruption. Raises SourceError when a file of the experiment changed since it was inspected.
+    *source_attributes*: see make_source_attributes. Depends on these arguments alone, so that it may be done again
+    after any interruption. Raises SourceError when a file of the experiment changed since it was inspected.
     """
     Ledger(store).note_arrays(() if experiment is None else experiment.array_names)
     contents = Contents(partial(write_while_held, store, lock))
     experiment = compare_valid(experiment, settings.geometry, store)
-    root = lay_out(contents, store, settings, records, experiment, told)
+    root = lay_out(contents, store, settings, records, experiment, source_attributes)
     write_root(store, root, lock)
     remove_unlisted_arrays(store, contents.members)
 
@@ -82,7 +82,7 @@ def lay_out(
     settings: Settings,
     records: Sequence[SessionRecord],
     experiment: Experiment | None,
-    told: Json | None = None,
+    source_attributes: Json | None = None,
 ) -> bytes:
     """Every file of a finished store: all but shards and statistics are given to *contents*, the root is returned.
 
@@ -97,15 +97,17 @@ def lay_out(
     contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
     rails = (record.rail_count for record in records)
     contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
-    attributes = make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)} | (told or {})
+    attributes = (
+        make_attributes(settings, COMPLETE) | {"sources": make_sources(settings, records)} | (source_attributes or {})
+    )
     if experiment is not None:
         contents.add_arrays(make_experiment_arrays(experiment, geometry, store), settings.blosc)
         attributes |= experiment.make_attributes()
     return make_root(attributes, contents)
 
 
-def make_told(origin: Origin, notes: Sequence[str]) -> Json:
-    """Root attributes that the source tells: `subject`, `space`, `betas`, and `notes`, where there are any."""
+def make_source_attributes(origin: Origin, notes: Sequence[str]) -> Json:
+    """Root attributes that come from the source: `subject`, `space`, `betas`, and `notes`, where there are any."""
     return origin.make_attributes() | ({"notes": list(notes)} if notes else {})
 
 

@@ -13,7 +13,7 @@ from nsd_zarr.config import Config, is_cluster, make_config
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
-from nsd_zarr.conversion.finish import make_told
+from nsd_zarr.conversion.finish import make_source_attributes
 from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, make_memory_plan, make_need, make_worker_plan
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
@@ -79,8 +79,8 @@ class Plan:
     """What is attached; None where nothing was found, or the store is finished."""
     experiment_report: ExperimentReport
     """What of the experiment was found and what was not, and what else is odd."""
-    told: Json = field(default_factory=dict)
-    """Root attributes that the source tells."""
+    source_attributes: Json = field(default_factory=dict)
+    """Root attributes that come from the source: whose betas these are, and notes."""
     image_ids: Sequence[int] = ()
     """Of a store of images: 0-based 73k ids, ascending."""
 
@@ -208,7 +208,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
         worker_memory_bytes=config.memory,
         experiment=experiment,
         experiment_report=report,
-        told=make_told(find_origin(files[0].path), notes),
+        source_attributes=make_source_attributes(find_origin(files[0].path), notes),
     )
 
 

@@ -132,7 +132,7 @@ Finish = Callable[[Plan, Sequence[SessionRecord], HeldLock], None]
 def finish_plan(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) -> None:
     """Complete a store of betas."""
     assert isinstance(plan.settings, Settings)
-    finish_store(plan.store, plan.settings, records, plan.experiment, plan.told, lock)
+    finish_store(plan.store, plan.settings, records, plan.experiment, plan.source_attributes, lock)
 
 
 def run_conversion(

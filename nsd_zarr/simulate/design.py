@@ -85,7 +85,7 @@ def format_expdesign(sessions: int, trials_per_session: int, seed: int = 0) -> b
 def format_stim_info(sessions: int, trials_per_session: int, seed: int = 0) -> bytes:
     """nsd_stim_info_merged.csv as bytes: one row an image, nsdId from 0, trials of its showings from 1.
 
-    What it says of COCO is made up, and tells its row.
+    The columns on COCO are made up; each value contains the number of its row.
     """
     ordering = make_master_ordering(sessions, trials_per_session, seed)
     trials = 1 + np.argsort(ordering, kind="stable").reshape(-1, SHOWINGS)

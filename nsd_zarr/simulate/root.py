@@ -221,7 +221,7 @@ def write_sessions(root: SimulatedRoot, simulation: Simulation, on_progress: OnP
 
 
 class Steps:
-    """Counts the steps of a run and tells them."""
+    """Counts the steps of a run and reports them."""
 
     def __init__(self, total: int, on_progress: OnProgress) -> None:
         self._done, self._total, self._on_progress = 0, total, on_progress

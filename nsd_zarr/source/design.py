@@ -1,4 +1,4 @@
-"""The experiment's design as the dataset tells it elsewhere, and whether the trial table agrees with it."""
+"""The experiment's design as other files of the dataset give it, and whether the trial table agrees with it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def find_shared515(design: Design, trials_per_session: int) -> np.ndarray | None
     """10k ids, ascending, of the shared images that all eight subjects saw three times; None where *design* is short.
 
     All three showings of such an image are in the sessions that every subject took part in, the first 30. All subjects
-    have the same order, so one design tells it for each. Source: Allen et al. 2022, which counts 515; data manual,
+    have the same order, so one design gives it for each. Source: Allen et al. 2022, which counts 515; data manual,
     "Experiments", for masterordering.
     """
     trials = SESSIONS_OF_ALL * trials_per_session
@@ -139,10 +139,10 @@ def complete_table(
 ) -> TrialTable:
     """*table* with rows for those of *sessions* that it does not have: their images from *design*, responses missing.
 
-    An image number has no honest missing value, and the design tells it. RUN and TRIAL are those of another session:
-    they are the same in all. ISOLD follows from the images; what was measured is NaN, MISSINGDATA 1. Earlier sessions
-    that the table lacks are put in as well, so that showings are counted right. Raises SourceError when nothing tells
-    the images.
+    No image number could stand for a missing one, so they come from the design. RUN and TRIAL are those of another
+    session: they are the same in all. ISOLD follows from the images; what was measured is NaN, MISSINGDATA 1. Earlier
+    sessions that the table lacks are put in as well, so that showings are counted right. Raises SourceError when no
+    design lists the images.
     """
     have = set(table.count("SESSION").tolist())
     absent = sorted(set(sessions) - have)

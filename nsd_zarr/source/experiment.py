@@ -1,4 +1,4 @@
-"""Which files tell of the experiment behind some betas: at the dataset's own places, or given by hand."""
+"""Which files describe the experiment behind some betas: at the dataset's own places, or given by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose betas these are, and how they were prepared: told by the folders that the session files lie in."""
+"""Whose betas these are, and how they were prepared: by the names of the folders that the session files lie in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUMS = (".sha256", ".sha512")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the names of the folders tell of some betas; None where they do not."""
+    """What the names of the folders say of some betas; None where they say nothing."""
 
     subject: int | None = None
     """Subject, from 1."""
@@ -39,7 +39,7 @@ class Origin:
 
 
 def find_origin(session_file: Path) -> Origin:
-    """What the folders of a session file tell: subjAA/SPACE/BETAS, as in the dataset, wherever these lie."""
+    """What the folders of a session file say: subjAA/SPACE/BETAS, as in the dataset, wherever these lie."""
     for folder in (session_file.absolute().parent, session_file.resolve().parent):
         match = re.fullmatch(r"subj(\d\d)", folder.parent.parent.name)
         if match and "betas_" in folder.name:

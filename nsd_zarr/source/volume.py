@@ -87,7 +87,7 @@ def check_shape(volume: Volume, expected: tuple[int, ...]) -> None:
 def compare_affines(volume: Volume, reference: Volume) -> str:
     """What differs between where two volumes lie, in words; empty when nothing does.
 
-    Voxels belong to the betas by their place in the array. So an origin that differs is told and no more, because
+    Voxels belong to the betas by their place in the array. So an origin that differs is reported and no more, because
     tools write it in several ways; voxels of another size, turned or mirrored, cannot be the same: SourceError.
     """
     difference = np.abs(volume.affine - reference.affine)

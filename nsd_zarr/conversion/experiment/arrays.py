@@ -81,7 +81,7 @@ ABOUT_COLUMNS = {
 def make_experiment_arrays(experiment: Experiment, geometry: Geometry, store: Path) -> Iterator[NewArray]:
     """The arrays of an inspected experiment, read again one by one.
 
-    *store*: the folder that holds the statistics of every session, which tell the valid voxels of a session without a
+    *store*: the folder that holds the statistics of every session, which show the valid voxels of a session without a
     volume of them. Raises SourceError when a file changed, DamageFound when such statistics are lost.
     """
     files = experiment.files

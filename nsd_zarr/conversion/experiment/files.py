@@ -43,7 +43,7 @@ class ExperimentReport:
         return "\n".join(self.format_lines())
 
     def add_notes(self, notes: Iterable[str]) -> ExperimentReport:
-        """The same with those of *notes* that it does not have: what only a finished store tells."""
+        """The same with those of *notes* that it does not have: what only a finished store knows."""
         return replace(self, notes=(*self.notes, *(note for note in notes if note not in self.notes)))
 
     def format_lines(self) -> list[str]:
@@ -76,11 +76,11 @@ class Experiment:
     inputs: tuple[InputFile, ...]
     """Every file that was read, by name."""
     subject: int | None
-    """Subject, from 1; None when neither folders nor trial table tell."""
+    """Subject, from 1; None when neither folders nor trial table name it."""
     notes: tuple[str, ...]
     """What is odd, and stops nothing."""
     shared515: tuple[int, ...] | None = None
-    """10k ids of the shared images that all subjects saw three times; None where no design tells them."""
+    """10k ids of the shared images that all subjects saw three times; None where no design lists them."""
 
     @property
     def coordinates(self) -> tuple[str, ...]:

@@ -108,12 +108,12 @@ class _Inspection:
             check_stimulus_info(table, data, path, self.geometry.trials_per_session)
 
     def compare_sessions(self, table: TrialTable) -> None:
-        here, told = set(self.geometry.sessions), set(table.count("SESSION").tolist())
-        if told - here:
-            self.notes.append(f"the trial table has {len(told)} sessions, {len(here & told)} are here")
-        if here - told:
+        here, known = set(self.geometry.sessions), set(table.count("SESSION").tolist())
+        if known - here:
+            self.notes.append(f"the trial table has {len(known)} sessions, {len(here & known)} are here")
+        if here - known:
             self.notes.append(
-                f"{table.path.name} has no rows of sessions {format_sessions(here - told)}: their images are those of "
+                f"{table.path.name} has no rows of sessions {format_sessions(here - known)}: their images are those of "
                 "the design, their responses are missing"
             )
 
