@@ -84,7 +84,7 @@ PLACES = {
         "store/foreign.py",
         "maintenance/verify_values.py",  # reads the store a second way
     },
-    "fsspec": {"store/zarr_group.py", "store/foreign.py"},
+    "fsspec": {"store/zarr_group.py", "store/foreign.py", "store/foreign_bounds.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "progress.py"},

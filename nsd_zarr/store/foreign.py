@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.foreign_bounds import find_oversize, read_remote
 from nsd_zarr.store.foreign_codecs import check_codecs
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.meta import ArrayMeta
@@ -86,7 +86,7 @@ def _is_written_by_us(path: Path) -> bool:
 def _open_remote(url: str, allow_unfinished: bool) -> Store:
     """A store behind a URL. One of ours has its seal checked, and each of its shards is looked for."""
     try:
-        data = _read_remote(url, METADATA_NAME)
+        data = read_remote(url, METADATA_NAME, MAX_ROOT_BYTES)
         if data is not None and data[:4] == b'{\n "':
             store = make_store(Path(url), data)
             check_complete(store, allow_unfinished)
@@ -119,7 +119,8 @@ def _refuse(problem: str, path: Path, **what: Any) -> StoreError:
 def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
     import zarr
 
-    _check_documents(path)
+    if problem := find_oversize(path):
+        raise _refuse(problem, path)
     try:
         group = open_group(location)
         betas = group[BETAS]
@@ -146,22 +147,6 @@ def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
     )
     check_complete(store, allow_unfinished)
     return store
-
-
-_DOCUMENTS = (METADATA_NAME, ".zgroup", ".zarray", ".zattrs", ".zmetadata")
-"""Metadata of Zarr 3 and 2."""
-
-
-def _check_documents(path: Path) -> None:
-    """Refuse metadata that are no plain files, or huge: zarr-python would wait for them, or read them whole."""
-    folders = [path, *(each for each in path.iterdir() if each.is_dir())] if path.is_dir() else []
-    for place in (folder / name for folder in folders for name in _DOCUMENTS):
-        try:
-            found = place.stat()
-        except OSError:
-            continue
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_ROOT_BYTES:
-            raise _refuse(f"its metadata are no file of at most {MAX_ROOT_BYTES} bytes", place)
 
 
 def _check_betas(betas: Any, path: Path) -> None:
@@ -273,17 +258,3 @@ def _read_sessions(group: Any, betas: Any, path: Path) -> np.ndarray:
             path,
         )
     return np.asarray(session[:])
-
-
-# -- files behind URLs -------------------------------------------------------------------------------------------
-
-
-def _read_remote(url: str, key: str) -> bytes | None:
-    """A file of the store behind *url*; None when it is not there."""
-    import fsspec
-
-    files, root = fsspec.core.url_to_fs(url)
-    try:
-        return bytes(files.cat_file(f"{root}/{key}"))
-    except FileNotFoundError:
-        return None

@@ -19,6 +19,7 @@ from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.simulate import Simulation, simulate_root
 
 OPTIONS = {"trials_per_shard": 2, "workers": 1}
+OPTION_WORDS = ("--trials-per-shard", 2, "--workers", 1)
 
 
 @pytest.fixture
@@ -114,6 +115,32 @@ def test_lock_that_is_a_link_or_no_file_is_refused_and_nothing_is_written(
     assert not (tmp_path / "made-by-nobody").exists()
     if make is _link_to_a_file:
         assert (tmp_path / "thesis.tex").read_text() == "a year of work\n" * 99
+
+
+RECORDS = ["lock", "run.json", "session-01.json", "root.json", "arrays.json"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_text("[" * 100_000)])
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_that_is_a_pipe_a_folder_or_nested_without_end_is_not_waited_for(
+    name, make, source, store, convert, run_cli
+):
+    convert(source)
+    record = store.with_name("subj01.zarr.run") / name
+    for words in (
+        ("convert", source, store),
+        ("attach", store, "--no-experiment"),
+        ("repair", store, "--source", source),
+    ):
+        if record.is_dir():
+            shutil.rmtree(record)
+        record.unlink(missing_ok=True)
+        make(record)
+        (store / "session/c/0").unlink(missing_ok=True)
+        assert run_cli(*words, *(OPTION_WORDS if words[0] == "convert" else ())).code in (0, 4)
+    record.rmdir() if record.is_dir() else record.unlink(missing_ok=True)
+    nsd_zarr.repair(store, source)
+    assert nsd_zarr.verify(store).is_whole
 
 
 # -- what happens to a run that goes on --------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
+import zipfile
 
 import numcodecs
 import numpy as np
@@ -29,6 +32,31 @@ def foreign(tmp_path):
     volume = group.create_array("ncsnr", shape=SHAPE[1:], dtype="float32", dimension_names=names[1:])
     volume[:] = 0.5
     return path
+
+
+OPEN = """
+import resource, sys
+import nsd_zarr, xarray, zarr, fsspec, fsspec.implementations.local
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    nsd_zarr.open_dataset(sys.argv[1])
+except nsd_zarr.NsdZarrError as error:
+    print(error)
+print("more KiB:", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.fixture
+def run_in_little_memory():
+    """What is said when a store is opened in a process of its own, which may take 200 MiB for it."""
+
+    def run(location):
+        result = subprocess.run([sys.executable, "-c", OPEN, str(location)], capture_output=True, text=True, check=True)
+        said, _, more = result.stdout.partition("more KiB:")
+        assert int(more) < 200 * 1024
+        return said
+
+    return run
 
 
 def change(path, change_document, array="betas"):
@@ -131,6 +159,28 @@ def make_pipe(place):
 def test_metadata_that_are_no_small_file_are_refused_unread(key, spoil, foreign, read_all_ways):
     spoil(foreign / key)
     assert is_refused_by_all(read_all_ways(foreign))
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "betas/zarr.json", "betas/c/0/0/0/0"])
+def test_member_of_a_zip_file_that_expands_is_refused_within_little_memory(key, tmp_path, run_in_little_memory):
+    """300 MB of blanks, which deflate to 0.3 MB."""
+    bomb = tmp_path / "bomb.zip"
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        if key != "zarr.json":
+            file.writestr("zarr.json", json.dumps(root))
+        with file.open(key, "w") as member:
+            for _ in range(300):
+                member.write(b" " * 10**6)
+    assert "expands to 300000000 bytes" in run_in_little_memory(bomb)
+
+
+def test_root_document_behind_a_url_that_is_huge_is_refused_within_little_memory(tmp_path, run_in_little_memory):
+    place = tmp_path / "far" / "zarr.json"
+    place.parent.mkdir()
+    place.write_bytes(b'{\n "')
+    os.truncate(place, 10**9)
+    assert "zarr.json has more than 16777216 bytes" in run_in_little_memory(f"local://{place.parent}")
 
 
 def test_chunk_that_lies_is_refused_when_it_is_read(foreign):
