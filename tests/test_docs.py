@@ -106,3 +106,12 @@ def test_links_in_documents_lead_somewhere():
     for document in [*DOCUMENTS, *(HERE / "docs/design").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_architecture_names_modules_that_exist_and_the_whole_top_of_the_package():
+    text, package = (HERE / "docs/architecture.md").read_text(), HERE / "nsd_zarr"
+    named = set(re.findall(r"(?<![\w/])((?!tests/|nsd_zarr/)[a-z_]+/(?:[a-z_]+/)?[a-z_]+\.py)\b", text))
+    assert {name for name in named if not (package / name).exists()} == set()
+    top = {path.stem if path.suffix else path.name for path in package.iterdir() if not path.name.startswith("_")}
+    whole_map = text.split("```text\n", 1)[1].split("```")[0]
+    assert {name for name in top - {"py"} if not re.search(rf"^{name}(\.py|/)", whole_map, re.MULTILINE)} == set()
