@@ -140,14 +140,14 @@ def format_store(store: Store) -> str:
         f"{format_bytes(values['decoded_bytes'])} decoded",
         f"settings   {_format_pairs(values['settings'])}",
         f"made by    {_format_pairs(values['libraries'])}",
-        "arrays",
-    ]
-    lines += [
-        f"  {name:18} {array['dtype']:8} ({', '.join(array['dims'])}) {tuple(array['shape'])}"
-        for name, array in values["arrays"].items()
     ]
     lines += [f"origin     {_format_pairs(values['origin'])}"] if values["origin"] else []
     lines += [f"note       {note}" for note in values["notes"]]
+    widest = max(18, *map(len, values["arrays"]))
+    lines += ["arrays"] + [
+        f"  {name:{widest}} {array['dtype']:8} ({', '.join(array['dims'])}) {tuple(array['shape'])}"
+        for name, array in values["arrays"].items()
+    ]
     lines += ["sources"] if values["sources"] else []
     for source in values["sources"]:
         part = store.geometry.kind.part

@@ -15,7 +15,7 @@ import numpy as np
 from nsd_zarr.errors import SourceError
 from nsd_zarr.nsd import SESSIONS_OF_ALL, SHARED_IMAGES, SHOWINGS
 from nsd_zarr.source.bounded import check_zlib
-from nsd_zarr.source.find import format_sessions
+from nsd_zarr.source.find import format_sessions, name_sessions
 from nsd_zarr.source.trial_table import TrialTable
 
 _VARIABLES = ("masterordering", "subjectim")
@@ -153,7 +153,7 @@ def complete_table(
     fits = design is not None and table.subject <= len(design.subjectim) and pattern.size > 0
     if design is None or not fits or max(added) * trials_per_session > len(design.masterordering):
         raise SourceError(
-            f"{table.path.name} has no rows of sessions {format_sessions(absent)}, and no design tells their images",
+            f"{table.path.name} has no rows of {name_sessions(absent)}, and no design tells their images",
             hint="Fetch the newest responses.tsv, or nsd_expdesign.mat beside it; or convert the sessions that it has "
             f"(--sessions {format_sessions(set(sessions) & have) or 'N'}), or leave it out (--no-trial-table).",
             path=table.path,

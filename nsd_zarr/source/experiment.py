@@ -11,7 +11,7 @@ from pathlib import Path
 from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.nsd import NIFTI_ENDINGS, OTHER_EXPERIMENTS, VALID_FILE, NsdPaths, locate_session_file
-from nsd_zarr.source.find import Choice, format_sessions
+from nsd_zarr.source.find import Choice, name_sessions
 from nsd_zarr.source.roi import RoiFiles, group_rois, strip_nifti
 
 
@@ -191,7 +191,7 @@ def _find_valid(
     paths = {session: places.valid(session) for session in sessions}
     absent = [session for session in sessions if not paths[session].is_file()]
     if absent:
-        miss(f"valid_sessionBB.nii.gz of sessions {format_sessions(absent)}")
+        miss(f"valid_sessionBB.nii.gz of {name_sessions(absent)}")
     found = tuple(None if session in absent else path for session, path in paths.items())
     return found if any(found) else ()
 
@@ -239,7 +239,7 @@ def _given_valid(word: str | None, sessions: Sequence[SessionNumber]) -> tuple[P
     absent = [session for session in sessions if session not in found]
     if absent:
         raise SourceError(
-            f"no valid_sessionBB.nii.gz of sessions {format_sessions(absent)}, expected one of each session",
+            f"no valid_sessionBB.nii.gz of {name_sessions(absent)}, expected one of each session",
             hint="Name the folder that holds them, or a glob.",
             path=word,
             expected=list(sessions),

@@ -103,6 +103,12 @@ def format_sessions(numbers: Iterable[int]) -> str:
     return ",".join("-".join(map(str, part)) for part in parts)
 
 
+def name_sessions(numbers: Iterable[int]) -> str:
+    """Session numbers in a sentence: "session 3", "sessions 1-3,5"."""
+    listed = sorted(set(numbers))
+    return f"session{'s' if len(listed) > 1 else ''} {format_sessions(listed)}"
+
+
 def _name_sessions(numbers: Sequence[int]) -> str:
     return f"session {numbers[0]:02d} is" if len(numbers) == 1 else f"sessions {format_sessions(numbers)} are"
 

@@ -28,7 +28,7 @@ SIMULATIONS = {
     2: Simulation(3, (TRIALS, 7, 3, 13), subject=2, rois=ROIS, hemispheres=False),
 }
 NOTE_OF_VALID = (
-    "valid_sessionBB.nii.gz of sessions {} cannot be used or is not there: valid there are the voxels whose betas vary "
+    "valid_sessionBB.nii.gz of session {} cannot be used or is not there: valid there are the voxels whose betas vary "
     "over the session"
 )
 BEHAVIOUR = (
@@ -310,7 +310,7 @@ def test_what_is_missing_is_told_and_gone_on_without(copy, tmp_path, run_cli):
         told = json.loads(run_cli(command, copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]
         assert "nsddata/ppdata/subj01/behav/responses.tsv" in told["missing"]
         assert any(word.endswith("ncsnr.nii.gz") for word in told["missing"])
-        assert "valid_sessionBB.nii.gz of sessions 2" in told["missing"]
+        assert "valid_sessionBB.nii.gz of session 2" in told["missing"]
         assert told["notes"] == [NOTE_OF_VALID.format(2), "no label names for streams"]
         assert told["found"][0] == "brain mask"
     names = set(open_store(tmp_path / "new.zarr"))

@@ -183,7 +183,7 @@ def test_sessions_that_nothing_tells_of_are_refused_with_two_ways_out(root, conv
     root.expdesign.unlink()
     root.stim_info.unlink()
     paragraph = check_refused(3, "convert", root.root, tmp_path / "new.zarr")
-    assert "no rows of sessions 3" in paragraph
+    assert "no rows of session 3" in paragraph
     assert "--sessions 1-2" in paragraph
     report, group = convert(no_trial_table=True)
     assert "nsd_id" not in group

@@ -82,7 +82,7 @@ def test_session_without_a_usable_volume_takes_its_voxels_from_the_betas(spoil, 
     assert np.array_equal(group["valid"][...][[0, 2]], [read_volume(root.valid[place]) == 1 for place in (0, 2)])
     assert np.array_equal(group["valid"][1], find_varying(root, 2))
     *reasons, note = report.experiment.notes
-    assert note.startswith("valid_sessionBB.nii.gz of sessions 2 cannot be used or is not there")
+    assert note.startswith("valid_sessionBB.nii.gz of session 2 cannot be used or is not there")
     assert [SPOILED[spoil] in reason and "valid_session02.nii.gz" in reason for reason in reasons] == [True] * (
         SPOILED[spoil] != ""
     )

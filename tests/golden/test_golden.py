@@ -21,10 +21,10 @@ DIGESTS = {
     "float32 volumes": "b1e831369e055437f7b4aa71d64ad098",
     "big-endian float64 volumes": "8e9708e9560f9a8ebf44298de59833fe",
     "uint8 volumes": "2cf34c7ec8ed2abe077282608a44f375",
-    "with an experiment": "81b0dccf3b07d597cd33d58aeab47bc0",
-    "zstd": "35e1475a5e168ef25f10bddafc63b92f",
-    "attached": "81b0dccf3b07d597cd33d58aeab47bc0",
-    "format 1.1": "1af72a5424ebd3cf76ff6c81be61fe03",
+    "with an experiment": "a150958a930a2df0b77625869a965b6f",
+    "zstd": "7770ecd58f960a663362c4bd92851a21",
+    "attached": "a150958a930a2df0b77625869a965b6f",
+    "format 1.1": "52d6a7bfeca36eb3e4be09e48e4d8deb",
     "images": "6c5e25b83e4132c53f03c90fb1f050b5",
 }
 """What version 0.1.0 gave, before root documents had a copy, with c-blosc 1.21.7 (numcodecs 0.16).

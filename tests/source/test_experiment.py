@@ -68,7 +68,7 @@ def test_valid_volumes_are_those_of_the_sessions_that_have_one(root):
     assert find_experiment(root.session_files[0], (2,), GivenFiles()).valid == (root.valid[1],)
     found = find_experiment(root.session_files[0], (1, 3), GivenFiles())
     assert found.valid == (root.valid[0], None)
-    assert found.missing == ("valid_sessionBB.nii.gz of sessions 3",)
+    assert found.missing == ("valid_sessionBB.nii.gz of session 3",)
     assert find_experiment(root.session_files[0], (3, 4), GivenFiles()).valid == ()
 
 
@@ -76,7 +76,7 @@ def test_valid_volumes_are_those_of_the_sessions_that_have_one(root):
 def test_valid_volumes_are_given_by_folder_or_glob(word, root):
     given = GivenFiles(valid=word.format(root.valid[0].parent))
     assert find_experiment(None, SESSIONS, given).valid == root.valid
-    with pytest.raises(SourceError, match=r"no valid_sessionBB\.nii\.gz of sessions 3, expected one of each session"):
+    with pytest.raises(SourceError, match=r"no valid_sessionBB\.nii\.gz of session 3, expected one of each session"):
         find_experiment(None, (1, 3), given)
 
 

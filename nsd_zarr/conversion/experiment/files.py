@@ -23,6 +23,10 @@ TRIAL_ARRAYS = (
 """Coordinates along trial that come from the trial table, in the order in which `betas` lists them."""
 
 
+_REGIONS = "regions "
+"""How the name of a set of regions is told from others in ExperimentReport.found."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
     """What of the experiment goes into a store.
@@ -48,9 +52,15 @@ class ExperimentReport:
 
     def format_lines(self) -> list[str]:
         """What was found and what was not, a line each, and a line for each note; none where nothing was looked for."""
-        words = [("experiment", ", ".join(self.found)), ("not found", ", ".join(self.missing))]
+        words = [("experiment", self._join_found()), ("not found", ", ".join(self.missing))]
         words += [("note", note) for note in self.notes]
         return [escape_line(f"{word:11} {values}") for word, values in words if values]
+
+    def _join_found(self) -> str:
+        """What was found, the names of sets of regions behind each other."""
+        sets = [word for word in self.found if word.startswith(_REGIONS)]
+        others = [word for word in self.found if word not in sets]
+        return ", ".join([*others, *sets[:1], *(word.removeprefix(_REGIONS) for word in sets[1:])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,7 @@ class Experiment:
         read = {file.path for file in self.inputs}
         found = [word for word, path in words.items() if path in read]
         found += ["valid voxels"] if files.valid else []
-        found += [f"regions {roi.name}" for roi in files.rois]
+        found += [f"{_REGIONS}{roi.name}" for roi in files.rois]
         return ExperimentReport(tuple(found), files.missing, self.notes)
 
     def read(self, path: Path) -> bytes:

@@ -18,7 +18,7 @@ from nsd_zarr.nsd import NO_LABEL
 from nsd_zarr.source.bounded import MAX_LABELS_BYTES, MAX_TABLE_BYTES, MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.design import check_design, check_stimulus_info, complete_table, find_shared515, parse_design
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
-from nsd_zarr.source.find import SessionFile, format_sessions
+from nsd_zarr.source.find import SessionFile, name_sessions
 from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import Volume, check_shape, compare_affines, make_label_volume, make_mask, parse_volume
@@ -113,7 +113,7 @@ class _Inspection:
             self.notes.append(f"the trial table has {len(known)} sessions, {len(here & known)} are here")
         if here - known:
             self.notes.append(
-                f"{table.path.name} has no rows of sessions {format_sessions(here - known)}: their images are those of "
+                f"{table.path.name} has no rows of {name_sessions(here - known)}: their images are those of "
                 "the design, their responses are missing"
             )
 
@@ -140,7 +140,7 @@ class _Inspection:
         pairs = zip(self.geometry.sessions, self.files.valid, strict=False)
         if lacking := [session for session, path in pairs if path is None]:
             self.notes.append(
-                f"valid_sessionBB.nii.gz of sessions {format_sessions(lacking)} cannot be used or is not there: valid "
+                f"valid_sessionBB.nii.gz of {name_sessions(lacking)} cannot be used or is not there: valid "
                 "there are the voxels whose betas vary over the session"
             )
 

@@ -11,7 +11,7 @@ import numpy as np
 from nsd_zarr.conversion.experiment.files import Experiment
 from nsd_zarr.layout import Geometry, SessionNumber
 from nsd_zarr.science.missing import find_missing
-from nsd_zarr.source.find import format_sessions
+from nsd_zarr.source.find import name_sessions
 from nsd_zarr.source.volume import make_mask, parse_volume
 from nsd_zarr.store.format import SESSION_STD, make_chunk_key
 from nsd_zarr.store.volume import read_volume
@@ -57,7 +57,7 @@ def compare_valid(experiment: Experiment | None, geometry: Geometry, store: Path
     if not counts:
         return experiment
     note = (
-        f"valid_sessionBB.nii.gz of sessions {format_sessions(counts)} and the betas disagree: "
+        f"valid_sessionBB.nii.gz of {name_sessions(counts)} and the betas disagree: "
         f"{sum(pair[0] for pair in counts.values()):,} times a voxel varies over a session where it is not valid, "
         f"{sum(pair[1] for pair in counts.values()):,} times a valid one does not vary; both count as without data"
     )
