@@ -22,7 +22,7 @@ from nsd_zarr.read.derive import (
 from nsd_zarr.read.missing import make_missing
 from nsd_zarr.read.noise import count_showings, make_ceiling, measure_ncsnr
 from nsd_zarr.read.region import choose_region, read_atlas
-from nsd_zarr.read.table import make_roi_table, make_table
+from nsd_zarr.read.table import Summary, make_roi_table, make_table
 from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
 from nsd_zarr.science.splits import make_split
 
@@ -37,7 +37,7 @@ class TrainTest(NamedTuple):
     test: xr.Dataset
 
 
-class NsdAccessor:
+class NsdAccessor(Summary):
     """Reading by meaning. Each method returns xarray objects, and reads no trial until their values are asked for.
 
     Methods follow each other in any order that makes sense, also behind `isel` and `sel`:
@@ -51,9 +51,6 @@ class NsdAccessor:
     for are scaled, scored and kept. Betas that were loaded, changed, or opened with Dask (`chunks=`) give the same
     values by xarray's own operations.
     """
-
-    def __init__(self, dataset: xr.Dataset) -> None:
-        self._dataset = dataset
 
     @property
     def missing(self) -> xr.DataArray:

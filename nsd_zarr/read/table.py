@@ -1,16 +1,22 @@
-"""Tables of a dataset as pandas DataFrames: its trials (or images), and its regions."""
+"""Tables of a dataset: its trials (or images) and its regions for pandas, and the summary that `ds.nsd` shows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from nsd_zarr import nsd
-from nsd_zarr.errors import StoreError
+from nsd_zarr.errors import NsdZarrError, StoreError
+from nsd_zarr.layout import format_count
+from nsd_zarr.read.derive import BETAS
+from nsd_zarr.read.region import read_atlas
 from nsd_zarr.read.roi import BRAINMASK, Atlas, Region
 from nsd_zarr.read.stored import ROWS, STORE
+from nsd_zarr.words import escape_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,3 +90,102 @@ def _find_origin(roi: str) -> str:
         nsd.SETS_OF_TEMPLATES, nsd.ORIGIN_VOLUME
     )
     return "mask" if roi == BRAINMASK else ORIGINS[origins[roi]] if roi in origins else ""
+
+
+# -- the summary -------------------------------------------------------------------------------------------------
+
+MAX_LABELS = 8
+"""Labels of a region that are shown by name; ds.nsd.rois has them all."""
+QUESTIONS = {
+    'roi("{roi}")': ("{roi}",),
+    'zscore("session")': ("session_mean", "session_std"),
+    "missing": ("session_std",),
+    "trials()": (),
+    "average_repeats()": ("nsd_id",),
+    'split("shared1000")': ("shared1000",),
+    "compute_ncsnr()": ("nsd_id", "session_std"),
+    "noise_ceiling(3)": ("ncsnr",),
+    "to_nifti(0)": ("affine",),
+    "plot(0)": ("z",),
+}
+"""What may be asked of ds.nsd, by the variables that it needs."""
+
+
+class Summary:
+    """What of `ds.nsd` a terminal and a notebook show."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def __repr__(self) -> str:
+        return format_summary(self._dataset, _list_labels(self._dataset))
+
+    def _repr_html_(self) -> str:
+        return format_html(self._dataset, _list_labels(self._dataset))
+
+
+def _list_labels(dataset: xr.Dataset) -> Mapping[str, Mapping[str, int]]:
+    try:
+        return read_atlas(dataset).labels
+    except NsdZarrError:  # without betas or regions there is nothing to list
+        return {}
+
+
+def list_summary(dataset: xr.Dataset, labels: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
+    """Headings and what stands behind each, without control characters. *labels*: of each region."""
+    for heading, text in _list_lines(dataset, labels):
+        yield heading, escape_line(text)
+
+
+def _list_lines(dataset: xr.Dataset, labels: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
+    whose = [str(dataset.attrs[name]) for name in ("subject", "space", "betas") if name in dataset.attrs]
+    if whose:
+        yield "betas of", ", ".join(whose)
+    betas = dataset.get(BETAS)
+    if betas is None:
+        yield "betas", "none in this dataset"
+        return
+    for dim in ("trial", "image"):
+        if dim in betas.dims:
+            yield f"{dim}s", f"{betas.sizes[dim]}{_describe_sessions(dataset)}"
+    yield "voxels", " x ".join(f"{size} {dim}" for dim, size in betas.sizes.items() if dim not in ("trial", "image"))
+    for roi, numbers in sorted(labels.items()):
+        yield f"region {roi}", _describe_labels(list(numbers)) or "a mask without labels"
+    first = next((roi for roi in sorted(labels) if labels[roi]), "")
+    names = {*map(str, dataset.variables), first}
+    asked = [
+        text.format(roi=first) for text, needs in QUESTIONS.items() if {n.format(roi=first) for n in needs} <= names
+    ]
+    yield "ask", ", ".join(text for text in asked if first or not text.startswith("roi("))
+
+
+def _describe_sessions(dataset: xr.Dataset) -> str:
+    if "session" not in dataset.variables:
+        return ""
+    numbers = np.unique(dataset["session"].values)
+    if not len(numbers):
+        return ""
+    span = f", {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f", {numbers[0]}"
+    return f" in {format_count(len(numbers), 'session')}{span}"
+
+
+def _describe_labels(names: list[str]) -> str:
+    shown = ", ".join(map(str, names[:MAX_LABELS]))
+    return f"{shown}, ... ({len(names)} labels)" if len(names) > MAX_LABELS else shown
+
+
+def format_summary(dataset: xr.Dataset, labels: Mapping[str, Mapping[str, int]]) -> str:
+    """The summary as lines of text."""
+    lines = list(list_summary(dataset, labels))
+    width = max((len(heading) for heading, _ in lines), default=0)
+    return "\n".join(["<ds.nsd>", *(f"  {escape_line(heading):{width}}  {text}" for heading, text in lines)])
+
+
+def format_html(dataset: xr.Dataset, labels: Mapping[str, Mapping[str, int]]) -> str:
+    """The summary as a table of HTML; names from files are escaped."""
+    rows = "".join(
+        f'<tr><th style="text-align:left">{escape(escape_line(heading))}</th>'
+        f'<td style="text-align:left">{escape(text)}</td></tr>'
+        for heading, text in list_summary(dataset, labels)
+    )
+    return f"<table><caption>ds.nsd</caption>{rows}</table>"
