@@ -4,6 +4,7 @@ place       the protocol: what a store asks of where its bytes live
 choose      which place a path names
 local       a folder as a place: durable writes, and reads that never leave the folder
 durable     files that survive a power cut: written under another name, flushed, renamed
+open_files  descriptors that stay open, within the limit of the process
 files       opening files inside a folder: regular, bounded, behind no link that leads out
 locks       the operating system's lock on an open file
 free        bytes and inodes that are free

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from nsd_zarr.places.open_files import open_with_room
+
 
 def open_file(store: Path, key: str) -> int:
     """Open file *key* of the store at *store* for reading; returns its descriptor, which the caller closes.
@@ -17,7 +19,8 @@ def open_file(store: Path, key: str) -> int:
     """
     if leads_out(store, key):
         raise ValueError("it is a link that leads out of the store")
-    descriptor = os.open(os.path.join(store, key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    descriptor = open_with_room(os.path.join(store, key), flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ValueError("it is no regular file")

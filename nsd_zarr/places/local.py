@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsd_zarr.places import open_files
 from nsd_zarr.places.durable import (
     PARTIAL_SUFFIX,
     DurableFile,
@@ -23,19 +25,38 @@ from nsd_zarr.places.durable import (
     write_partially,
 )
 from nsd_zarr.places.files import open_file, read_file
+from nsd_zarr.places.open_files import Descriptor
+
+_numbers = itertools.count()
 
 
 class LocalObject:
-    """An open file. Its descriptor is closed when the last thread lets go of it."""
+    """A file that is read. Its descriptor may be closed meanwhile (open_files.py); then it is opened again."""
 
-    __slots__ = ("descriptor", "size")
+    __slots__ = ("_end", "_folder", "_identity", "_key", "_number", "size")
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.size: int = os.fstat(descriptor).st_size
+    def __init__(self, folder: Path, key: str) -> None:
+        self._number = next(_numbers)
+        self._folder, self._key, self._end = folder, key, b""
+        descriptor = Descriptor(open_file(folder, key))
+        self._identity = _identify(descriptor)
+        self.size: int = self._identity[-1]
+        open_files.keep(self._number, descriptor)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        open_files.forget(self._number)
+
+    def expect_end(self, end: bytes) -> None:
+        """The last bytes of the file: it must end so when it is opened again."""
+        self._end = end
+
+    def _open_again(self) -> Descriptor:
+        descriptor = Descriptor(open_file(self._folder, self._key))
+        end = os.pread(descriptor.number, len(self._end), self.size - len(self._end))
+        if _identify(descriptor) != self._identity or end != self._end:
+            raise OSError("another file has taken its place since it was opened: open the store again")
+        open_files.keep(self._number, descriptor)
+        return descriptor
 
     def read_into(self, out: memoryview, offset: int) -> int:
         """Fill *out* with the bytes from *offset* on; returns how many, fewer only where the file ends.
@@ -43,10 +64,11 @@ class LocalObject:
         One preadv; another one only where the system gives less than it was asked for, as network file systems and
         signals may. Raises OSError.
         """
-        count = os.preadv(self.descriptor, [out], offset)
+        descriptor = open_files.find(self._number) or self._open_again()
+        count = os.preadv(descriptor.number, [out], offset)
         if count == len(out):
             return count
-        while count < len(out) and (more := os.preadv(self.descriptor, [out[count:]], offset + count)):
+        while count < len(out) and (more := os.preadv(descriptor.number, [out[count:]], offset + count)):
             count += more
         return count
 
@@ -54,6 +76,12 @@ class LocalObject:
         """The *length* bytes from *offset* on; fewer where the file ends. Raises OSError."""
         data = bytearray(length)
         return bytes(data[: self.read_into(memoryview(data), offset)])
+
+
+def _identify(descriptor: Descriptor) -> tuple[int, int, int]:
+    """Device, inode and size of an open file."""
+    status = os.fstat(descriptor.number)
+    return status.st_dev, status.st_ino, status.st_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +108,7 @@ class LocalPlace:
 
     def open(self, key: str) -> LocalObject:
         """Open file *key*; see files.open_file. Raises ValueError, OSError."""
-        return LocalObject(open_file(self.folder, key))
+        return LocalObject(self.folder, key)
 
     def measure(self, key: str) -> int:
         """Bytes of file *key*. Raises OSError."""

@@ -29,6 +29,9 @@ class OpenObject(Protocol):
         Raises OSError.
         """
 
+    def expect_end(self, end: bytes) -> None:
+        """Its last bytes: reading raises OSError where it is opened again behind the scenes, and ends otherwise."""
+
     def read_range(self, offset: int, length: int) -> bytes:
         """The *length* bytes from *offset* on; fewer where the object ends. Raises OSError."""
 

@@ -28,9 +28,6 @@ from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_inde
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
 
-MAX_OPEN_SHARDS = 64
-"""Shard files kept open by one reader: 8 subjects of 400 shards would exceed the common limit of 1,024 descriptors."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +45,7 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """An open shard and its index. Closed when the last thread lets go of it."""
+    """A shard and its index, which is kept; the file may be closed, and opened again, meanwhile."""
 
     file: OpenObject
     entries: np.ndarray
@@ -184,9 +181,7 @@ class TrialReader:
         entries = decode_shard_index(index, trials, size, self.store.geometry.trial_bytes, slots)
         if record is not None and record.tail not in ("", make_shard_tail(last_crc, index)):
             raise ChunkError("the shard is not the one that was written here: its end is not the manifest's")
-        while len(self._shards) >= MAX_OPEN_SHARDS:
-            # Of a copy, which is made in one step: other threads may change the dictionary meanwhile.
-            self._shards.pop(next(iter(list(self._shards)), -1), None)
+        file.expect_end(index[-CRC_BYTES:])
         self._shards[shard] = opened = _Shard(file, entries)
         return opened
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from nsd_zarr.errors import DamageFound
+from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import find_max_bytes
 from nsd_zarr.store.digest import make_digest
@@ -44,6 +45,8 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
             raise ValueError("its digest is not the manifest's")
         return decode_small(data, metadata)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StoreError(f"array {name} cannot be read: {error.strerror}", path=store.path / key) from error
         raise DamageFound(
             f"array {name} is lost or damaged: {error}",
             hint=f"See what else is: nsd-zarr verify {store.path}.",

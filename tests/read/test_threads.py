@@ -37,7 +37,7 @@ print("right")
 
 @pytest.fixture
 def few_open_shards(monkeypatch):
-    monkeypatch.setattr("nsd_zarr.store.reader.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("nsd_zarr.places.open_files.count_allowed", lambda: 2)
 
 
 def count_descriptors():

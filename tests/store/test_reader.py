@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
 import sys
 import threading
 
@@ -13,7 +14,7 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.store import reader as module
+from nsd_zarr.places import open_files
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 
@@ -248,7 +249,7 @@ def test_dataset_is_read_where_every_place_fails_once(volumes, monkeypatch, paus
 
 
 def test_open_files_are_bounded_and_given_back(volumes, monkeypatch):
-    monkeypatch.setattr(module, "MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr(open_files, "count_allowed", lambda: 2)
     reader = TrialReader(open_store(volumes.path))
     assert _open_files(volumes.path) == 0
     for trial in (0, 7, 14, 21, 28, 35, 3):
@@ -261,8 +262,49 @@ def test_open_files_are_bounded_and_given_back(volumes, monkeypatch):
     assert _open_files(volumes.path) == 0
 
 
+def test_many_readers_read_every_trial_under_a_limit_of_few_descriptors(volumes):
+    code = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+import nsd_zarr
+from nsd_zarr.store.reader import TrialReader
+from nsd_zarr.store.root import open_store
+readers = [TrialReader(open_store(Path(sys.argv[1]))) for _ in range(32)]
+own = [open("/dev/null") for _ in range(30)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+total = 0
+for trial in range(42):
+    for reader in readers:
+        out = np.empty(reader.volume_shape, reader.dtype)
+        reader.read_into(trial, out)
+        total += int(out.astype("int64").sum())
+print(total)
+"""
+    for limit in (256, 40):  # with 40, half of it is more than what is left: the system says that there are too many
+        command = [sys.executable, "-c", code, str(volumes.path), str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.stdout.split() == [str(32 * int(volumes.stored.astype("int64").sum()))], done.stderr[-500:]
+
+
+@pytest.mark.parametrize("trial", [0, 1])
+def test_shard_that_another_file_replaced_while_it_was_closed_raises(trial, damaged, monkeypatch):
+    monkeypatch.setattr(open_files, "count_allowed", lambda: 1)
+    reader = TrialReader(open_store(damaged.path))
+    _read(reader, 0)
+    path = damaged.shard_path(0)
+    path.with_name("copy").write_bytes(path.read_bytes())
+    os.replace(path.with_name("copy"), path)
+    assert np.array_equal(_read(reader, 8), damaged.stored[8])
+    with pytest.raises(StoreError, match=f"trial {trial} .*another file has taken its place") as caught:
+        _read(reader, trial)
+    assert caught.value.path == path
+    reader.close()
+    assert np.array_equal(_read(reader, trial), damaged.stored[trial])
+
+
 def test_threads_read_rightly_while_shards_are_closed_under_them(volumes, monkeypatch):
-    monkeypatch.setattr(module, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(open_files, "count_allowed", lambda: 1)
     reader, wrong = TrialReader(open_store(volumes.path)), []
 
     def read(seed):
