@@ -82,7 +82,7 @@ def _parse_names(value: Any) -> Any:
 
 
 class Config(BaseModel):
-    """Options of plan and convert; each is told in the command line's help."""
+    """Options of plan and convert; each is explained in the command line's help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -219,7 +219,7 @@ def info(store: str, quiet: bool, as_json: bool) -> None:
 @commands.command()
 @click.argument("store")
 @click.option("--source", help="Session files, to read a trial through h5py as well.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are told.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are shown.")
 @click.option("--trials", type=click.IntRange(1), default=960, show_default=True, help="Trials a round and reader.")
 @click.option(
     "--workers", is_flag=False, flag_value="", help="Threads of readers that take several. [default: one a core]"

@@ -21,10 +21,10 @@ from nsd_zarr.store.root import COMPLETE, Store
 from nsd_zarr.words import escape_line
 
 MAX_DAMAGES = 20
-"""Damages told one by one; --json has them all."""
+"""Damages listed one by one; --json has them all."""
 
 MAX_UNTRACKED_FILES = 5
-"""Files that are not of a store, told by name."""
+"""Files that are not of a store, listed by name."""
 
 
 def format_attachment(report: AttachReport) -> str:
@@ -82,9 +82,9 @@ def format_verification(report: VerifyReport) -> str:
 
 
 def _format_damages(damages: Sequence[Damage]) -> list[str]:
-    told = [f"  {damage}" for damage in damages[:MAX_DAMAGES]]
-    more = len(damages) - len(told)
-    return [*told, f"  and {more} more (--json has them all)"] if more else told
+    listed = [f"  {damage}" for damage in damages[:MAX_DAMAGES]]
+    more = len(damages) - len(listed)
+    return [*listed, f"  and {more} more (--json has them all)"] if more else listed
 
 
 def format_repair(report: RepairReport) -> str:

@@ -64,7 +64,7 @@ class Request:
         if self.hemisphere is not None and not _is_named(self.roi):
             raise ConfigError(
                 f"hemisphere = {self.hemisphere!r} without a region that is named",
-                hint='A hemisphere is told of a ROI or label: roi="nsdgeneral", hemisphere="lh".',
+                hint='A hemisphere is one of a ROI or label: roi="nsdgeneral", hemisphere="lh".',
             )
 
     def resolve(self, store: Store, selection: np.ndarray | None) -> Request:

@@ -178,7 +178,7 @@ def _attach(
         experiment = compare_valid(experiment, store.geometry, store.path)
     settings = read_settings(store.attributes["settings"])
     assert isinstance(settings, Settings)  # The store is one of betas.
-    # Of a store without `space` the subject was told by its trial table.
+    # Of a store without `space` the subject is that of its trial table.
     replaced = {"checksum", "experiment", "experiment_notes", *(() if "space" in store.attributes else ("subject",))}
     attributes = {name: value for name, value in store.attributes.items() if name not in replaced}
     brought = () if experiment is None else experiment.array_names

@@ -24,7 +24,7 @@ _HINT = "Name the files of this store's subject and preparation: --subject, --sp
 def check_provenance(store: Store, source: SourceWords, config: Config) -> None:
     """Refuse a source of another subject, space or preparation than the store's. Raises SourceError, DamageFound.
 
-    By the names of folders, which the store has as `subject`, `space`, `betas`. Where these do not tell, and session
+    By the names of folders, which the store has as `subject`, `space`, `betas`. Where these do not say, and session
     files are there, by the digest of one trial: that reads one session file once.
     """
     files = _find_files(source, config)

@@ -207,7 +207,7 @@ def open_to_check(path: Path) -> Store:
 
 
 def _has_lost_root(path: Path) -> bool:
-    """Whether a store of ours is at *path*, without a root document that tells it."""
+    """Whether a store of ours is at *path*, without a root document that says so."""
     try:
         names = (f"{kind.digests}/{name}" for kind in FORMATS for name in (METADATA_NAME, "c/0"))
         if not any((path / name).exists() for name in names):
@@ -246,7 +246,7 @@ def check_store(
 
 
 def _add(damages: list[Damage], more: Iterable[Damage]) -> None:
-    """Add what is not told yet, of the same trial or of its whole file."""
+    """Add what is not reported yet, of the same trial or of its whole file."""
     known = {(damage.path, trials) for damage in damages for trials in (damage.trials, None)}
     whole = {damage.path for damage in damages if damage.offset is None}
     damages += [each for each in more if each.path not in whole and (each.path, each.trials) not in known]

@@ -135,7 +135,7 @@ class NsdAccessor(Summary):
 
         A showing in a session in which a voxel has no data (see missing) does not count for it; NaN where none counts.
         Coordinates along `image`: `nsd_id` (0-based 73k id), `image_10k`, `shared1000`, `shared515`; `repeats`, the
-        showings among these trials; and `showing_session`, their sessions: count_showings tells by them how many
+        showings among these trials; and `showing_session`, their sessions: count_showings finds by them how many
         have data. Reading an image reads its trials, each once. Raises StoreError
         without `nsd_id`; ConfigError for raw counts.
 
@@ -160,7 +160,7 @@ class NsdAccessor(Summary):
 
         "shared1000": tests on the images that all subjects were to see. "shared515": on those of them that all eight
         subjects saw three times, by the column `shared515`, or *images*, their 0-based 73k ids. Both train on the
-        images that are not shared. Raises ConfigError for another name; StoreError where the store does not tell.
+        images that are not shared. Raises ConfigError for another name; StoreError where the store does not say.
 
         >>> train, test = ds.nsd.split("shared1000")
         >>> bool(test.shared1000.all() and not train.shared1000.any())

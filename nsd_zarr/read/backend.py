@@ -152,7 +152,7 @@ class Shared515Array(BackendArray):
 
 
 def _make_shared515(store: Store) -> dict[str, xr.Variable]:
-    """Column shared515, where the store has it not and its whole trial table tells it."""
+    """Column shared515, where the store has it not, and it follows from its whole trial table."""
     has_table = {"nsd_id", "shared1000", "repeat", "session"} <= set(store.members)
     has_sessions = set(range(1, SESSIONS_OF_ALL + 1)) <= set(store.geometry.sessions)
     if SHARED515 in store.members or not has_table or not has_sessions:
@@ -168,7 +168,7 @@ def _make_small(store: Store, name: str) -> xr.Variable:
     array = indexing.LazilyIndexedArray(SmallArray(store, name))
     attributes = _escape(metadata.attributes)
     if "trial" in metadata.dims:
-        # Along trial as betas: a Dataset whose variables disagree refuses to tell its chunks.
+        # Along trial as betas: a Dataset whose variables disagree refuses to show its chunks.
         chunks = {"preferred_chunks": {"trial": store.geometry.trials_per_shard}}
         return StoredVariable(metadata.dims, array, attributes, chunks)
     # Of how many trials a standard deviation is: ddof 1 needs it.

@@ -35,7 +35,7 @@ TRIAL, IMAGE = "trial", "image"
 TRIALS = "trials"
 """Attribute of session_std in a dataset: trials of each session."""
 IMAGE_COLUMNS = ("nsd_id", "image_10k", "shared1000", "shared515", STORE)
-"""Columns that tell of the image (or of the whole store), not of the trial."""
+"""Columns that describe the image (or of the whole store), not of the trial."""
 
 
 def get_betas(dataset: xr.Dataset) -> xr.DataArray:

@@ -100,7 +100,7 @@ def get_missing(dataset: xr.Dataset) -> xr.Variable:
     missing = find_missing_variable(dataset)
     if missing is None:
         raise StoreError(
-            f"this dataset has no {STD}, which tells the voxels without data",
+            f"this dataset has no {STD}, by which voxels without data are found",
             hint="Keep it beside the betas, or give the store its statistics: nsd-zarr attach STORE --no-experiment.",
         )
     return missing
@@ -122,7 +122,7 @@ def find_positions(dataset: xr.Dataset, sessions: np.ndarray) -> np.ndarray:
 
 
 def list_sessions(dataset: xr.Dataset) -> np.ndarray:
-    """The sessions of the dataset's trials (or of what was averaged), ascending; all where nothing tells."""
+    """The sessions of the dataset's trials (or of what was averaged), ascending; all where nothing says."""
     for name in ("session", SHOWING_SESSION):
         if name in dataset.variables:
             found: np.ndarray = np.unique(dataset[name].values)
@@ -147,14 +147,14 @@ def tell_missing(region: xr.Dataset, complete: bool) -> xr.Dataset:
     lacking = missing.isel({SESSION_NUMBER: positions}).values
     counts = lacking.sum(axis=0)
     about = {"long_name": "sessions of the selection in which the voxel has no data"}
-    told = region.assign_coords({SESSIONS_MISSING: xr.Variable(("voxel",), counts.astype(np.int16), about)})
+    counted = region.assign_coords({SESSIONS_MISSING: xr.Variable(("voxel",), counts.astype(np.int16), about)})
     if complete:
-        return told.isel(voxel=choose_complete(counts, len(positions)))
+        return counted.isel(voxel=choose_complete(counts, len(positions)))
     text = describe_counts(counts, len(positions))
     if text:
-        told["betas"].attrs["missing_data"] = text
+        counted["betas"].attrs["missing_data"] = text
         say_once(f"{region.encoding.get('source', 'region')}: {text}{_tell_disagreement(region, positions)}")
-    return told
+    return counted
 
 
 def choose_complete(counts: np.ndarray, sessions: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def _is_stored(values: np.ndarray, stored: np.ndarray) -> bool:
 
 
 def _find_stored(dataset: xr.Dataset) -> xr.Variable | None:
-    """The same trials and voxels in the store, unread; None where the dataset does not tell them."""
+    """The same trials and voxels in the store, unread; None where the dataset does not say which."""
     if STD not in dataset.variables or not set(POSITION) <= set(dataset.variables):
         return None
     std = dataset[STD].variable

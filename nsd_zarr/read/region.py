@@ -22,7 +22,7 @@ def choose_region(
 ) -> xr.Dataset:
     """*dataset* at the voxels of a region, by names or by *mask*; see ds.nsd.roi."""
     if (mask is None) == (not names) or (mask is not None and (labels is not None or hemisphere is not None)):
-        raise ConfigError("a region is told by names or by a mask", hint='For example roi("nsdgeneral").')
+        raise ConfigError("a region is given by names or by a mask", hint='For example roi("nsdgeneral").')
     if mask is not None:
         return _choose_mask(drop_foreign(dataset), mask, complete)
     dims = get_volume_dims(get_betas(dataset))

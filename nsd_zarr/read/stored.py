@@ -94,7 +94,7 @@ class StoredVariable(xr.Variable):
         return made
 
     def _compare(self, other: Any) -> bool | None:
-        """Whether *other* is the same of the same store; None where only values tell."""
+        """Whether *other* is the same of the same store; None where only values can show it."""
         other = getattr(other, "variable", other)
         if not isinstance(other, StoredVariable) or self.dims != other.dims or self.shape != other.shape:
             return None
@@ -196,8 +196,8 @@ def find_stores(dataset: xr.Dataset) -> list[int]:
 def find_foreign(dataset: xr.Dataset) -> list[str]:
     """Volumes that are of another store than some of the trials of *dataset*."""
     stores = find_stores(dataset)
-    told = {str(name): each.attrs[STORE] for name, each in dataset.variables.items() if STORE in each.attrs}
-    return [name for name, number in told.items() if stores and stores != [number]]
+    marked = {str(name): each.attrs[STORE] for name, each in dataset.variables.items() if STORE in each.attrs}
+    return [name for name, number in marked.items() if stores and stores != [number]]
 
 
 def check_origin(dataset: xr.Dataset) -> None:

@@ -38,7 +38,8 @@ def make_split(name: str, column: Column, images: Any = None, shared515: np.ndar
     that all eight subjects saw three times. Either trains on the trials of all images that are not shared, so that
     models trained for one may be tested by the other; the other 485 shared images of "shared515" are in neither.
     *images*: 0-based 73k ids to test on instead of the rule. *shared515*: which trials are of the 515 images, where
-    it is known; None where *column* reads a whole trial table, which tells it. Raises ConfigError for another name.
+    it is known; None where *column* reads a whole trial table, from which it follows. Raises ConfigError for another
+    name.
     """
     if name not in SPLITS:
         raise ConfigError(f"split {name!r} is unknown", hint=f"Choose one of {', '.join(SPLITS)}.", found=name)
@@ -56,8 +57,8 @@ def find_shared515(column: Column) -> np.ndarray:
 
     All subjects saw their images in one order (masterordering of nsd_expdesign.mat), in which shared images have the
     same places. So what all saw three times is what came three times in the sessions that all took part in, the first
-    30, and any one subject's table tells it. Source: Allen et al. 2022 for 515; data manual, "Experiments", for the
-    order. Raises StoreError where the table lacks one of those sessions.
+    30, and it follows from any one subject's table. Source: Allen et al. 2022 for 515; data manual, "Experiments", for
+    the order. Raises StoreError where the table lacks one of those sessions.
     """
     session = column("session")
     missing = sorted(set(range(1, SESSIONS_OF_ALL + 1)) - set(np.unique(session).tolist()))

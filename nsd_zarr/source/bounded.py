@@ -69,7 +69,7 @@ def decompress(data: bytes, max_bytes: int) -> bytes:
         # One byte more, so that the end and with it the checksum is reached.
         plain = file.read(max_bytes + 1)
     if len(plain) > max_bytes:
-        raise ValueError(f"it holds more than the {max_bytes} bytes that its header tells of")
+        raise ValueError(f"it holds more than the {max_bytes} bytes that its header says")
     return plain
 
 

@@ -153,7 +153,7 @@ def complete_table(
     fits = design is not None and table.subject <= len(design.subjectim) and pattern.size > 0
     if design is None or not fits or max(added) * trials_per_session > len(design.masterordering):
         raise SourceError(
-            f"{table.path.name} has no rows of {name_sessions(absent)}, and no design tells their images",
+            f"{table.path.name} has no rows of {name_sessions(absent)}, and no design says their images",
             hint="Fetch the newest responses.tsv, or nsd_expdesign.mat beside it; or convert the sessions that it has "
             f"(--sessions {format_sessions(set(sessions) & have) or 'N'}), or leave it out (--no-trial-table).",
             path=table.path,

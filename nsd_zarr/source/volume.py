@@ -68,7 +68,7 @@ def _count_bytes(data: bytes) -> int:
     shape, offset = header.get_data_shape(), float(header["vox_offset"])
     voxels = math.prod(int(length) for length in shape)
     if not 0 <= voxels <= MAX_VOXELS or not 0 <= offset <= ROOM_BYTES:
-        raise ValueError(f"its header tells of shape {shape} from byte {offset:g} on")
+        raise ValueError(f"its header says shape {shape} from byte {offset:g} on")
     return voxels * int(header.get_data_dtype().itemsize) + 2 * ROOM_BYTES
 
 

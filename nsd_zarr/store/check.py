@@ -1,4 +1,4 @@
-"""What a root document may say. Whoever made a store knows its checksums: what is sealed is not yet possible.
+"""What a root document may say. A right checksum proves integrity, not that what it says is possible.
 
 Everything that readers compute with is held against what this package writes, so that absurd shapes, unknown codecs
 and names outside the store's folder are refused before memory is taken or a file is opened.
@@ -166,7 +166,7 @@ def check_manifest(manifest: dict[str, list[Any]], members: dict[str, ArrayMeta]
 
 
 def check_attributes(attributes: Json) -> None:
-    """Refuse what tells of sources and libraries in other words than ours. Raises ValueError, KeyError or TypeError."""
+    """Refuse sources and libraries of another form than ours. Raises ValueError, KeyError or TypeError."""
     _require(isinstance(attributes["status"], str), "its status is no text")
     _require(isinstance(attributes["settings"]["dataset"], str), "its dataset is no name")
     libraries, sources = attributes["libraries"], attributes.get("sources", [])
@@ -174,7 +174,7 @@ def check_attributes(attributes: Json) -> None:
     kind = IMAGES if attributes.get("format") == FORMATS[IMAGES] else TRIALS
     kinds = {kind.part: int, "name": str, "size": int, "digest": str}
     for source in sources:
-        _require(all(type(source[name]) is kind for name, kind in kinds.items()), f"it tells of source {_show(source)}")
+        _require(all(type(source[name]) is kind for name, kind in kinds.items()), f"a source is {_show(source)}")
 
 
 def is_array_name(name: str) -> bool:
@@ -194,7 +194,7 @@ def _are_counts(values: Any, most: int) -> bool:
 
 
 def _show(value: Any) -> str:
-    """*value* as a stranger wrote it, kept short."""
+    """*value* as it was found, kept short."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 

@@ -20,7 +20,7 @@ from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
 from nsd_zarr.store.meta import ArrayMeta
 
 FORMAT = "nsd_zarr"
-"""Root attribute `format`: what tells our stores from others."""
+"""Root attribute `format`: what marks our stores."""
 FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
 """Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1

@@ -93,7 +93,7 @@ class TrialReader:
         if not 0 <= trial < geometry.trials:
             raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
         if not self._has_looked:
-            # The first reading tells: opening reads no chunk.
+            # Known with the first reading: opening reads no chunk.
             self._digests, self._has_looked = find_digests(self.store), True
         trial = int(trial)
         shard = trial // geometry.trials_per_shard

@@ -38,7 +38,7 @@ class TrialDataset(Dataset[Sample]):
     flat voxel indices in C order; see ds.nsd.roi. *hemisphere*: "lh" or "rh", of names alone: what the file of that
     hemisphere labels. *zscore*: "session" for z-scores by the store's statistics, which are
     kept once read, two numbers a voxel and session; see ds.nsd.zscore. *zscore_trials*: take them from these trials of
-    each session alone, told as *trials* are ("train": nothing of the test images leaks); the first read of a session
+    each session alone, given as *trials* are ("train": nothing of the test images leaks); the first read of a session
     then reads these trials too. *missing*: what a voxel is in a session in which it has no data (see ds.nsd.missing):
     "zero", after scaling or z-score; "nan"; or "drop", with *roi*: voxels that lack data in a session of the selection
     leave the region; `dataset.voxels` are those that stay. How many lack how many is logged once (logger `nsd_zarr`).
@@ -114,13 +114,13 @@ class TrialDataset(Dataset[Sample]):
 
     def __repr__(self) -> str:
         sessions, dtype = len(self.store.geometry.sessions), str(self.dtype or np.dtype(self.reader.dtype))
-        told = [f"{len(self)} trials of {sessions} sessions, betas {self.sample_shape} {dtype.removeprefix('torch.')}"]
-        told += [f"roi={_format_short(self.request.roi)}"] if self.request.roi is not None else []
-        told += [f"hemisphere={self.request.hemisphere!r}"] if self.request.hemisphere is not None else []
-        told += [f"zscore={self.request.zscore!r}"] if self.request.zscore else []
-        told += ["raw=True"] if self.raw else []
-        told += [f"images='{self.images.images.path}'"] if self.images is not None else []
-        return f"{type(self).__name__}('{self.store.location}': {', '.join(told)})"
+        parts = [f"{len(self)} trials of {sessions} sessions, betas {self.sample_shape} {dtype.removeprefix('torch.')}"]
+        parts += [f"roi={_format_short(self.request.roi)}"] if self.request.roi is not None else []
+        parts += [f"hemisphere={self.request.hemisphere!r}"] if self.request.hemisphere is not None else []
+        parts += [f"zscore={self.request.zscore!r}"] if self.request.zscore else []
+        parts += ["raw=True"] if self.raw else []
+        parts += [f"images='{self.images.images.path}'"] if self.images is not None else []
+        return f"{type(self).__name__}('{self.store.location}': {', '.join(parts)})"
 
     def __len__(self) -> int:
         return self.store.geometry.trials if self.selection is None else len(self.selection)

@@ -302,7 +302,7 @@ def test_volume_that_unpacks_to_more_than_it_tells_is_refused(shape):
     header.set_data_shape(shape)
     header.set_data_dtype("u1")
     data = gzip.compress(header.binaryblock + bytes(4 + 4 * 2**20))
-    with pytest.raises(SourceError, match=r"its header tells of|more than the .* bytes that its header"):
+    with pytest.raises(SourceError, match=r"its header says|more than the .* bytes that its header"):
         parse_volume(data, Path("x.nii.gz"))
 
 

@@ -24,7 +24,7 @@ TRIAL_ARRAYS = (
 
 
 _REGIONS = "regions "
-"""How the name of a set of regions is told from others in ExperimentReport.found."""
+"""What precedes the name of a set of regions in ExperimentReport.found."""
 
 
 @dataclass(frozen=True, slots=True)
