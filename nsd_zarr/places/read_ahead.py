@@ -27,6 +27,8 @@ SAMPLES = 16
 other ones each time."""
 CACHED_SHARE = 0.5
 """A file of which so much is cached is not read ahead."""
+MIN_BYTES = 64 * 2**20
+"""Smaller files are not worth a process."""
 _READER = """
 import os, sys
 block = bytearray(8 << 20)
@@ -89,7 +91,9 @@ class ReadAhead:
                 os.close(descriptor)
 
     def _ask(self, path: Path) -> None:
-        if path in self._asked or not hasattr(os, "posix_fadvise") or find_cached_share(path) >= CACHED_SHARE:
+        if path in self._asked or not hasattr(os, "posix_fadvise") or not _is_large(path):
+            return
+        if find_cached_share(path) >= CACHED_SHARE:
             return
         name = os.fsencode(path)
         if b"\n" in name:
@@ -103,6 +107,13 @@ class ReadAhead:
             logger.info("%s is not read ahead: %s", path, error)
             return
         self._asked.add(path)
+
+
+def _is_large(path: Path) -> bool:
+    try:
+        return path.stat().st_size >= MIN_BYTES
+    except OSError:
+        return False
 
 
 def _start() -> subprocess.Popen[bytes]:

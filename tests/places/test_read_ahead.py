@@ -18,6 +18,7 @@ MB = 2**20
 def files(tmp_path, monkeypatch):
     """Three files of 8 MB, of which nothing counts as cached; what the kernel really has is nobody's to say."""
     monkeypatch.setattr(module, "find_cached_share", lambda path: 0.0)
+    monkeypatch.setattr(module, "MIN_BYTES", MB)
     paths = [tmp_path / f"betas_session{number:02d}.hdf5" for number in (1, 2, 3)]
     for path in paths:
         path.write_bytes(bytes(8 * MB))
@@ -67,6 +68,13 @@ def test_what_others_had_cached_is_neither_read_nor_dropped(files, monkeypatch):
         read_ahead.begin(files[0])
         assert read_ahead._process is None
         read_ahead.end(files[0])
+
+
+def test_small_files_are_not_worth_a_process(files, monkeypatch):
+    monkeypatch.setattr(module, "MIN_BYTES", 16 * MB)
+    with ReadAhead(files) as read_ahead:
+        read_ahead.begin(files[0])
+        assert read_ahead._process is None
 
 
 def test_file_that_was_just_read_is_in_the_cache(tmp_path):
