@@ -79,7 +79,9 @@ def test_attach_gives_a_store_of_format_1_0_the_column_and_takes_it_again(former
     assert nsd_zarr.verify(former).is_whole
     assert np.array_equal(zarr.open_group(former, mode="r")["shared515"][...], expected)
     ds = nsd_zarr.open_dataset(former)
-    assert np.array_equal(ds.nsd.split("shared515").test.trial_digest, ds.trial_digest[expected])
+    tested = ds.nsd.split("shared515").test
+    assert np.array_equal(tested.session, ds.session[expected])
+    assert np.array_equal(tested.trial_in_session, ds.trial_in_session[expected])
     nsd_zarr.attach(former, no_experiment=True)
     assert "format_minor" not in read_attributes(former)
     assert not (former / "shared515").exists()
