@@ -184,12 +184,14 @@ def is_right(number):
     faulthandler.dump_traceback_later(60, exit=True)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.Random(number).uniform(0.0001, longest))
+        # Again after a while, as people press Ctrl-C again: Python ignores an interrupt that meets a callback of its own
+        # weak references.
+        signal.setitimer(signal.ITIMER_REAL, random.Random(number).uniform(0.0001, longest), 5)
         while True:
             for batch in loader:
                 pass
     except KeyboardInterrupt:
-        pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
     for _ in range(100):
         if not [thread for thread in threading.enumerate() if thread.name.startswith("nsd-zarr")]:
             return True
