@@ -1,12 +1,14 @@
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import nsd_zarr
+from nsd_zarr.places import open_files
 
 FORK = """
 import os, signal, sys, threading
@@ -37,6 +39,7 @@ print("right")
 
 @pytest.fixture
 def few_open_shards(monkeypatch):
+    monkeypatch.setattr(open_files, "_open", OrderedDict())  # What other tests left open is not counted.
     monkeypatch.setattr("nsd_zarr.places.open_files.count_allowed", lambda: 2)
 
 
