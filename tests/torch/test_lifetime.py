@@ -184,7 +184,7 @@ def is_right(number):
     faulthandler.dump_traceback_later(60, exit=True)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        # Again after a while, as people press Ctrl-C again: Python ignores an interrupt that meets a callback of its own
+        # Again after a while, as people press Ctrl-C again: Python ignores one that meets a callback of its own
         # weak references.
         signal.setitimer(signal.ITIMER_REAL, random.Random(number).uniform(0.0001, longest), 5)
         while True:
