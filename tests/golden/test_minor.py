@@ -65,8 +65,10 @@ def test_store_of_format_1_0_is_whole_and_means_what_it_meant(former, run_cli):
 
 
 def test_store_of_format_1_0_refuses_the_515_images_and_names_the_way(former):
-    torch = pytest.importorskip("nsd_zarr.torch")
-    for split in (nsd_zarr.open_dataset(former).nsd.split, lambda name: torch.TrialDataset(former, trials=name)):
+    pytest.importorskip("torch")
+    from nsd_zarr.torch import TrialDataset
+
+    for split in (nsd_zarr.open_dataset(former).nsd.split, lambda name: TrialDataset(former, trials=name)):
         with pytest.raises(StoreError, match="attach STORE NSD_ROOT"):
             split("shared515")
 
@@ -88,8 +90,10 @@ def test_attach_gives_a_store_of_format_1_0_the_column_and_takes_it_again(former
 
 
 def test_loader_takes_the_515_images_from_the_column(former, files):
-    torch = pytest.importorskip("nsd_zarr.torch")
+    pytest.importorskip("torch")
+    from nsd_zarr.torch import TrialDataset
+
     options, expected = files
     nsd_zarr.attach(former, **options)
-    dataset = torch.TrialDataset(former, trials="shared515")
+    dataset = TrialDataset(former, trials="shared515")
     assert [dataset[place]["trial"] for place in range(len(dataset))] == np.flatnonzero(expected).tolist()

@@ -109,8 +109,10 @@ def _read_by_view(path):
 
 
 def _read_by_torch(path):
-    torch = pytest.importorskip("nsd_zarr.torch")
-    return torch.TrialDataset(path)[8]["betas"]
+    pytest.importorskip("torch")
+    from nsd_zarr.torch import TrialDataset
+
+    return TrialDataset(path)[8]["betas"]
 
 
 def _read_by_workers(path):
@@ -121,8 +123,10 @@ def _read_by_workers(path):
 
 
 def _read_by_loader(path, **options):
-    torch = pytest.importorskip("nsd_zarr.torch")
-    return list(torch.TrialLoader(torch.TrialDataset(path), batch_size=5, threads=2, **options))
+    pytest.importorskip("torch")
+    from nsd_zarr.torch import TrialDataset, TrialLoader
+
+    return list(TrialLoader(TrialDataset(path), batch_size=5, threads=2, **options))
 
 
 READERS = {
