@@ -14,12 +14,13 @@ import nsd_zarr
 PACKAGE = Path(nsd_zarr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "layout", "nsd", "resources", "words", "options"}
+BASE = {"errors", "layout", "nsd", "forms", "resources", "words", "options"}
 TOP = BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"}
 SEES = {
     "words": set(),
     "errors": {"words"},
     "nsd": set(),
+    "forms": {"nsd"},
     "layout": {"nsd"},
     "options": {"errors"},
     "resources": set(),

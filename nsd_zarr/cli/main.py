@@ -105,6 +105,13 @@ def demo(directory: Path, quiet: bool) -> None:
 )
 @click.option("--shape", default="750,83,104,81", show_default=True, help="trials,z,y,x of a session.")
 @click.option("--layout", default="nsd", show_default=True, help="HDF5 layout: nsd (the dataset's), contiguous, gzip.")
+@click.option(
+    "--forms",
+    default="hdf5",
+    show_default=True,
+    callback=lambda context, option, value: tuple(value.split(",")),
+    help="Forms to write: hdf5, nifti (.nii.gz), nativesurface, fsaverage; several with commas.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
 @click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+HEADER_BYTES = 352
+"""Before the values: the header of NIfTI-1 and four zeros, which say that no extension follows."""
+
 
 def write_nifti(path: Path, volume: NDArray[np.generic], voxel_mm: float, seconds: float = 0) -> None:
     """Write *volume* of shape (z, y, x) as NIfTI of shape (x, y, z), RAS+, with voxels of *voxel_mm* mm.
@@ -27,6 +30,23 @@ def write_nifti(path: Path, volume: NDArray[np.generic], voxel_mm: float, second
     image.header["pixdim"][0], image.header["pixdim"][4] = 0, seconds
     with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.write(image.to_bytes())
+
+
+def make_session_header(shape: tuple[int, ...], voxel_mm: float, seconds: float) -> bytes:
+    """Everything before the values of a session of *shape* (trials, z, y, x), int16, in the dataset's own form.
+
+    Slope and intercept are 0, which means: as stored. Source: nsdcode nsd_savenifti.m, NIfTI toolbox make_nii.m.
+    """
+    from nibabel.nifti1 import Nifti1Header
+
+    header: Any = Nifti1Header(endianness="<")  # type: ignore[no-untyped-call]
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(shape[::-1])
+    header.set_zooms((voxel_mm, voxel_mm, voxel_mm, seconds))
+    header.set_sform(make_affine(shape[1:], voxel_mm), 1)
+    header["pixdim"][0], header["scl_slope"], header["scl_inter"] = 0, 0, 0
+    header["vox_offset"], header["magic"] = HEADER_BYTES, b"n+1"
+    return bytes(header.binaryblock).ljust(HEADER_BYTES, b"\0")
 
 
 def make_affine(volume_shape: tuple[int, ...], voxel_mm: float) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsd_zarr.errors import ConfigError
+from nsd_zarr.forms import FORM_NAMES, HDF5
 from nsd_zarr.nsd import (
     ALL_IMAGES,
     IMAGE_SIZE,
@@ -54,6 +55,8 @@ class Simulation:
     """Whether region volumes of each hemisphere stand beside those of the whole brain."""
     mess: bool = False
     """Whether to add what real disks add, and to cut the trial table; see simulate.mess."""
+    forms: tuple[str, ...] = (HDF5.name,)
+    """Forms in which every session is written, of FORM_NAMES: the same trials in each."""
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -66,6 +69,9 @@ class Simulation:
         check_range("image_size", self.image_size, 8, MAX_PIXELS)
         for name in self.rois:
             check_choice("rois", name, ALL_ROIS)
+        for name in self.forms:
+            check_choice("forms", name, FORM_NAMES)
+        check_forms(self.forms)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
 
@@ -123,6 +129,17 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(
             f"{name} {value!r} is unknown", hint=f"Choose one of {', '.join(choices)}.", expected=choices, found=value
+        )
+
+
+def check_forms(forms: tuple[str, ...]) -> None:
+    """Refuse *forms* that are none, or that name one twice."""
+    if not forms or len(set(forms)) < len(forms):
+        raise ConfigError(
+            f"forms {', '.join(forms) or 'none'}: expected at least one, and each once",
+            hint=f"Choose among {', '.join(FORM_NAMES)}.",
+            expected=FORM_NAMES,
+            found=forms,
         )
 
 

@@ -19,8 +19,9 @@ from nsd_zarr.simulate.nifti import write_nifti
 from nsd_zarr.simulate.recipe import Simulation
 from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
 from nsd_zarr.simulate.session import make_slabs
-from nsd_zarr.simulate.session_file import count_steps, create_session_file
+from nsd_zarr.simulate.session_forms import count_form_steps, create_forms, locate_forms
 from nsd_zarr.simulate.stimuli import create_stimulus_file
+from nsd_zarr.simulate.surfaces import write_surface_files
 from nsd_zarr.simulate.trial_table import make_trial_table, write_trial_table
 from nsd_zarr.simulate.voxels import make_ncsnr, make_planted_ncsnr, make_valid_sessions, make_voxel_truth
 
@@ -36,7 +37,9 @@ class SimulatedRoot:
     betas_folder: Path
     """Folder of the session files."""
     session_files: tuple[Path, ...]
-    """Session files, session 1 first."""
+    """Session files in HDF5, session 1 first; written where the recipe asks for that form."""
+    forms: dict[str, tuple[tuple[Path, ...], ...]]
+    """By form: of each session its files, those of surfaces with the left hemisphere first."""
     trial_table: Path
     """responses.tsv."""
     brainmask: Path
@@ -75,6 +78,10 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
         root=directory,
         betas_folder=paths.betas_folder,
         session_files=tuple(paths.session_file(session) for session in sessions),
+        forms={
+            name: tuple(locate_forms(paths, simulation, session)[name] for session in sessions)
+            for name in simulation.forms
+        },
         trial_table=paths.trial_table,
         brainmask=paths.brainmask,
         rois={roi.name: paths.roi(roi.name) for roi in sets},
@@ -99,7 +106,8 @@ def simulate_root(directory: Path, simulation: Simulation, on_progress: OnProgre
     Equal recipes give equal bytes, with the same libraries and kind of processor (BLAS rounds the last bit as it
     likes); run again after an interruption, it begins anew. Another subject may go beside the first, with another
     volume; seed, sessions and trials must be the same, because all subjects share one design. *on_progress* is called
-    with the steps done and all steps, a step being one z slab of one session (and one trial when compressed). Raises
+    with the steps done and all steps, a step being one z slab of one session (or one trial, in forms that are written
+    trial by trial). Raises
     ConfigError if *directory* holds data of this subject, or a design, that are not this simulation. Peak memory: one
     slab twice and about 60 bytes per voxel of the volume.
     """
@@ -110,6 +118,7 @@ def simulate_root(directory: Path, simulation: Simulation, on_progress: OnProgre
     create_folders(root)
     write_volumes(root, simulation)
     write_label_names(root)
+    write_surface_files(NsdPaths(root.root, simulation.subject, simulation.space, simulation.betas), simulation)
     write_design(root, simulation)
     write_sessions(root, simulation, on_progress or (lambda done, total: None))
     if simulation.mess:
@@ -175,7 +184,8 @@ def write_design(root: SimulatedRoot, simulation: Simulation) -> None:
 
 def create_folders(root: SimulatedRoot) -> None:
     """Create every folder that a file will lie in."""
-    files = [*root.session_files, root.trial_table, root.brainmask, root.planted_ncsnr, root.expdesign]
+    sessions = [path for sessions in root.forms.values() for session in sessions for path in session]
+    files = [*sessions, root.session_files[0], root.trial_table, root.brainmask, root.planted_ncsnr, root.expdesign]
     for file in [*files, *root.rois.values(), *root.roi_names.values()]:
         file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -214,10 +224,11 @@ def write_sessions(root: SimulatedRoot, simulation: Simulation, on_progress: OnP
     write_trial_table(root.trial_table, table)
     features = make_image_features(table["73KID"].astype(int) - 1, simulation.seed)
     truth = make_voxel_truth(simulation)
-    steps = Steps(simulation.sessions * count_steps(simulation.layout, simulation.shape), on_progress)
-    for number, path in enumerate(root.session_files):
+    steps = Steps(simulation.sessions * count_form_steps(simulation), on_progress)
+    for number, valid in enumerate(make_valid_sessions(simulation)):
         slabs = make_slabs(truth, features[number * trials : (number + 1) * trials], simulation, number + 1)
-        create_session_file(path, simulation.shape, simulation.layout, slabs, steps.advance)
+        files = {name: sessions[number] for name, sessions in root.forms.items()}
+        create_forms(files, simulation, slabs, valid, steps.advance)
 
 
 class Steps:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,21 @@ def create_session_file(path: Path, shape: Shape, layout: str, slabs: Slabs, on_
     format gives superblock 0 and a version-1 B-tree of chunks, as MATLAB leaves them; no time stamps, so that equal
     values give equal bytes. Source: the authors' export code, export.m.
     """
+    options, write = LAYOUT_WRITERS[layout]
+    with create_dataset(path, shape, **options(shape)) as dataset:
+        write(dataset, slabs, on_step)
+
+
+@contextmanager
+def create_dataset(path: Path, shape: tuple[int, ...], **options: Any) -> Iterator[Any]:
+    """The dataset of a new HDF5 file at *path*, which takes the place of another one once all is written."""
     import h5py
 
     partial = path.with_name(path.name + ".partial")
-    options, write = LAYOUT_WRITERS[layout]
     with h5py.File(partial, "w", libver="earliest") as file:
-        dataset = file.create_dataset(
-            BETAS_DATASET, shape, STORED, fillvalue=0, fill_time="never", track_times=False, **options(shape)
+        yield file.create_dataset(
+            BETAS_DATASET, shape, STORED, fillvalue=0, fill_time="never", track_times=False, **options
         )
-        write(dataset, slabs, on_step)
     replace_file(partial, path)
 
 
@@ -68,15 +75,20 @@ def write_trial_chunks(dataset: Any, slabs: Slabs, on_step: OnStep) -> None:
 
     Not through a memory map, which would count as a whole session of resident memory.
     """
-    import h5py
-
-    folder = Path(dataset.file.filename).parent
-    with tempfile.TemporaryFile(dir=folder) as file, h5py.File(file, "w") as scratch:
-        trials = scratch.create_dataset(BETAS_DATASET, dataset.shape, STORED, fill_time="never")
+    with create_scratch(Path(dataset.file.filename).parent, dataset.shape) as trials:
         write_slabs(trials, slabs, on_step)
         for trial in range(len(trials)):
             dataset[trial] = trials[trial]
             on_step()
+
+
+@contextmanager
+def create_scratch(folder: Path, shape: Shape) -> Iterator[Any]:
+    """A dataset of *shape*, one block, in an unnamed file in *folder*, which is gone at the end."""
+    import h5py
+
+    with tempfile.TemporaryFile(dir=folder) as file, h5py.File(file, "w") as scratch:
+        yield scratch.create_dataset(BETAS_DATASET, shape, STORED, fill_time="never")
 
 
 LAYOUT_WRITERS: dict[str, tuple[Callable[[Shape], dict[str, Any]], Callable[[Any, Slabs, OnStep], None]]] = {
