@@ -93,7 +93,9 @@ PLACES = {
     "pydantic": {"config.py", "conversion/ledger.py"},
     "pandas": {"source/", "read/table.py", "read/accessor.py"},
     "scipy": {"source/", "simulate/"},
-    "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py"},
+    "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py", "read/tools/", "exports/"},
+    "nilearn": {"read/tools/"},
+    "rsatoolbox": {"read/tools/"},
     "numba": {"science/kernels.py"},
     "matplotlib": {"report/", "bench/", "read/picture.py", "read/figure.py"},
 }

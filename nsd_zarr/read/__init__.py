@@ -19,4 +19,5 @@ table     trials and regions as tables
 noise     the noise ceiling of a dataset
 volume    where voxels lie: lists, volumes, NIfTI
 picture   a volume as three slices
+tools     what scikit-learn, rsatoolbox and nilearn take
 """

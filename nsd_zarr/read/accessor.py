@@ -22,7 +22,8 @@ from nsd_zarr.read.derive import (
 from nsd_zarr.read.missing import make_missing
 from nsd_zarr.read.noise import count_showings, make_ceiling, measure_ncsnr
 from nsd_zarr.read.region import choose_region, read_atlas
-from nsd_zarr.read.table import Summary, make_roi_table, make_table
+from nsd_zarr.read.table import make_roi_table, make_table
+from nsd_zarr.read.tools.methods import Conversions
 from nsd_zarr.read.volume import make_nifti, make_volume, read_affine
 from nsd_zarr.science.splits import make_split
 
@@ -37,7 +38,7 @@ class TrainTest(NamedTuple):
     test: xr.Dataset
 
 
-class NsdAccessor(Summary):
+class NsdAccessor(Conversions):
     """Reading by meaning. Each method returns xarray objects, and reads no trial until their values are asked for.
 
     Methods follow each other in any order that makes sense, also behind `isel` and `sel`:

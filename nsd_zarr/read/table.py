@@ -105,6 +105,7 @@ QUESTIONS = {
     'split("shared1000")': ("shared1000",),
     "compute_ncsnr()": ("nsd_id", "session_std"),
     "noise_ceiling(3)": ("ncsnr",),
+    "to_xy()": ("nsd_id",),
     "to_nifti(0)": ("affine",),
     "plot(0)": ("z",),
 }

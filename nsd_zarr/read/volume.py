@@ -69,8 +69,6 @@ def make_nifti(volume: xr.DataArray, affine: np.ndarray) -> Any:
     A part of a volume, cut out evenly, lands in its place by its coordinates z, y, x. Booleans become uint8, wide
     integers int32. Raises ConfigError for other axes.
     """
-    import nibabel
-
     rest = [dim for dim in volume.dims if dim not in AXES]
     if len(rest) > 1 or volume.ndim - len(rest) != len(AXES):
         raise ConfigError(
@@ -81,15 +79,21 @@ def make_nifti(volume: xr.DataArray, affine: np.ndarray) -> Any:
     narrow = {"b": np.uint8, "i": np.int32, "u": np.int32}.get(values.dtype.kind, values.dtype)
     if values.dtype.kind == "b" or values.dtype.itemsize > np.dtype(narrow).itemsize:
         values = values.astype(narrow)
-    image = nibabel.nifti1.Nifti1Image(values, _move_affine(affine, volume))  # type: ignore[no-untyped-call]
+    return make_image(values, move_affine(affine, volume))
+
+
+def make_image(values: Any, affine: np.ndarray) -> Any:
+    """A nibabel image of *values*, (X, Y, Z[, T]), with the codes of the dataset's own files."""
+    import nibabel
+
+    image = nibabel.nifti1.Nifti1Image(values, affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    # As in the dataset's own files.
     image.set_sform(image.affine, 1)  # type: ignore[no-untyped-call]
     image.set_qform(None, 0)  # type: ignore[no-untyped-call]
     return image
 
 
-def _move_affine(affine: np.ndarray, volume: xr.DataArray) -> np.ndarray:
+def move_affine(affine: np.ndarray, volume: xr.DataArray) -> np.ndarray:
     """The affine of a part of a volume: its first voxel and its step along each axis."""
     moved = affine.copy()
     for column, axis in enumerate("xyz"):

@@ -13,6 +13,8 @@ import zarr
 import nsd_zarr
 from nsd_zarr.read import accessor
 
+NEEDS = {"plot": "matplotlib", "to_rsatoolbox": "rsatoolbox"}
+"""Methods that need an optional library."""
 METHODS = [name for name in dir(accessor.NsdAccessor) if not name.startswith("_")]
 
 
@@ -28,7 +30,10 @@ def test_accessor_has_the_face_that_is_promised():
         "rois",
         "split",
         "to_nifti",
+        "to_nilearn",
+        "to_rsatoolbox",
         "to_volume",
+        "to_xy",
         "trials",
         "zscore",
     ]
@@ -43,8 +48,8 @@ def test_accessor_is_there_after_opening(experiment, opening):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_method_tells_what_it_does_by_an_example_that_runs(experiment, name, tmp_path, monkeypatch):
-    if name == "plot":
-        pytest.importorskip("matplotlib")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     method = getattr(accessor.NsdAccessor, name)
     assert ">>>" in inspect.getdoc(method)
     monkeypatch.chdir(tmp_path)
