@@ -23,6 +23,7 @@ class NsdZarrError(Exception):
     """
 
     exit_code: ClassVar[int] = 70
+    """With which the command line ends."""
 
     def __init__(
         self,

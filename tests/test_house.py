@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -262,6 +263,12 @@ def test_torch_is_asked_for_with_the_cure_where_it_is_missing():
     assert result.stderr.endswith('ImportError: nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"\n')
 
 
+def find_records():
+    """Public classes of fields: reports, events, plans, options."""
+    named = [getattr(nsd_zarr, name) for name in set(nsd_zarr.__all__) - NO_DOCS]
+    return [each for each in named if inspect.isclass(each) and "__annotations__" in vars(each)]
+
+
 NO_DOCS = {"__version__", "Event", "Listener"}
 """Public names that are no class or function, documented where they are defined."""
 SECTIONS = ("Parameters", "Returns", "Raises", "Examples")
@@ -274,12 +281,36 @@ def test_public_name_is_documented(name):
 
 @pytest.mark.parametrize("name", [name for name in nsd_zarr.__all__ if inspect.isfunction(getattr(nsd_zarr, name))])
 def test_public_function_has_every_section_and_names_every_parameter(name):
-    function = getattr(nsd_zarr, name)
-    text = inspect.getdoc(function)
-    assert [section for section in SECTIONS if f"\n{section}\n{'-' * len(section)}\n" not in text] == []
-    listed = text.partition("Parameters\n")[2].partition("\nReturns\n")[0]
+    check_sections(getattr(nsd_zarr, name))
+
+
+def test_public_names_for_pytorch_have_every_section_and_name_every_parameter():
+    pytest.importorskip("torch")
+    from nsd_zarr.torch import TrialDataset, TrialLoader, to_percent
+
+    check_sections(to_percent)
+    for documented in (TrialDataset, TrialLoader):
+        check_sections(documented, [section for section in SECTIONS if section != "Returns"])
+
+
+@pytest.mark.parametrize("name", [name for name in nsd_zarr.__all__ if getattr(nsd_zarr, name) in find_records()])
+def test_public_record_says_of_each_field_what_it_is(name):
+    body = ast.parse(inspect.getsource(getattr(nsd_zarr, name))).body[0].body
+    pairs = zip(body, [*body[1:], None], strict=True)
+    bare = [field.target.id for field, docs in pairs if isinstance(field, ast.AnnAssign) and not is_text(docs)]
+    assert bare == []
+
+
+def is_text(statement):
+    return isinstance(getattr(statement, "value", None), ast.Constant) and isinstance(statement.value.value, str)
+
+
+def check_sections(documented, sections=SECTIONS):
+    text = inspect.getdoc(documented)
+    assert [section for section in sections if f"\n{section}\n{'-' * len(section)}\n" not in text] == []
+    listed = re.split("\n(?:Returns|Raises)\n", text.partition("Parameters\n")[2])[0]
     names = {word.strip("*, ") for line in listed.splitlines() if not line.startswith(" ") for word in line.split(",")}
-    assert set(inspect.signature(function).parameters) <= names
+    assert set(inspect.signature(documented).parameters) - {"unknown"} <= names
 
 
 def test_public_names_are_sorted_and_each_has_its_module():

@@ -101,7 +101,7 @@ def bench(
     opened = open_store(Path(os.path.abspath(store)))
     config = make_config()
     file = find_files(source, config)[0].path if source is not None else None
-    dataset = str(opened.attributes["settings"].get("dataset", BETAS_DATASET))
+    dataset = opened.attributes.dataset or BETAS_DATASET
     threads = threads or config.effective_workers
     contenders = list_floors(opened, threads) + list_contenders(opened, file, dataset, threads)
     contenders += list_data_loaders(opened, {}) if workers else []

@@ -17,7 +17,7 @@ from nsd_zarr.maintenance.damage import Damage
 from nsd_zarr.maintenance.repair import RepairReport
 from nsd_zarr.maintenance.verify import VerifyReport
 from nsd_zarr.source.find import format_sessions
-from nsd_zarr.store.root import COMPLETE, Store
+from nsd_zarr.store.root import Store
 from nsd_zarr.words import escape_line
 
 MAX_DAMAGES = 20
@@ -105,9 +105,9 @@ def describe_store(store: Store) -> dict[str, Any]:
     stored = sum(record.size for record in store.manifest.values())
     return {
         "store": str(store.path),
-        "status": store.attributes["status"],
-        "format_version": store.attributes["format_version"],
-        "format_minor": store.attributes.get("format_minor", 0),
+        "status": store.attributes.status,
+        "format_version": store.attributes.format_version,
+        "format_minor": store.attributes.format_minor,
         **({"sessions": [int(number) for number in geometry.sessions]} if kind == TRIALS else {}),
         f"{kind.item}s": geometry.trials,
         "shape": list(geometry.shape),
@@ -119,11 +119,11 @@ def describe_store(store: Store) -> dict[str, Any]:
         "files": len(store.manifest) + 1,
         "decoded_bytes": geometry.trials * geometry.trial_bytes,
         "stored_bytes": stored,
-        "settings": store.attributes["settings"],
-        "libraries": store.attributes["libraries"],
-        "origin": {name: store.attributes[name] for name in ("subject", "space", "betas") if name in store.attributes},
-        "notes": [*store.attributes.get("notes", []), *store.attributes.get("experiment_notes", [])],
-        "sources": store.attributes.get("sources", []),
+        "settings": dict(store.attributes.settings),
+        "libraries": dict(store.attributes.libraries),
+        "origin": dict(store.attributes.origin),
+        "notes": [*store.attributes.notes, *store.attributes.experiment_notes],
+        "sources": store.attributes.source_documents,
         "checksum": store.fingerprint,
     }
 
@@ -159,7 +159,7 @@ def format_store(store: Store) -> str:
 
 def _format_progress(store: Store) -> Iterator[str]:
     """Of a store that is not finished: what is done, who is writing, and what to type next."""
-    if store.attributes["status"] == COMPLETE:
+    if store.is_complete:
         return
     ledger, geometry = Ledger(store.path), store.geometry
     try:

@@ -20,6 +20,7 @@ from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import sync_folder
 from nsd_zarr.source.origin import Origin
+from nsd_zarr.store.attributes import COMPLETE, INCOMPLETE
 from nsd_zarr.store.digest import join_digests
 from nsd_zarr.store.format import (
     BETAS,
@@ -35,7 +36,6 @@ from nsd_zarr.store.format import (
     make_betas_metadata,
     make_root_metadata,
 )
-from nsd_zarr.store.root import COMPLETE, INCOMPLETE
 from nsd_zarr.store.volume import write_file
 
 _TITLES = {TRIALS: "single-trial betas", IMAGES: "stimulus images"}

@@ -31,8 +31,9 @@ from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.options import ImagesOptions, check_options
 from nsd_zarr.progress import draw_progress
+from nsd_zarr.store.attributes import COMPLETE
 from nsd_zarr.store.format import NSD_ID, make_shard_key
-from nsd_zarr.store.root import COMPLETE, open_store
+from nsd_zarr.store.root import open_store
 from nsd_zarr.tasks import explain_lack_of_threads
 
 

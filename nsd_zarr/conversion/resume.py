@@ -74,7 +74,7 @@ def _forget(store: Path, kind: Kind) -> Progress:
 
 
 def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:
-    differences = settings.list_differences(opened.attributes["settings"])
+    differences = settings.list_differences(opened.attributes.settings)
     if differences:
         raise StoreError(
             f"the store is finished, with other settings: {'; '.join(differences)}",
@@ -88,8 +88,8 @@ def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequenc
 
 
 def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:
-    differences = settings.list_differences(opened.attributes["settings"])
-    before = opened.attributes["libraries"]
+    differences = settings.list_differences(opened.attributes.settings)
+    before = opened.attributes.libraries
     differences += [
         f"{name} {before.get(name)}, now {version}"
         for name, version in make_byte_versions().items()

@@ -152,7 +152,7 @@ def run_conversion(
     geometry, opened = plan.settings.geometry, open_store(path)
     manifest, report = opened.manifest, plan.experiment_report
     if plan.progress.state is not TargetState.FINISHED:
-        report = report.add_notes(opened.attributes.get("experiment_notes", ()))
+        report = report.add_notes(opened.attributes.experiment_notes)
     return ConversionReport(
         store=path,
         sessions=done,

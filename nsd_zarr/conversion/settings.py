@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -27,12 +28,10 @@ class _Settings:
         """One digest over the settings and the versions that decide bytes."""
         return make_digest(encode_json(self.make_attributes() | make_byte_versions()))
 
-    def list_differences(self, attributes: dict[str, Any]) -> list[str]:
+    def list_differences(self, settings: Mapping[str, Any]) -> list[str]:
         """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
         mine = self.make_attributes()
-        return [
-            f"{name} {attributes.get(name)}, now {mine[name]}" for name in mine if attributes.get(name) != mine[name]
-        ]
+        return [f"{name} {settings.get(name)}, now {mine[name]}" for name in mine if settings.get(name) != mine[name]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +113,10 @@ class ImageSettings(_Settings):
 AnySettings = Settings | ImageSettings
 
 
-def read_settings(attributes: dict[str, Any], kind: Kind = TRIALS) -> AnySettings:
+def read_settings(settings: Mapping[str, Any], kind: Kind = TRIALS) -> AnySettings:
     """The settings of a store of *kind*, from its root attribute `settings`."""
     values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
     }
     return ImageSettings(**values) if kind == IMAGES else Settings(**values)
 

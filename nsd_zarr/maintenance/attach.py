@@ -176,11 +176,12 @@ def _attach(
     """Attach *experiment*; returns it as attached, with a note where its valid voxels are not those of the betas."""
     if SESSION_STD in store.members:  # Before anything is written, where it can be.
         experiment = compare_valid(experiment, store.geometry, store.path)
-    settings = read_settings(store.attributes["settings"])
+    settings = read_settings(store.attributes.settings)
     assert isinstance(settings, Settings)  # The store is one of betas.
     # Of a store without `space` the subject is that of its trial table.
-    replaced = {"checksum", "experiment", "experiment_notes", *(() if "space" in store.attributes else ("subject",))}
-    attributes = {name: value for name, value in store.attributes.items() if name not in replaced}
+    of_table = () if "space" in store.attributes.origin else ("subject",)
+    replaced = {"checksum", "experiment", "experiment_notes", *of_table}
+    attributes = {name: value for name, value in store.attributes.document.items() if name not in replaced}
     brought = () if experiment is None else experiment.array_names
     _check_not_users(store, brought)
     contents = _keep_lasting(store, lock)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nsd_zarr.conversion.contents import Contents
 from nsd_zarr.conversion.experiment.files import Experiment
@@ -15,6 +14,7 @@ from nsd_zarr.conversion.settings import AnySettings, Settings, read_settings
 from nsd_zarr.errors import DamageFound, ResumeRefused
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.source.identity import FileIdentity
+from nsd_zarr.store.attributes import SourceFile
 from nsd_zarr.store.digest import join_digests, make_digest
 from nsd_zarr.store.format import METADATA_NAME, encode_json, make_shard_key
 from nsd_zarr.store.record import ShardRecord
@@ -41,8 +41,7 @@ class ExpectedStore:
 
     def session_digest(self, session: SessionNumber) -> str:
         """Digest of all values of *session*, from the root document."""
-        sources, part = self.store.attributes["sources"], self.store.geometry.kind.part
-        return next(str(source["digest"]) for source in sources if source[part] == session)
+        return next(source.digest for source in self.store.attributes.sources if source.part == session)
 
     def with_digests(self, session: SessionNumber, digests: Sequence[str]) -> ExpectedStore:
         """The same, with the trial digests of one session."""
@@ -79,19 +78,19 @@ class ExpectedStore:
 
 def make_expected_store(store: Store, root: bytes = b"") -> ExpectedStore:
     """What *store* must hold; *root*: its root document, where this has to be written again."""
-    settings = read_settings(store.attributes["settings"], store.geometry.kind)
-    records = tuple(_make_record(store, source) for source in store.attributes["sources"])
+    settings = read_settings(store.attributes.settings, store.geometry.kind)
+    records = tuple(_make_record(store, source) for source in store.attributes.sources)
     return ExpectedStore(store, settings, _find_digests(store, records), root)
 
 
-def _make_record(store: Store, source: dict[str, Any]) -> SessionRecord:
-    session = SessionNumber(source[store.geometry.kind.part])
+def _make_record(store: Store, source: SourceFile) -> SessionRecord:
+    session = SessionNumber(source.part)
     shards = []
     for number in store.geometry.session_shards(session):
         key = make_shard_key(store.geometry, number)
         file = store.manifest[key]
         shards.append(ShardRecord(key, file.size, file.digest, tail=file.tail))
-    return SessionRecord(session, "", FileIdentity(source["name"], source["size"], 0), tuple(shards), (), None)
+    return SessionRecord(session, "", FileIdentity(source.name, source.size, 0), tuple(shards), (), None)
 
 
 def _add_digests(record: SessionRecord, digests: Sequence[str]) -> SessionRecord:
@@ -114,7 +113,7 @@ def _find_digests(store: Store, records: Sequence[SessionRecord]) -> tuple[Sessi
         run = Ledger(store.path).read_session(record.session)
         trials = store.geometry.session_trials(record.session)
         candidates = [digests[trials.start : trials.stop], [] if run is None else run.trial_digests]
-        expected = store.attributes["sources"][place]["digest"]
+        expected = store.attributes.sources[place].digest
         right = [each for each in candidates if len(each) == len(trials) and join_digests(each) == expected]
         found.append(_add_digests(record, right[0]) if right else record)
     return tuple(found)

@@ -30,7 +30,7 @@ def check_provenance(store: Store, source: SourceWords, config: Config) -> None:
     files = _find_files(source, config)
     for origin, path in _find_origins(source, files, config):
         for name, found in origin.make_attributes().items():
-            expected = store.attributes.get(name, found)
+            expected = store.attributes.origin.get(name, found)
             if found != expected:
                 raise SourceError(
                     f"{name} {found}, expected {expected} as in the store",
@@ -39,7 +39,7 @@ def check_provenance(store: Store, source: SourceWords, config: Config) -> None:
                     expected=expected,
                     found=found,
                 )
-    if files and not {"subject", "space", "betas"} <= set(store.attributes):
+    if files and not {"subject", "space", "betas"} <= set(store.attributes.origin):
         _compare_trial(store, files)
 
 
@@ -64,7 +64,7 @@ def _compare_trial(store: Store, files: list[SessionFile]) -> None:
     file = next((file for file in files if file.session in store.geometry.sessions), None)
     if file is None:
         return
-    info = inspect_file(file, store.attributes["settings"]["dataset"])
+    info = inspect_file(file, store.attributes.dataset)
     trial = store.geometry.first_trial(file.session)
     values = np.empty((1, info.voxels), info.dtype)
     with ThreadPoolExecutor(1, "nsd-zarr compare") as executor, info.open() as reader:

@@ -32,7 +32,7 @@ def find_sources(
     if store.geometry.kind == IMAGES:
         return find_blocks(store, source, config, sessions)
     files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
-    infos = [inspect_file(file, store.attributes["settings"]["dataset"]) for file in files]
+    infos = [inspect_file(file, store.attributes.dataset) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
     for info in infos:
         if info.shape != expected or info.dtype != store.geometry.dtype:
@@ -64,7 +64,7 @@ def find_blocks(
 
 def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
     words, shape = as_words(source), store.geometry.volume_shape
-    file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes["settings"]["dataset"])
+    file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes.dataset)
     if file.shape[1:] != shape or len(words) > 1:
         raise SourceError(
             f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
@@ -85,7 +85,7 @@ def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]
     try:
         return tuple(read_array(store, NSD_ID).tolist())
     except DamageFound:
-        selection = store.attributes["settings"]["selection"]
+        selection = store.attributes.settings["selection"]
         if selection == ALL:
             return range(store.geometry.trials)
         wanted = find_wanted(_inspect_source(store, source), config)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.layout import TRIALS
+from nsd_zarr.layout import TRIALS, SessionNumber
 from nsd_zarr.maintenance.damage import Damage, make_file_damage, make_shard_damage
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.store.digest import digest_object, join_digests, make_digest
@@ -81,9 +81,9 @@ def _check_digests(store: Store) -> Iterator[Damage]:
     except (DamageFound, KeyError):
         return  # Told as a file already.
     kind = store.geometry.kind
-    for source in store.attributes["sources"]:
-        session = source[kind.part]
+    for source in store.attributes.sources:
+        session = SessionNumber(source.part)
         trials = store.geometry.session_trials(session)
-        if join_digests(digests[trials.start : trials.stop]) != source["digest"]:
+        if join_digests(digests[trials.start : trials.stop]) != source.digest:
             problem = f"does not add up to the digest of its {kind.part}"
             yield Damage(f"{kind.digests}/c/0", problem, session if kind == TRIALS else None)

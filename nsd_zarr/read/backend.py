@@ -105,7 +105,7 @@ def _choose_attributes(store: Store) -> dict[str, Any]:
     """What the root attributes say of the data, not of the store."""
     return {
         name: value
-        for name, value in store.attributes.items()
+        for name, value in store.attributes.document.items()
         if isinstance(value, (str, int, float)) and name not in OF_THE_FORMAT
     }
 

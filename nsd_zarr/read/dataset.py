@@ -29,15 +29,25 @@ class OpenOptions(TypedDict, total=False):
     mask_and_scale: bool | Mapping[str, bool] | None
     """False: as raw."""
     decode_cf: bool | None
+    """False: as raw, and coordinates as data variables."""
     decode_coords: Literal["coordinates", "all"] | bool | None
+    """Which variables become coordinates, as xarray says."""
     decode_times: bool | None
+    """For xarray; a store has no times."""
     decode_timedelta: bool | None
+    """For xarray; a store has no durations."""
     use_cftime: bool | None
+    """For xarray; a store has no times."""
     concat_characters: bool | None
+    """For xarray; the text of a store is text already."""
     inline_array: bool
+    """With *chunks*: whether each task of Dask holds the array itself."""
     chunked_array_type: str | None
+    """With *chunks*: "dask", or another that xarray knows."""
     from_array_kwargs: dict[str, Any] | None
+    """With *chunks*: more for `dask.array.from_array`."""
     backend_kwargs: dict[str, Any] | None
+    """Options of the engine as a dict, as xarray takes them."""
     allow_unfinished: bool
     """Open a store whose conversion has not finished; what is not there yet raises when it is read."""
 

@@ -176,7 +176,7 @@ def _is_same_view(one: xr.Variable, other: xr.Variable) -> bool:
 
 def make_store_number(store: Store) -> int:
     """A number made of the content of *store*, 31 bits: any format that xarray saves to can hold it."""
-    return zlib.crc32(str(store.attributes.get("checksum") or store.location).encode()) & 0x7FFFFFFF
+    return zlib.crc32((store.fingerprint or store.location).encode()) & 0x7FFFFFFF
 
 
 def make_store_column(store: Store, trials: int) -> StoredVariable:

@@ -169,6 +169,9 @@ def check_attributes(attributes: Json) -> None:
     """Refuse sources and libraries of another form than ours. Raises ValueError, KeyError or TypeError."""
     _require(isinstance(attributes["status"], str), "its status is no text")
     _require(isinstance(attributes["settings"]["dataset"], str), "its dataset is no name")
+    _require(type(attributes.get("format_minor", 0)) is int, "its minor version is no number")
+    for name in ("notes", "experiment_notes"):
+        _require(_are_texts(attributes.get(name, [])), f"its {name} are no texts")
     libraries, sources = attributes["libraries"], attributes.get("sources", [])
     _require(isinstance(libraries, dict) and all(isinstance(text, str) for text in libraries.values()), "its libraries")
     kind = IMAGES if attributes.get("format") == FORMATS[IMAGES] else TRIALS
@@ -186,6 +189,10 @@ def _is_alike(found: Json, expected: Json) -> bool:
     """Equal but for attributes, which must be an object. As text: true is not 1 there, nor 1.0."""
     texts = [json.dumps(document | {"attributes": None}, sort_keys=True) for document in (found, expected)]
     return isinstance(found["attributes"], dict) and texts[0] == texts[1]
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(text, str) for text in values)
 
 
 def _are_counts(values: Any, most: int) -> bool:

@@ -17,6 +17,7 @@ from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MAX_TRIALS, Geometry, SessionNumber, make_dims
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.retry import read_again
+from nsd_zarr.store.attributes import parse_foreign_attributes
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
@@ -24,7 +25,7 @@ from nsd_zarr.store.foreign_bounds import find_oversize, read_remote
 from nsd_zarr.store.foreign_codecs import check_codecs
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.meta import ArrayMeta
-from nsd_zarr.store.root import COMPLETE, Store, check_complete, check_version, make_store, open_store
+from nsd_zarr.store.root import Store, check_complete, check_version, make_store, open_store
 from nsd_zarr.store.zarr_group import open_group
 
 
@@ -135,11 +136,10 @@ def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
         check_version(attributes, path)
     _check_scale(dict(betas.attrs), betas.dtype, path)
     description = json.dumps([betas.metadata.to_dict(), attributes], sort_keys=True, default=str)
-    attributes |= {"checksum": make_digest(description.encode()), "status": attributes.get("status", COMPLETE)}
     attributes.pop("manifest", None)  # That of the store of which this is a copy.
     store = Store(
         path=path,
-        attributes=attributes,
+        attributes=parse_foreign_attributes(attributes, make_digest(description.encode())),
         members=dict(sorted(_describe_all(group, betas, path))),
         manifest={},
         geometry=_make_geometry(group, betas, path),

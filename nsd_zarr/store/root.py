@@ -13,6 +13,7 @@ from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import PARTIAL_SUFFIX
 from nsd_zarr.places.place import Place
 from nsd_zarr.retry import read_again
+from nsd_zarr.store.attributes import COMPLETE, RootAttributes, parse_attributes
 from nsd_zarr.store.check import (
     MAX_ROOT_BYTES,
     check_attributes,
@@ -31,10 +32,6 @@ from nsd_zarr.store.format import (
 from nsd_zarr.store.meta import ArrayMeta, parse_array
 from nsd_zarr.store.record import FileRecord
 
-COMPLETE = "complete"
-"""Root attribute `status` of a store that is whole and on disk."""
-INCOMPLETE = "incomplete"
-"""Root attribute `status` from the first byte until then."""
 _COMMANDS = {TRIALS: "convert", IMAGES: "images"}
 """The command that makes a store of each kind."""
 
@@ -45,8 +42,8 @@ class Store:
 
     path: Path
     """The store's folder."""
-    attributes: dict[str, Any]
-    """Root attributes without the manifest."""
+    attributes: RootAttributes
+    """What the root document says of the store as a whole."""
     members: dict[str, ArrayMeta]
     """Metadata of every array by name."""
     manifest: dict[str, FileRecord]
@@ -73,12 +70,12 @@ class Store:
     @property
     def is_complete(self) -> bool:
         """Whether everything was on disk when the status was written."""
-        return bool(self.attributes["status"] == COMPLETE)
+        return self.attributes.status == COMPLETE
 
     @property
     def fingerprint(self) -> str:
         """Identifies this store: the checksum of its root document, which covers every file's digest."""
-        return str(self.attributes["checksum"])
+        return self.attributes.checksum
 
 
 def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:
@@ -142,7 +139,6 @@ def make_store(path: Path, data: bytes) -> Store:
         attributes = decode_root_metadata(data)
         check_version(attributes, path)
         store = _make_store(path, attributes, read_members(data))
-        _ = store.is_complete  # A status must be there.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
             raise
@@ -169,7 +165,7 @@ def _make_store(path: Path, attributes: dict[str, Any], members: dict[str, dict[
     check_members(members, geometry)
     arrays = {name: parse_array(document) for name, document in members.items()}
     check_manifest(manifest, arrays, geometry)
-    return Store(path, attributes, arrays, make_manifest(manifest), geometry)
+    return Store(path, parse_attributes(attributes), arrays, make_manifest(manifest), geometry)
 
 
 def make_manifest(manifest: dict[str, list[Any]]) -> dict[str, FileRecord]:

@@ -32,25 +32,54 @@ class TrialDataset(Dataset[Sample]):
     and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors. With *images* also
     "image", uint8 tensor (row, column, channel), RGB, (425, 425, 3) in the dataset.
 
-    *store*: path of a finished store. *trials*: which ones, as booleans over all trials, as trial numbers (in that
-    order, repeats allowed), or "train" (images that are not shared), "test" (shared1000) or "shared515"; None for all.
-    *roi*: "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
-    flat voxel indices in C order; see ds.nsd.roi. *hemisphere*: "lh" or "rh", of names alone: what the file of that
-    hemisphere labels. *zscore*: "session" for z-scores by the store's statistics, which are
-    kept once read, two numbers a voxel and session; see ds.nsd.zscore. *zscore_trials*: take them from these trials of
-    each session alone, given as *trials* are ("train": nothing of the test images leaks); the first read of a session
-    then reads these trials too. *missing*: what a voxel is in a session in which it has no data (see ds.nsd.missing):
-    "zero", after scaling or z-score; "nan"; or "drop", with *roi*: voxels that lack data in a session of the selection
-    leave the region; `dataset.voxels` are those that stay. How many lack how many is logged once (logger `nsd_zarr`).
-    *raw*: "betas" are the stored counts, int16, as they were delivered, and "scale" says how many make one percent; see
-    to_percent. *dtype*: torch.float16, torch.bfloat16 (rounded once from float32) or torch.float32, as it is.
-    *images*: path of a store of images (nsd-zarr images), or of the stimulus HDF5 file; each trial's is found by its
-    nsd_id, so the store must have its trial table. *transform*: called with each sample, returns what is handed out.
-
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
-    Raises StoreError or DamageFound as nsd_zarr.open_dataset, StoreError for an image that is not there; ConfigError
-    for an unknown ROI or word; IndexError for trials outside the store.
 
+    Parameters
+    ----------
+    store
+        Path or URL of a finished store.
+    trials
+        Which ones, as booleans over all trials, as trial numbers (in that order, repeats allowed), or "train" (images
+        that are not shared), "test" (shared1000) or "shared515"; None for all.
+    roi
+        "betas" are the voxels (voxel,) of a ROI or label, of several, of {ROI: labels}, of a mask (z, y, x), or of
+        flat voxel indices in C order; see ds.nsd.roi.
+    hemisphere
+        "lh" or "rh", of names alone: what the file of that hemisphere labels.
+    zscore
+        "session" for z-scores by the store's statistics, which are kept once read, two numbers a voxel and session;
+        see ds.nsd.zscore.
+    zscore_trials
+        Take them from these trials of each session alone, given as *trials* are ("train": nothing of the test images
+        leaks); the first read of a session then reads these trials too.
+    missing
+        What a voxel is in a session in which it has no data (see ds.nsd.missing): "zero", after scaling or z-score;
+        "nan"; or "drop", with *roi*: voxels that lack data in a session of the selection leave the region;
+        `dataset.voxels` are those that stay. How many lack how many is logged once (logger `nsd_zarr`).
+    raw
+        "betas" are the stored counts, int16, as they were delivered, and "scale" says how many make one percent; see
+        to_percent.
+    dtype
+        torch.float16, torch.bfloat16 (rounded once from float32) or torch.float32, as it is.
+    images
+        Path of a store of images (nsd-zarr images), or of the stimulus HDF5 file; each trial's is found by its
+        nsd_id, so the store must have its trial table.
+    transform
+        Called with each sample, returns what is handed out.
+
+    Raises
+    ------
+    StoreError, DamageFound
+        As nsd_zarr.open_dataset; StoreError for an image that is not there.
+    ConfigError
+        For an unknown ROI or word.
+    ValueError
+        For a dtype that is none of these, or one together with *raw*.
+    IndexError
+        For trials outside the store.
+
+    Examples
+    --------
     >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
     >>> train[0]["betas"].dtype, train[0]["session"]
     (torch.float32, 1)

@@ -19,8 +19,25 @@ Begun = TypeVar("Begun")
 def to_percent(batch: Sample) -> Sample:
     """A batch (or sample) of counts, from raw=True, as float32 percent signal change, on the device where it is.
 
-    Bit-equal to the host's division for all int16 codes. Returns a new dict without "scale".
+    Bit-equal to the host's division for all int16 codes.
 
+    Parameters
+    ----------
+    batch
+        A sample or batch with "betas", int16 counts, and "scale", counts in one percent.
+
+    Returns
+    -------
+    dict
+        A new one without "scale"; "betas" are float32, everything else is as it was.
+
+    Raises
+    ------
+    KeyError
+        For a batch without "scale": it was not read with raw=True.
+
+    Examples
+    --------
     >>> counts = TrialDataset("subj01.zarr", raw=True)[0]
     >>> counts["betas"].dtype, to_percent(counts)["betas"].dtype
     (torch.int16, torch.float32)

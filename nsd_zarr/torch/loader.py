@@ -40,23 +40,47 @@ class TrialLoader:
     images "image" uint8 (b, row, column, channel), each decoded straight into the batch, a repeated one once. A
     batch is the consumer's own: its memory is used again when nobody refers to any part of it (tensor, view, array).
 
-    *dataset*: a TrialDataset; a Subset of one, as random_split makes them; a ConcatDataset of parts of one store.
-    *batch_size*: rows of the global batch; rank *rank* of *world_size* receives its share, padded to equal size, and
-    all ranks take the same number of steps. *shuffle*: each epoch is a permutation by *seed* and epoch, the same for
-    any threads and ranks. *threads*: that decode; None for one each core, at most 4. *prefetch*: batches decoded ahead;
-    with the one in use prefetch + 1 batches of memory, kept from one epoch to the next, and what the consumer keeps.
-    *drop_last*: leave out a last batch that is not full. *reuse*: a batch is valid only until the next one is asked
-    for, then its memory is filled again, whoever still refers to it. *device*: batches are handed out there; to CUDA
-    they are copied from pinned memory, the next one while one is used, and are the consumer's own.
-
     Each iterator is independent of the others and passes once through an epoch, which it takes when its first batch is
     asked for: the one that set_epoch said, or else the one behind the latest that was begun. An epoch counts as done
     when its last batch is handed out. The state is the place of the iterator that handed out the latest batch. An
     iterator that is dropped before its end stops its threads and frees its memory.
 
-    Errors of a thread are raised where the batch is asked for, DamageFound naming the trial. Raises ConfigError for an
-    option or dataset that is not as described.
+    Parameters
+    ----------
+    dataset
+        A TrialDataset; a Subset of one, as random_split makes them; a ConcatDataset of parts of one store.
+    batch_size
+        Rows of the global batch; each rank receives its share, padded to equal size, and all take the same number of
+        steps.
+    shuffle
+        Each epoch is a permutation by *seed* and epoch, the same for any threads and ranks.
+    seed
+        Whole number from 0.
+    threads
+        That decode; None for one each core, at most 4.
+    prefetch
+        Batches decoded ahead; with the one in use prefetch + 1 batches of memory, kept from one epoch to the next,
+        and what the consumer keeps.
+    rank, world_size
+        Which share of each global batch is this process's, from 0, and of how many.
+    drop_last
+        Leave out a last batch that is not full.
+    reuse
+        A batch is valid only until the next one is asked for, then its memory is filled again, whoever still refers
+        to it.
+    device
+        Batches are handed out there; to CUDA they are copied from pinned memory, the next one while one is used, and
+        are the consumer's own.
 
+    Raises
+    ------
+    ConfigError
+        For an option or dataset that is not as described.
+    DamageFound, StoreError, OSError
+        From a thread, where the batch is asked for; DamageFound names the trial.
+
+    Examples
+    --------
     >>> train = TrialDataset("subj01.zarr", trials="train", roi="nsdgeneral", zscore="session")
     >>> loader = TrialLoader(train, batch_size=16, shuffle=True, seed=0)
     >>> for batch in loader:

@@ -89,9 +89,7 @@ def test_consolidated_metadata_equal_each_array_document(source, convert):
 def test_finishing_again_writes_the_same_bytes(source, convert, digest_tree):
     store = convert(source)
     before, attributes = digest_tree(store), open_store(store).attributes
-    settings = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in attributes["settings"].items()
-    }
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.settings.items()}
     records = [Ledger(store).read_session(session) for session in (1, 2, 3)]
     finish_store(store, Settings(**settings), records)
     assert digest_tree(store) == before

@@ -107,9 +107,9 @@ def test_store_tells_its_shape_codecs_and_source(stimuli, images_of):
     assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "blosc", "crc32c"]
     blosc = sharding["configuration"]["codecs"][1]["configuration"]
     assert (blosc["cname"], blosc["clevel"], blosc["shuffle"], blosc["typesize"]) == ("lz4", 5, "bitshuffle", 1)
-    assert store.attributes["status"] == "complete"
-    assert [source["block"] for source in store.attributes["sources"]] == [*range(1, 11)]
-    assert {(source["name"], source["size"]) for source in store.attributes["sources"]} == {
+    assert store.attributes.status == "complete"
+    assert [source.part for source in store.attributes.sources] == [*range(1, 11)]
+    assert {(source.name, source.size) for source in store.attributes.sources} == {
         ("nsd_stimuli.hdf5", stimuli.stat().st_size)
     }
 

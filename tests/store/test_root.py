@@ -34,7 +34,7 @@ def test_opened_store_tells_its_geometry_and_files(volumes):
     assert store.is_complete
     assert store.geometry.sessions == (2, 3, 5)
     assert (store.geometry.shape, store.geometry.trials_per_shard) == ((42, 5, 11, 3), 7)
-    assert "manifest" not in store.attributes
+    assert "manifest" not in store.attributes.document
     assert len(store.manifest) == sum(path.is_file() for path in volumes.path.rglob("*")) - 1
     assert pickle.loads(pickle.dumps(store)) == store
 
