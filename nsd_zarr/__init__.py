@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nsd_zarr.registration import register_accessor
 
 if TYPE_CHECKING:
+    from nsd_zarr.conversion.convert import convert, plan
     from nsd_zarr.conversion.events import (
         Event,
         Listener,
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     )
     from nsd_zarr.conversion.experiment.files import ExperimentReport
     from nsd_zarr.conversion.images import ImagesReport, convert_images
-    from nsd_zarr.conversion.plan import Plan, plan
-    from nsd_zarr.conversion.run import ConversionReport, convert
+    from nsd_zarr.conversion.plan import Plan
+    from nsd_zarr.conversion.run import ConversionReport
+    from nsd_zarr.conversion.subjects.plan import SubjectsPlan
     from nsd_zarr.errors import (
         ConfigError,
         DamageFound,
@@ -68,6 +70,7 @@ __all__ = [
     "SessionDone",
     "SourceError",
     "StoreError",
+    "SubjectsPlan",
     "TrialsDone",
     "TrialsRead",
     "VerifyOptions",
@@ -84,6 +87,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "convert": "nsd_zarr.conversion.convert",
+    "plan": "nsd_zarr.conversion.convert",
     "Event": "nsd_zarr.conversion.events",
     "Listener": "nsd_zarr.conversion.events",
     "RunStarted": "nsd_zarr.conversion.events",
@@ -95,9 +100,8 @@ _HOMES = {
     "ImagesReport": "nsd_zarr.conversion.images",
     "convert_images": "nsd_zarr.conversion.images",
     "Plan": "nsd_zarr.conversion.plan",
-    "plan": "nsd_zarr.conversion.plan",
+    "SubjectsPlan": "nsd_zarr.conversion.subjects.plan",
     "ConversionReport": "nsd_zarr.conversion.run",
-    "convert": "nsd_zarr.conversion.run",
     "ConfigError": "nsd_zarr.errors",
     "DamageFound": "nsd_zarr.errors",
     "DoesNotFit": "nsd_zarr.errors",

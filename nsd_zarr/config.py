@@ -22,6 +22,9 @@ DEFAULT_CLEVELS = {"lz4": 5, "zstd": 3, "lz4hc": 5, "blosclz": 5, "zlib": 3}
 """Measured on realistic betas with byte shuffle, one core: lz4 level 5 gives ratio 2.0 to 2.1, encodes 1.1 GB/s and
 decodes 4.6 GB/s, the best trade for training; zstd level 3 gives 2.6, 0.18 and 1.9 GB/s, the small choice."""
 
+MAX_SUBJECT = 99
+"""Names of folders have two digits for it."""
+
 
 def parse_sessions(value: Any) -> Any:
     """Session numbers from "1-40", "1-3,5", a number, or an iterable of numbers, ascending; None stays None."""
@@ -40,6 +43,17 @@ def parse_sessions(value: Any) -> Any:
     if not numbers:
         raise ValueError("expected at least one session")
     return tuple(sorted(numbers))
+
+
+def _parse_subjects(value: Any) -> Any:
+    """Subject numbers, given as session numbers are; None stays None."""
+    try:
+        numbers = parse_sessions(value)
+    except ValueError:
+        raise ValueError("expected subject numbers such as 1-8 or 1,2,5,7, counted from 1") from None
+    if numbers and numbers[-1] > MAX_SUBJECT:
+        raise ValueError(f"expected subject numbers up to {MAX_SUBJECT}")
+    return numbers
 
 
 def _parse_codec(value: Any) -> Any:
@@ -88,8 +102,10 @@ class Config(BaseModel):
 
     sessions: Annotated[tuple[int, ...] | None, BeforeValidator(parse_sessions)] = None
     """Session numbers to convert, ascending; None: all that are there."""
-    subject: int | None = Field(None, ge=1, le=99)
+    subject: int | None = Field(None, ge=1, le=MAX_SUBJECT)
     """Subject below an NSD root, from 1."""
+    subjects: Annotated[tuple[int, ...] | None, BeforeValidator(_parse_subjects)] = None
+    """Subjects of a store with a group for each, ascending; None: one subject, whose store it is."""
     space: str | None = None
     """Space below an NSD root, such as func1pt8mm."""
     betas: str | None = None

@@ -32,6 +32,7 @@ class NsdZarrError(Exception):
         hint: str = "",
         path: Path | str | None = None,
         session: int | None = None,
+        subject: int | None = None,
         expected: Any = None,
         found: Any = None,
     ) -> None:
@@ -40,11 +41,16 @@ class NsdZarrError(Exception):
         self.hint = hint
         self.path = path
         self.session = session
+        self.subject = subject
         self.expected = expected
         self.found = found
+        self.report: Any = None
+        """Of a call for several subjects: what was done for the others."""
 
     def __str__(self) -> str:
-        where = f"session {self.session:02d}: " if self.session is not None else ""
+        parts = [] if self.subject is None else [f"subject {self.subject}"]
+        parts += [] if self.session is None else [f"session {self.session:02d}"]
+        where = f"{', '.join(parts)}: " if parts else ""
         hint = f" {self.hint}" if self.hint else ""
         path = f" [{self.path}]" if self.path is not None else ""
         # A file may have named what is quoted here, and this ends on terminals.

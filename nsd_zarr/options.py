@@ -18,6 +18,9 @@ SourceWords = AnyPath | Sequence[AnyPath]
 SessionWords = int | str | Iterable[int]
 """A session number, text such as "1-3,5", or numbers."""
 
+SubjectWords = int | str | Iterable[int]
+"""A subject number, text such as "1-8" or "1,2,5,7", or numbers."""
+
 
 class SourceOptions(TypedDict, total=False):
     """Which betas are meant below an NSD root. Every option here and below may be None: as if it were not given."""
@@ -28,6 +31,13 @@ class SourceOptions(TypedDict, total=False):
     """Space, such as func1pt8mm."""
     betas: str | None
     """Betas version, such as betas_fithrf_GLMdenoise_RR."""
+
+
+class SubjectsOptions(TypedDict, total=False):
+    """Which subjects, of a store with a group for each."""
+
+    subjects: SubjectWords | None
+    """Subjects, such as "1-8" or [1, 2, 5, 7]. Default: all that the store has."""
 
 
 class LimitOptions(TypedDict, total=False):
@@ -64,7 +74,7 @@ class ExperimentOptions(TypedDict, total=False):
     """Attach none of it."""
 
 
-class VerifyOptions(SourceOptions, LimitOptions, total=False):
+class VerifyOptions(SourceOptions, SubjectsOptions, LimitOptions, total=False):
     """Options of nsd_zarr.verify.
 
     >>> limits: nsd_zarr.VerifyOptions = {"workers": 2, "memory": "2GiB"}
@@ -73,7 +83,7 @@ class VerifyOptions(SourceOptions, LimitOptions, total=False):
     """
 
 
-class AttachOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+class AttachOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOptions, total=False):
     """Options of nsd_zarr.attach.
 
     >>> which: nsd_zarr.AttachOptions = {"subject": 1, "space": "func1pt8mm"}
@@ -82,7 +92,7 @@ class AttachOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False)
     """
 
 
-class RepairOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+class RepairOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOptions, total=False):
     """Options of nsd_zarr.repair.
 
     >>> which: nsd_zarr.RepairOptions = {"subject": 1, "space": "func1pt8mm"}

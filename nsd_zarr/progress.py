@@ -37,7 +37,7 @@ class BarListener:
         with self._lock:
             if isinstance(event, RunStarted):
                 self._step, self._trials, self._sessions = event, 0, 0
-                self._bar.begin(event.step, event.trials * event.trial_bytes)
+                self._bar.begin(self._describe(), event.trials * event.trial_bytes)
                 return
             if isinstance(event, WaitingForWorkers):
                 self._bar.show(format_waiting(event), self._count_bytes())
@@ -50,7 +50,8 @@ class BarListener:
 
     def _describe(self) -> str:
         done = f" ({self._kind.part} {self._sessions} of {self._step.sessions} done)" if self._sessions else ""
-        return self._step.step + done
+        subject = "" if self._step.subject is None else f"subject {self._step.subject}: "
+        return subject + self._step.step + done
 
     def _count_bytes(self) -> int:
         step = self._step

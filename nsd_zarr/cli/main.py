@@ -22,6 +22,7 @@ from nsd_zarr.cli.options import (
     count_sessions,
     naming_experiment,
     print_report,
+    printing_others,
 )
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
@@ -140,8 +141,12 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
 def plan(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what convert would do, and whether it can. Reads metadata only."""
     check_both_named(source, store)
-    made = nsd_zarr.plan(source, store, config=options.pop("config_file"), **options)
-    print_report(made.as_dict(), str(made), as_json, quiet)
+
+    def show(made: Any) -> None:
+        print_report(made.as_dict(), str(made), as_json, quiet)
+
+    with printing_others(show):
+        show(nsd_zarr.plan(source, store, config=options.pop("config_file"), **options))
 
 
 @commands.command()
@@ -150,10 +155,14 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
     """Convert session files (SOURCE: a folder, a glob, or files) to STORE. Run it again to go on after any stop."""
     from nsd_zarr.cli.show import format_conversion
 
+    def show(report: nsd_zarr.ConversionReport) -> None:
+        print_report(report.as_dict(), format_conversion(report), as_json, quiet)
+
     check_both_named(source, store)
-    with show_progress(quiet) as on_event:
-        report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
-    print_report(report.as_dict(), format_conversion(report), as_json, quiet)
+    with printing_others(show):
+        with show_progress(quiet) as on_event:
+            report = nsd_zarr.convert(source, store, config=options.pop("config_file"), on_event=on_event, **options)
+        show(report)
 
 
 @commands.command()

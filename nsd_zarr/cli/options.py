@@ -7,7 +7,8 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 
 from nsd_zarr.cli.terminal import say, start_log
 from nsd_zarr.config import parse_sessions
-from nsd_zarr.errors import ConfigError
+from nsd_zarr.errors import ConfigError, NsdZarrError
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,11 +46,23 @@ def print_report(values: dict[str, Any], text: str, as_json: bool, quiet: bool) 
         say(text)
 
 
+@contextmanager
+def printing_others(show: Callable[[Any], None]) -> Iterator[None]:
+    """A call for several subjects: where one of them fails, *show* is given the report of the others first."""
+    try:
+        yield
+    except NsdZarrError as error:
+        if error.report is not None:
+            show(error.report)
+        raise
+
+
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which betas are meant, and what a run may take."""
     for option in reversed(
         [
             click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
+            click.option("--subjects", help="Of a STORE with a group for each subject: such as 1-8 or 1,2,5,7."),
             click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
             click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
             click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),

@@ -59,7 +59,7 @@ class _Lines:
             self._sessions, self._done = event.sessions, 0
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
             note(
-                f"{event.step} {format_count(event.sessions, self._kind.part)}, "
+                f"{_name(event.subject)}{event.step} {format_count(event.sessions, self._kind.part)}, "
                 f"{event.trials} {self._kind.item}s{before}"
             )
         elif isinstance(event, WaitingForWorkers):
@@ -71,6 +71,11 @@ class _Lines:
             self._waits = False
             written = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "compared in "
             note(
-                f"{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
+                f"{_name(event.subject)}{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
                 f"{written}{event.seconds:.1f} s, read {event.how}"
             )
+
+
+def _name(subject: int | None) -> str:
+    """What precedes a line, where there are several subjects."""
+    return "" if subject is None else f"subject {subject}: "

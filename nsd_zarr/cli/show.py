@@ -37,6 +37,16 @@ def format_attachment(report: AttachReport) -> str:
 
 def format_conversion(report: ConversionReport) -> str:
     """What a conversion did."""
+    if report.parts:
+        return "\n".join([*map(_format_conversion, report.parts), _format_next(report)])
+    return _format_conversion(report) + (f"\n{_format_next(report)}" if report.sessions else "")
+
+
+def _format_next(report: ConversionReport) -> str:
+    return f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
+
+
+def _format_conversion(report: ConversionReport) -> str:
     if not report.sessions:
         return f"{report.store} is finished: nothing to do."
     ratio = report.bytes_in / report.bytes_out
@@ -44,9 +54,8 @@ def format_conversion(report: ConversionReport) -> str:
     before = f" ({format_count(report.finished_before, 'session')} finished before)" if report.finished_before else ""
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
-        f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.\n"
-        + "".join(f"{line}\n" for line in report.experiment.format_lines())
-        + f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
+        f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}."
+        + "".join(f"\n{line}" for line in report.experiment.format_lines())
     )
 
 

@@ -3,6 +3,7 @@
 Named conversion rather than convert, so that the function `nsd_zarr.convert` is not shadowed by its own folder.
 Reading order:
 
+convert               the public functions: plan and convert
 settings              what affects values or bytes
 plan                  what a conversion will do, from metadata only
 image_plan            the same for stimulus images
@@ -20,5 +21,6 @@ experiment/           the files around the betas: what of them goes in, and the 
 contents              the arrays beside the trials, as they enter a store
 root_copy             the copy of the root document, in the run folder
 finish                the skeleton, and the last write that makes a store complete
+subjects/             several subjects in one store: a group for each
 images                stimulus images as a store of their own
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nsd_zarr.layout import SessionNumber
 
@@ -38,6 +38,8 @@ class RunStarted:
     step: str = "converting"
     """What is done with the sessions: "converting"; "verifying" the store ("verifying again": under its lock);
     "comparing" or "reading" the sources; "repairing"; "reading back" trials of the store, for statistics."""
+    subject: int | None = None
+    """Whose sessions, in a store of several subjects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class SessionDone:
     """Wall time of the session."""
     how: str
     """How it was read: "by offset", "through h5py", or "from the store"."""
+    subject: int | None = None
+    """Whose session, in a store of several subjects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,15 @@ Listener = Callable[[Event], None]
 
 def ignore_event(event: Event) -> None:
     """A listener that does nothing."""
+
+
+def name_subject(listen: Listener, subject: int) -> Listener:
+    """*listen*, with the subject in the events that can name it."""
+
+    def listen_to_subject(event: Event) -> None:
+        listen(replace(event, subject=subject) if isinstance(event, (RunStarted, SessionDone)) else event)
+
+    return listen_to_subject
 
 
 class ReadCounter:

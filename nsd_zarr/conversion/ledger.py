@@ -17,6 +17,7 @@ from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import encode_json
 from nsd_zarr.store.record import FileRecord, ShardRecord
+from nsd_zarr.store.tree.groups import find_tree
 
 LEDGER_FORMAT = "nsd_zarr run"
 _RUN_NAME = "run.json"
@@ -178,9 +179,14 @@ def _name_fault(session: SessionNumber) -> str:
 def make_run_folder(store: Path) -> Path:
     """Path of the folder beside *store* that holds its run. The only place of this rule.
 
-    Beside the folder that links lead to, so that every name of a store has the same lock and the same records.
+    Beside the folder that links lead to, so that every name of a store has the same lock and the same records. That of
+    a group of a tree lies beside the tree, in the tree's own: `nsd.zarr.run/subj01`.
     """
     real = Path(os.path.realpath(store))
+    of_tree = real.parent.with_name(real.parent.name + ".run") / real.name
+    # It stays where it is when the root document of the tree is lost.
+    if find_tree(store) is not None or of_tree.is_dir():
+        return of_tree
     return real.with_name(real.name + ".run")
 
 

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-from nsd_zarr.config import Config, is_cluster, make_config
+from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.finish import make_source_attributes
-from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, make_memory_plan, make_need, make_worker_plan
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
@@ -27,7 +26,6 @@ from nsd_zarr.layout import (
     format_bytes,
     format_count,
 )
-from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.options import SourceWords as SourceWords
 from nsd_zarr.source.find import (
     Choice,
@@ -137,44 +135,6 @@ class Plan:
             "scheduler": str(self.scheduler),
             "experiment": asdict(self.experiment_report),
         }
-
-
-def plan(
-    source: SourceWords,
-    store: str | os.PathLike[str],
-    *,
-    config: str | os.PathLike[str] | None = None,
-    **options: Unpack[ConvertOptions],
-) -> Plan:
-    """Say what `convert` would do, and whether it can. Reads metadata and the experiment's small files; writes nothing.
-
-    Parameters
-    ----------
-    source, store, config, **options
-        As for `convert`.
-
-    Returns
-    -------
-    Plan
-        Sessions found and left to do, bytes, files, memory, disk space; `print` shows it as the command does.
-
-    Raises
-    ------
-    ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit
-        Where the conversion could not run to its end.
-
-    Examples
-    --------
-    >>> plan = nsd_zarr.plan("nsd", "new.zarr", subject=1)
-    >>> [info.session for info in plan.todo]
-    [1, 2, 3]
-    >>> print(str(plan).splitlines()[1])
-    sessions    1-3: 3 found, none missing; 0 done, 3 to convert
-    """
-    check_options("plan", options, ConvertOptions, others=("config",))
-    target = Path(os.path.abspath(store))
-    check_free(target)
-    return make_plan(source, target, make_config(config, **options))
 
 
 def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config) -> Plan:

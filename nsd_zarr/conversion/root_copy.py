@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.conversion.lock import HeldLock
+from nsd_zarr.conversion.subjects.root import update_root_above
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.store.check import MAX_ROOT_BYTES
@@ -26,7 +27,8 @@ COPY_NAME = "root.json"
 def write_root(store: Path, root: bytes, lock: HeldLock | None = None) -> None:
     """Write the copy of a root document, then the root document; every file that it lists must be on disk.
 
-    Both are durable when this returns. Nothing is written where readers would refuse the document, a file that it lists
+    Both are durable when this returns; then the root document above them is brought up to date, where the store is one
+    subject's of several. Nothing is written where readers would refuse the document, a file that it lists
     is not there with its size, or *lock*, the store's, is no longer held. Raises StoreError or DoesNotFit.
     """
     _check_root(store, root)
@@ -34,6 +36,7 @@ def write_root(store: Path, root: bytes, lock: HeldLock | None = None) -> None:
         lock.check()
     _write_copy(store, root)
     choose_place(store).write(METADATA_NAME, root)
+    update_root_above(store)
 
 
 def _check_root(store: Path, root: bytes) -> None:

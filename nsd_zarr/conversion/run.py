@@ -7,15 +7,15 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Unpack
+from typing import Any
 
-from nsd_zarr.config import Config, is_cluster, make_config
+from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.context import RunContext, Stopped
-from nsd_zarr.conversion.events import Listener, SessionDone, ignore_event
+from nsd_zarr.conversion.events import Listener, SessionDone
 from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
@@ -27,15 +27,12 @@ from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.options import ConvertOptions, check_options
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.places.durable import explain_write_error, sync_folders
 from nsd_zarr.places.read_ahead import ReadAhead
-from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
-from nsd_zarr.tasks import explain_lack_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,64 +62,13 @@ class ConversionReport:
     """Wall time of this run."""
     experiment: ExperimentReport
     """What of the experiment was found and went in."""
+    parts: tuple[ConversionReport, ...] = ()
+    """Of several subjects: the report of each, whose sum this one is."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
-        return asdict(self) | {"store": str(self.store)}
-
-
-@explain_lack_of_threads()
-def convert(
-    source: SourceWords,
-    store: str | os.PathLike[str],
-    *,
-    config: str | os.PathLike[str] | None = None,
-    on_event: Listener = ignore_event,
-    progress: bool = False,
-    **options: Unpack[ConvertOptions],
-) -> ConversionReport:
-    """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was.
-
-    Trial table, design, masks and regions go in as well when they lie in the dataset's own tree around the session
-    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out). A finished store is
-    left as it is.
-
-    Parameters
-    ----------
-    source
-        A folder with session files, an NSD root, a glob, or a list of files.
-    store
-        The store's folder, made here.
-    config
-        A YAML file of options; those that are given here win over it.
-    on_event
-        Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread.
-    progress
-        Whether to draw a bar, in a notebook or on standard error: by tqdm where it is installed, else by rich.
-    **options
-        As on the command line, with underscores; see ConvertOptions.
-
-    Returns
-    -------
-    ConversionReport
-        What this call did; no sessions where the store was finished.
-
-    Raises
-    ------
-    ConfigError, SourceError, StoreError, ResumeRefused, DoesNotFit
-        After any of them, and after a kill, the same call goes on.
-
-    Examples
-    --------
-    >>> report = nsd_zarr.convert("nsd", "subj01.zarr", subject=1, space="func1pt8mm", memory="2GiB")
-    >>> [session.session for session in report.sessions]
-    [1, 2, 3]
-    >>> nsd_zarr.convert("nsd", "subj01.zarr", subject=1).sessions  # finished: nothing to do
-    ()
-    """
-    check_options("convert", options, ConvertOptions, others=("config", "on_event", "progress"))
-    with draw_progress(progress, on_event) as listen:
-        return run_conversion(source, store, make_config(config, **options), listen)
+        parts = [part.as_dict() for part in self.parts]
+        return asdict(replace(self, parts=())) | {"store": str(self.store), "parts": parts}
 
 
 Finish = Callable[[Plan, Sequence[SessionRecord], HeldLock], None]

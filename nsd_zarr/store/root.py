@@ -31,6 +31,7 @@ from nsd_zarr.store.format import (
 )
 from nsd_zarr.store.meta import ArrayMeta, parse_array
 from nsd_zarr.store.record import FileRecord
+from nsd_zarr.store.tree.groups import explain_tree, is_tree
 
 _COMMANDS = {TRIALS: "convert", IMAGES: "images"}
 """The command that makes a store of each kind."""
@@ -220,6 +221,8 @@ def _explain_absence(path: Path, kind: Kind | None) -> StoreError:
         return StoreError(
             f"a store of {found.array}, expected one of {kind.array}", hint="Give the path of the other.", path=path
         )
+    if is_tree(path):
+        return explain_tree(path)
     if (path / METADATA_NAME).exists():
         return StoreError(
             "a Zarr store that nsd-zarr did not make, or a damaged one", hint="Open it with zarr.", path=path

@@ -3,6 +3,7 @@
 sessions: session files of every kind, and h5py as their oracle
 stores: small stores made of them, and what may be changed in a finished one
 experiments: stores with trial table, masks, regions and statistics
+subjects: roots of several subjects
 stimuli: stimulus images and trial tables
 runs: conversions that are watched, or stopped at a moment
 commands: command lines, scripts and code, in this process or as their own
@@ -24,12 +25,15 @@ from builders.runs import Recorder, count_renames, read_recorded_sessions, stop_
 from builders.sessions import create_session, create_source, make_values, read_source
 from builders.stimuli import MadeImages, create_images, create_stimuli, create_trial_table
 from builders.stores import MadeStore, add_arrays, change_root, digest_tree, make_store
+from builders.subjects import SUBJECT_SHAPES, MadeSubjects, create_subjects
 
 __all__ = [
     "REPOSITORY",
+    "SUBJECT_SHAPES",
     "MadeExperiment",
     "MadeImages",
     "MadeStore",
+    "MadeSubjects",
     "Outcome",
     "Recorder",
     "add_arrays",
@@ -40,6 +44,7 @@ __all__ = [
     "create_session",
     "create_source",
     "create_stimuli",
+    "create_subjects",
     "create_trial_table",
     "digest_tree",
     "find_prefix_without_privileges",

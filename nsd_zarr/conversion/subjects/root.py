@@ -1,0 +1,109 @@
+"""The root document of a tree: written again whenever one of its groups was finished or changed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from nsd_zarr.conversion.lock import HeldLock, hold_lock
+from nsd_zarr.errors import StoreError
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.durable import PARTIAL_SUFFIX, make_folder
+from nsd_zarr.store.check import MAX_ROOT_BYTES
+from nsd_zarr.store.format import METADATA_NAME
+from nsd_zarr.store.root import is_store, is_vacant
+from nsd_zarr.store.tree.document import make_tree_root
+from nsd_zarr.store.tree.groups import find_subjects, find_tree, is_tree, locate_group
+
+PATIENCE_SECONDS = 60.0
+"""How long another process is waited for that writes the same document: a fraction of a second, unless it hangs."""
+_TRY_AGAIN_SECONDS = 0.05
+
+
+def create_tree(path: Path) -> None:
+    """Make an empty tree at *path*, or leave the one that is there; its root document is right when this returns.
+
+    Raises StoreError where something else is there.
+    """
+    check_place(path)
+    update_root(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse what is neither a tree nor vacant. Writes nothing. Raises StoreError."""
+    if looks_like_tree(path) or is_vacant(path):
+        return
+    what = "the store of one subject" if is_store(path, kind=None) else "something else"
+    raise StoreError(
+        f"{what} stands where the store of several subjects shall be",
+        hint="Choose another path for it, or move away what is there.",
+        path=path,
+    )
+
+
+def looks_like_tree(path: Path) -> bool:
+    """Whether a tree is at *path*, also one whose root document is lost or damaged: then stores of subjects alone."""
+    if is_tree(path):
+        return True
+    if not path.is_dir() or is_store(path, kind=None):
+        return False
+    groups = [locate_group(path, subject) for subject in find_subjects(path)]
+    names = {entry.name for entry in path.iterdir() if not entry.name.endswith(PARTIAL_SUFFIX)}
+    return any(map(is_store, groups)) and names <= {METADATA_NAME, *(group.name for group in groups)}
+
+
+def update_root_above(store: Path) -> None:
+    """Bring the root document above the store at *store* up to date, where that is a group of a tree.
+
+    For who has just written the root document of the group. Raises StoreError or DoesNotFit.
+    """
+    tree = find_tree(store)
+    if tree is not None:
+        update_root(tree)
+
+
+def update_root(tree: Path) -> bool:
+    """Write the root document of a tree, unless it is right; whether it was written. Raises StoreError or DoesNotFit.
+
+    Several processes may finish groups at once: each writes what it finds once it holds the tree's lock, so that the
+    last one has seen all of them.
+    """
+    if is_right(tree) and not _list_leftovers(tree):
+        return False
+    with ExitStack() as stack:
+        lock = _wait_for_lock(tree, stack)
+        place = choose_place(tree)
+        place.remove(*_list_leftovers(tree))
+        is_wrong = not is_right(tree)
+        if is_wrong:
+            make_folder(tree)
+            lock.cover_folder()
+            place.write(METADATA_NAME, make_tree_root(tree))
+        return is_wrong
+
+
+def is_right(tree: Path) -> bool:
+    """Whether the root document is, byte for byte, that of the groups that are there."""
+    with suppress(OSError, ValueError):
+        return choose_place(tree).read(METADATA_NAME, MAX_ROOT_BYTES) == make_tree_root(tree)
+    return False
+
+
+def _list_leftovers(tree: Path) -> list[str]:
+    """What killed writers of the root document left; groups look after their own."""
+    with suppress(OSError):
+        return [entry.name for entry in tree.iterdir() if entry.name.endswith(PARTIAL_SUFFIX)]
+    return []
+
+
+def _wait_for_lock(tree: Path, stack: ExitStack) -> HeldLock:
+    """The lock of the tree, until *stack* ends. Raises StoreError where another has it for long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return stack.enter_context(hold_lock(tree))
+        except StoreError as error:
+            if error.found is None or time.monotonic() > deadline:
+                raise
+        time.sleep(_TRY_AGAIN_SECONDS)
