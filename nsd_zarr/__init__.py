@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nsd_zarr.libraries import explain_absence
 from nsd_zarr.registration import register_accessor
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         ConfigError,
         DamageFound,
         DoesNotFit,
+        MissingLibrary,
         NsdZarrError,
         ResumeRefused,
         SourceError,
@@ -60,6 +62,7 @@ __all__ = [
     "ImagesOptions",
     "ImagesReport",
     "Listener",
+    "MissingLibrary",
     "NsdZarrError",
     "OpenOptions",
     "Plan",
@@ -105,6 +108,7 @@ _HOMES = {
     "ConfigError": "nsd_zarr.errors",
     "DamageFound": "nsd_zarr.errors",
     "DoesNotFit": "nsd_zarr.errors",
+    "MissingLibrary": "nsd_zarr.errors",
     "NsdZarrError": "nsd_zarr.errors",
     "ResumeRefused": "nsd_zarr.errors",
     "SourceError": "nsd_zarr.errors",
@@ -130,7 +134,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # On demand, so that importing the package costs nothing and pulls in neither Dask nor xarray.
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        with explain_absence(f"nsd_zarr.{name}"):
+            return getattr(import_module(_HOMES[name]), name)
     if name == "__version__":
         return import_module("importlib.metadata").version("nsd-zarr")
     raise AttributeError(f"module 'nsd_zarr' has no attribute {name!r}")

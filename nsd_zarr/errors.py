@@ -145,3 +145,30 @@ class DamageFound(NsdZarrError, ValueError):
     """
 
     exit_code = 1
+
+
+class MissingLibrary(NsdZarrError, ImportError):  # type: ignore[misc]  # both have a path, here of nothing
+    """A library that this part needs is not installed: install it, with the extra that brings it.
+
+    >>> print(nsd_zarr.MissingLibrary("h5py", "nsd-zarr convert", "convert"))
+    nsd-zarr convert needs h5py: pip install "nsd-zarr[convert]"
+    """
+
+    exit_code = 2
+
+    def __init__(self, library: str, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs {library}")
+        self.library = library
+        self.what = what
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingLibrary, (self.library, self.what, self.extra)
+
+    def explain(self, what: str) -> MissingLibrary:
+        """The same of *what*, which is nearer to the user, such as a command."""
+        return MissingLibrary(self.library, what, self.extra)
+
+    def __str__(self) -> str:
+        # Without a full stop, which would be copied with the command.
+        return escape_controls(f'{self.problem}: pip install "nsd-zarr[{self.extra}]"')

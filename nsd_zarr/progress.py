@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nsd_zarr.conversion.events import Event, Listener, RunStarted, SessionDone, WaitingForWorkers
 from nsd_zarr.layout import TRIALS, Kind, format_bytes
+from nsd_zarr.libraries import check_library
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -119,6 +120,7 @@ class _TqdmBar:
 @contextmanager
 def open_rich_bar() -> Iterator[Bar]:
     """Bars of rich on standard error, one line a step."""
+    check_library("rich", "a progress bar")
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -11,6 +11,7 @@ from nsd_zarr.errors import (
     ConfigError,
     DamageFound,
     DoesNotFit,
+    MissingLibrary,
     NsdZarrError,
     ResumeRefused,
     SourceError,
@@ -45,7 +46,15 @@ def raise_in_a_worker(kind):
 
 def test_every_class_of_the_module_is_tested_here():
     found = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)}
-    assert found == set(CLASSES)
+    assert found == {*CLASSES, MissingLibrary}
+
+
+def test_missing_library_says_what_to_install_also_after_pickling():
+    error = MissingLibrary("h5py", "nsd-zarr convert", "convert")
+    for each in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert str(each) == 'nsd-zarr convert needs h5py: pip install "nsd-zarr[convert]"'
+        assert (type(each), vars(each), each.exit_code) == (MissingLibrary, vars(error), 2)
+        assert isinstance(each, ImportError)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -98,7 +107,8 @@ def test_error_survives_pickling_with_all_attributes(kind, protocol):
     error.session = 8
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is kind
-    assert vars(again) == vars(error) == {"problem": error.problem, **ATTRIBUTES, "session": 8}
+    unset = {"subject": None, "report": None}
+    assert vars(again) == vars(error) == {"problem": error.problem, **ATTRIBUTES, "session": 8, **unset}
     assert str(again) == str(error)
     assert again.args == error.args
 

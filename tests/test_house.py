@@ -15,10 +15,11 @@ import nsd_zarr
 PACKAGE = Path(nsd_zarr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "layout", "nsd", "forms", "resources", "words", "options"}
+BASE = {"errors", "layout", "nsd", "forms", "resources", "words", "options", "libraries"}
 TOP = BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"}
 SEES = {
     "words": set(),
+    "libraries": {"errors"},
     "errors": {"words"},
     "nsd": set(),
     "forms": {"nsd"},
@@ -27,12 +28,12 @@ SEES = {
     "resources": set(),
     "registration": {"read"},
     "tasks": {"errors"},
-    "hdf5": set(),
+    "hdf5": {"libraries"},
     "buffers": set(),
     "retry": set(),
     "config": BASE,
     "places": BASE,
-    "progress": {"layout", "conversion"},  # the types of its events
+    "progress": {"layout", "libraries", "conversion"},  # the types of its events
     "source": BASE | {"hdf5", "tasks", "retry"},
     "store": BASE | {"buffers", "places", "retry"},
     "science": BASE | {"tasks", "buffers"},
@@ -62,7 +63,8 @@ SEES = {
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
     "cli": TOP | {"bench", "report", "progress", "tasks"},
     # The public face, on demand.
-    "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read"},
+    "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read", "libraries"},
+    "__main__": {"cli"},
 }
 """Which parts of the package a part may import, beside itself. The one table of the arrows."""
 
@@ -260,7 +262,7 @@ def test_torch_is_asked_for_with_the_cure_where_it_is_missing():
     code = "import sys; sys.modules['torch'] = None; import nsd_zarr.torch"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert result.stderr.endswith('ImportError: nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"\n')
+    assert result.stderr.endswith('MissingLibrary: nsd_zarr.torch needs PyTorch: pip install "nsd-zarr[torch]"\n')
 
 
 def find_records():

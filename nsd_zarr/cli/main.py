@@ -26,8 +26,9 @@ from nsd_zarr.cli.options import (
 )
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
-from nsd_zarr.errors import ConfigError, NsdZarrError
+from nsd_zarr.errors import ConfigError, MissingLibrary, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
+from nsd_zarr.libraries import check_extra, explain_absence
 from nsd_zarr.tasks import explain_lack_of_threads
 
 INTERRUPTED = 130
@@ -48,7 +49,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        with explain_lack_of_threads():
+        with explain_lack_of_threads(), explain_absence(_name_command(arguments)):
             return int(commands.main(arguments, prog_name="nsd-zarr", standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -58,6 +59,9 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _complain("interrupted. Nothing that was finished is lost: run the same command again to go on.")
         return INTERRUPTED
+    except MissingLibrary as error:
+        note(str(error.explain(_name_command(arguments))))
+        return error.exit_code
     except NsdZarrError as error:
         _complain(str(error), "--debug" in arguments)
         return error.exit_code
@@ -68,6 +72,10 @@ def run(arguments: list[str]) -> int:
             "--debug" in arguments,
         )
         return BUG
+
+
+def _name_command(arguments: list[str]) -> str:
+    return " ".join(["nsd-zarr", *[word for word in arguments if word in commands.commands][:1]])
 
 
 def _complain(text: str, debug: bool = False) -> None:
@@ -92,6 +100,7 @@ def demo(directory: Path, quiet: bool) -> None:
     """Show the whole story in DIRECTORY on synthetic data, in under a minute."""
     from nsd_zarr.cli.demo import run_demo
 
+    check_extra("convert", "nsd-zarr demo")  # before anything is written
     run_demo(directory, (lambda text: None) if quiet else say, quiet)
 
 
@@ -126,6 +135,7 @@ def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
     from nsd_zarr.cli.demo import show_steps
     from nsd_zarr.simulate import Simulation, simulate_root
 
+    check_extra("convert", "nsd-zarr simulate")
     try:
         trials, z, y, x = (int(part) for part in shape.split(","))
     except ValueError:

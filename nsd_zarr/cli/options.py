@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from nsd_zarr.cli.terminal import say, start_log
-from nsd_zarr.config import parse_sessions
 from nsd_zarr.errors import ConfigError, NsdZarrError
 
 _LOG = logging.getLogger(__name__)
@@ -159,6 +158,8 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def count_sessions(value: str) -> int:
     """How many sessions simulate writes: of "3", or "1-3" as other commands name sessions. Raises ConfigError."""
+    from nsd_zarr.config import parse_sessions
+
     try:
         numbers = range(1, int(value) + 1) if value.strip().isdecimal() else parse_sessions(value)
     except ValueError:

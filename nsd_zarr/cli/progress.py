@@ -19,6 +19,7 @@ from nsd_zarr.conversion.events import (
     ignore_event,
 )
 from nsd_zarr.layout import TRIALS, Kind, format_bytes, format_count
+from nsd_zarr.libraries import has_library
 from nsd_zarr.progress import BarListener, format_waiting, open_rich_bar
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def show_progress(quiet: bool, kind: Kind = TRIALS) -> Iterator[Listener]:
     """A listener that shows events on stderr, in the words of what is converted."""
     if quiet:
         yield _log(ignore_event)
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and has_library("rich"):
         with open_rich_bar() as bar:
             yield _log(BarListener(bar, kind))
     else:

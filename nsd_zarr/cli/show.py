@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nsd_zarr.conversion.images import ImagesReport
-from nsd_zarr.conversion.ledger import Ledger
-from nsd_zarr.conversion.lock import check_free
-from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
-from nsd_zarr.maintenance.attach import AttachReport
-from nsd_zarr.maintenance.damage import Damage
-from nsd_zarr.maintenance.repair import RepairReport
-from nsd_zarr.maintenance.verify import VerifyReport
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
 from nsd_zarr.words import escape_line
+
+if TYPE_CHECKING:
+    from nsd_zarr.conversion.images import ImagesReport
+    from nsd_zarr.conversion.run import ConversionReport
+    from nsd_zarr.maintenance.attach import AttachReport
+    from nsd_zarr.maintenance.damage import Damage
+    from nsd_zarr.maintenance.repair import RepairReport
+    from nsd_zarr.maintenance.verify import VerifyReport
 
 MAX_DAMAGES = 20
 """Damages listed one by one; --json has them all."""
@@ -170,6 +170,10 @@ def _format_progress(store: Store) -> Iterator[str]:
     """Of a store that is not finished: what is done, who is writing, and what to type next."""
     if store.is_complete:
         return
+    # Here: to say what is in a store takes none of the libraries that make one.
+    from nsd_zarr.conversion.ledger import Ledger
+    from nsd_zarr.conversion.lock import check_free
+
     ledger, geometry = Ledger(store.path), store.geometry
     try:
         done = [session for session in geometry.sessions if ledger.read_session(session) is not None]

@@ -25,6 +25,7 @@ from nsd_zarr.conversion.memory import Need, make_memory_plan
 from nsd_zarr.conversion.unit import Unit, run_unit
 from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
+from nsd_zarr.libraries import check_library
 from nsd_zarr.resources import choose_memory_limit, count_cores
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _connect(scheduler: str | Client) -> AbstractContextManager[Client]:
 @contextmanager
 def _without_tracebacks() -> Iterator[None]:
     """Keep the client's log from saying in pages what our own error says in a paragraph; --debug shows both."""
+    check_library("distributed", "a Dask cluster")
     import distributed  # noqa: F401 - first, because it sets the levels of its loggers when it is imported
 
     logger = logging.getLogger("distributed.client")

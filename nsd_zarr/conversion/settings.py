@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -130,10 +131,19 @@ def make_byte_versions() -> dict[str, str]:
     }
 
 
+def find_release(version: str) -> str:
+    """A version without what marks work on the way to the next: "0.2.0" of "0.2.0.post1.dev3+g1a2b3c4", "1.0rc1" stays.
+
+    What is stored, so that a clone with its tags, one without them and an archive give the same bytes.
+    """
+    found = re.match(r"\d+(\.\d+)*((a|b|rc)\d+)?", version)
+    return found[0] if found else version
+
+
 def make_library_versions() -> dict[str, str]:
     """Versions of what reads values and makes bytes, for the root attributes."""
     return {
-        "nsd_zarr": version("nsd-zarr"),
+        "nsd_zarr": find_release(version("nsd-zarr")),
         **make_byte_versions(),
         "numpy": version("numpy"),
         "h5py": version("h5py"),

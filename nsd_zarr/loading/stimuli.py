@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.hdf5 import open_hdf5
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.store.reader import StageSeconds
+
+if TYPE_CHECKING:
+    import h5py
 
 
 class StimulusImages:

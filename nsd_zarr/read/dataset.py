@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import xarray as xr
 
+from nsd_zarr.libraries import check_library
 from nsd_zarr.options import check_options
 from nsd_zarr.read.backend import NsdZarrBackendEntrypoint
 
@@ -96,5 +97,7 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
     check_options("open_dataset", options, OpenOptions, others=("raw",))
     if raw:
         options["mask_and_scale"] = False
+    if options.get("chunks") is not None and options.get("chunked_array_type") in (None, "dask"):
+        check_library("dask", "open_dataset with chunks")
     # By class: by name, xarray would import every engine that is installed first.
     return xr.open_dataset(path, engine=NsdZarrBackendEntrypoint, **options)

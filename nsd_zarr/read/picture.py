@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from nsd_zarr.errors import ConfigError
+from nsd_zarr.libraries import check_library
 from nsd_zarr.read.region import read_labels
 from nsd_zarr.read.roi import BRAINMASK, make_atlas
 from nsd_zarr.read.stored import drop_foreign
@@ -59,10 +60,9 @@ def draw_slices(
     title: str | None = None,
 ) -> Any:
     """Draw *values*, a volume (z, y, x) or a list of voxels, as a matplotlib Figure; see ds.nsd.plot."""
-    try:
-        from nsd_zarr.read.figure import ShownFigure
-    except ImportError as error:
-        raise ImportError('ds.nsd.plot needs matplotlib: pip install "nsd-zarr[plot]"') from error
+    check_library("matplotlib", "ds.nsd.plot")
+    from nsd_zarr.read.figure import ShownFigure
+
     scene = _make_scene(drop_foreign(dataset), values, roi, at, limit)
     millimetres = _make_voxel_sizes(scene.affine)
     sizes = dict(zip(AXES, scene.values.shape, strict=True))
@@ -174,6 +174,7 @@ def _write_sides(one: Any, affine: np.ndarray | None, right: str, up: str) -> No
     """Letters at the four edges: which way is left, right, posterior, anterior, inferior, superior."""
     if affine is None:
         return
+    check_library("nibabel", "ds.nsd.plot", "plot")
     import nibabel
 
     towards = dict(zip("xyz", nibabel.aff2axcodes(affine), strict=True))  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.libraries import check_library
 from nsd_zarr.read.stored import check_origin
 
 AFFINE = "affine"
@@ -69,6 +70,7 @@ def make_nifti(volume: xr.DataArray, affine: np.ndarray) -> Any:
     A part of a volume, cut out evenly, lands in its place by its coordinates z, y, x. Booleans become uint8, wide
     integers int32. Raises ConfigError for other axes.
     """
+    check_library("nibabel", "ds.nsd.to_nifti")
     rest = [dim for dim in volume.dims if dim not in AXES]
     if len(rest) > 1 or volume.ndim - len(rest) != len(AXES):
         raise ConfigError(

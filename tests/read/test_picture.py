@@ -97,4 +97,4 @@ def test_matplotlib_is_asked_for_with_the_cure_where_it_is_missing(experiment):
         f"import nsd_zarr; nsd_zarr.open_dataset({str(experiment.path)!r}).nsd.plot(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.stderr.endswith('ImportError: ds.nsd.plot needs matplotlib: pip install "nsd-zarr[plot]"\n')
+    assert done.stderr.endswith('MissingLibrary: ds.nsd.plot needs matplotlib: pip install "nsd-zarr[plot]"\n')
