@@ -1,4 +1,4 @@
-"""The configuration: flags over file over defaults, and every mistake told with the way out."""
+"""The configuration: flags over file over defaults, and every mistake reported with the way out."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_key_with_none_is_refused_too():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("codec: [", "not valid YAML"),
         ("codec: !!python/object/apply:os.system [echo]", "not valid YAML"),
@@ -102,9 +102,9 @@ def test_key_with_none_is_refused_too():
         ("\t", "not valid YAML"),
     ],
 )
-def test_file_that_is_no_flat_yaml_is_refused(text, told, write):
+def test_file_that_is_no_flat_yaml_is_refused(text, message, write):
     path = write(text)
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         make_config(path)
     assert caught.value.path == path
 
@@ -123,7 +123,7 @@ def test_file_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("codec", "mp3", "expected one of lz4, zstd"),
         ("clevel", 10, "less than or equal to 9"),
@@ -148,15 +148,15 @@ def test_file_that_is_not_there_is_refused(tmp_path):
         ("fresh", "perhaps", "valid boolean"),
     ],
 )
-def test_bad_value_is_refused_with_key_value_and_what_is_expected(key, value, told):
+def test_bad_value_is_refused_with_key_value_and_what_is_expected(key, value, message):
     with pytest.raises(ConfigError) as caught:
         make_config(**{key: value})
     assert f"{key} = {value!r}: " in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "See nsd-zarr convert --help." in str(caught.value)
 
 
-def test_several_bad_values_are_told_together():
+def test_several_bad_values_are_reported_together():
     with pytest.raises(ConfigError, match=r"codec = 'mp3'.*; clevel = 99"):
         make_config(codec="mp3", clevel=99)
 

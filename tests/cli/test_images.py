@@ -23,8 +23,13 @@ def test_images_command_tells_what_it_did_and_does_nothing_again(stimuli, tmp_pa
 
 
 def test_images_command_gives_json(stimuli, tmp_path, run_cli):
-    told = run_cli("images", stimuli, tmp_path / "images.zarr", "--json").json
-    assert (told["images"], told["shape"], told["blocks"], told["finished_before"]) == (101, [7, 5, 3], 1, 0)
+    report = run_cli("images", stimuli, tmp_path / "images.zarr", "--json").json
+    assert (report["images"], report["shape"], report["blocks"], report["finished_before"]) == (
+        101,
+        [7, 5, 3],
+        1,
+        0,
+    )
 
 
 def test_images_of_a_subject_and_all_are_refused_together(stimuli, tmp_path, run_cli):
@@ -49,9 +54,9 @@ def test_info_and_verify_know_a_store_of_images(stimuli, tmp_path, run_cli):
     assert f"store      {store}: complete, format version 1" in text
     assert "images     101 of (7, 5, 3), 101 a shard" in text
     assert "block 01  nsd_stimuli.hdf5" in text
-    told = run_cli("info", store, "--json").json
-    assert (told["images"], told["shape"], told["dtype"]) == (101, [101, 7, 5, 3], "uint8")
-    assert set(told["arrays"]) == {"images", "nsd_id", "image_digest"}
+    printed = run_cli("info", store, "--json").json
+    assert (printed["images"], printed["shape"], printed["dtype"]) == (101, [101, 7, 5, 3], "uint8")
+    assert set(printed["arrays"]) == {"images", "nsd_id", "image_digest"}
     outcome = run_cli("verify", store, "--source", stimuli)
     assert outcome.out.startswith(f"{store} is whole: 7 files, 101 images, ")
     assert outcome.err.splitlines()[0] == "verifying 1 block, 101 images"

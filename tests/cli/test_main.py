@@ -23,7 +23,7 @@ def test_commands_are_those_of_the_interface():
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("word", ["--help", "-h"])
-def test_command_has_help_with_every_option_told(word, command, run_cli):
+def test_help_of_a_command_explains_every_option(word, command, run_cli):
     outcome = run_cli(command, word)
     assert (outcome.code, outcome.err) == (0, "")
     assert f"Usage: nsd-zarr {command}" in outcome.out
@@ -60,8 +60,8 @@ def test_simulate_writes_sessions_that_plan_finds(tmp_path, run_cli):
     outcome = run_cli("simulate", tmp_path / "nsd", "--sessions", 2, "--shape", "13,3,7,5", "--seed", 4)
     assert outcome.code == 0
     assert "2 sessions in " in outcome.out
-    told = run_cli("plan", tmp_path / "nsd", tmp_path / "subj01.zarr", "--json").json
-    assert (told["trials"], told["shape"]) == (26, [26, 3, 7, 5])
+    printed = run_cli("plan", tmp_path / "nsd", tmp_path / "subj01.zarr", "--json").json
+    assert (printed["trials"], printed["shape"]) == (26, [26, 3, 7, 5])
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "gzip"])
@@ -122,12 +122,13 @@ def test_several_files_and_globs_are_sources(simulated, tmp_path, run_cli):
 def test_configuration_file_gives_options_and_flags_win(simulated, tmp_path, run_cli):
     config = tmp_path / "convert.yaml"
     config.write_text("codec: zstd\ntrials_per_shard: 2\nsessions: 1-2\n")
-    told = run_cli("plan", simulated, tmp_path / "a.zarr", "--config", config, "--trials-per-shard", 7, "--json").json
-    assert (told["settings"]["codec"], told["settings"]["trials_per_shard"]) == ("zstd", 7)
+    words = ("plan", simulated, tmp_path / "a.zarr", "--config", config, "--trials-per-shard", 7, "--json")
+    settings = run_cli(*words).json["settings"]
+    assert (settings["codec"], settings["trials_per_shard"]) == ("zstd", 7)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("codek: zstd", "unknown key 'codek'. Did you mean codec?"),
         ("codec: [", "not valid YAML"),
@@ -135,12 +136,12 @@ def test_configuration_file_gives_options_and_flags_win(simulated, tmp_path, run
         ("clevel: 99", "clevel = 99: "),
     ],
 )
-def test_configuration_file_with_a_mistake_is_2_and_told(text, told, simulated, tmp_path, run_cli):
+def test_configuration_file_with_a_mistake_is_2_and_explained(text, message, simulated, tmp_path, run_cli):
     config = tmp_path / "convert.yaml"
     config.write_text(text)
     outcome = run_cli("convert", simulated, tmp_path / "subj01.zarr", "--config", config)
     assert (outcome.code, outcome.out) == (2, "")
-    assert told in outcome.err
+    assert message in outcome.err
     assert outcome.err.strip().endswith(f"[{config}]")
     assert list(tmp_path.iterdir()) == [config]
 
@@ -217,7 +218,7 @@ def test_json_of_an_error_leaves_stdout_empty(tmp_path, run_cli):
     ],
     ids=" ".join,
 )
-def test_bad_option_is_2_and_told(words, run_cli, tmp_path, monkeypatch):
+def test_bad_option_is_2_and_explained(words, run_cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = run_cli(*words)
     assert (outcome.code, outcome.out) == (2, "")
@@ -229,7 +230,7 @@ def test_bad_option_of_a_process_is_2(run_child):
     assert run_child("convert", "--nonsense").code == 2
 
 
-def test_unexpected_exception_is_70_and_told_as_our_bug(simulated, tmp_path, run_cli, monkeypatch):
+def test_unexpected_exception_is_70_and_reported_as_our_bug(simulated, tmp_path, run_cli, monkeypatch):
     from nsd_zarr.conversion import run
 
     def break_down(*words, **options):

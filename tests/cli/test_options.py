@@ -60,5 +60,5 @@ def test_absent_subject_is_refused_with_those_that_are_there(tmp_path, run_cli):
         (folder / "betas_session01.hdf5").touch()
     outcome = run_cli("plan", tmp_path / "nsd", tmp_path / "subj01.zarr", "--subject", 1)
     assert outcome.code == 3
-    told = "for subj01; there are --subject 2, 10; --space func1mm, func1pt8mm; --betas betas_a, betas_b."
-    assert told in outcome.paragraph
+    message = "for subj01; there are --subject 2, 10; --space func1mm, func1pt8mm; --betas betas_a, betas_b."
+    assert message in outcome.paragraph

@@ -218,7 +218,7 @@ def test_workers_stop_when_the_run_that_they_work_for_is_interrupted(
     assert digest_tree(convert(source, trials_per_shard=1)) == undisturbed
 
 
-def test_worker_killed_for_memory_is_told_and_gone_on_from(
+def test_worker_killed_for_memory_is_reported_and_gone_on_from(
     start_cluster, source, tmp_path, start_cli, convert, undisturbed, digest_tree
 ):
     options = ("--nanny", "--memory-limit", "600MiB")

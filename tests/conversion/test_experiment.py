@@ -303,16 +303,16 @@ def test_hemispheres_make_a_region_volume_where_the_whole_one_is_missing(copy, t
     assert not [name for name in group if "lh." in name]
 
 
-def test_what_is_missing_is_told_and_gone_on_without(copy, tmp_path, run_cli):
+def test_what_is_missing_is_reported_and_gone_on_without(copy, tmp_path, run_cli):
     for path in (copy.trial_table, copy.ncsnr, copy.valid[1], copy.roi_names["streams"]):
         path.unlink()
     for command in ("plan", "convert"):
-        told = json.loads(run_cli(command, copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]
-        assert "nsddata/ppdata/subj01/behav/responses.tsv" in told["missing"]
-        assert any(word.endswith("ncsnr.nii.gz") for word in told["missing"])
-        assert "valid_sessionBB.nii.gz of session 2" in told["missing"]
-        assert told["notes"] == [NOTE_OF_VALID.format(2), "no label names for streams"]
-        assert told["found"][0] == "brain mask"
+        printed = json.loads(run_cli(command, copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]
+        assert "nsddata/ppdata/subj01/behav/responses.tsv" in printed["missing"]
+        assert any(word.endswith("ncsnr.nii.gz") for word in printed["missing"])
+        assert "valid_sessionBB.nii.gz of session 2" in printed["missing"]
+        assert printed["notes"] == [NOTE_OF_VALID.format(2), "no label names for streams"]
+        assert printed["found"][0] == "brain mask"
     names = set(open_store(tmp_path / "new.zarr"))
     assert not names & {"nsd_id", "ncsnr"}
     assert {"brainmask", "valid", "roi_streams", "affine", "session_mean"} <= names
@@ -521,13 +521,13 @@ UNFIT = {
 def test_volume_that_is_unfit_is_left_out_with_a_note_and_nothing_else(spoil, copy, tmp_path, made, run_cli):
     name, words = UNFIT[spoil]
     spoil(copy)
-    told = json.loads(run_cli("plan", copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]["notes"]
-    assert len(told) == 1
-    assert words in told[0]
-    assert " is left out: " in told[0]
+    notes = json.loads(run_cli("plan", copy.betas_folder, tmp_path / "new.zarr", "--json").out)["experiment"]["notes"]
+    assert len(notes) == 1
+    assert words in notes[0]
+    assert " is left out: " in notes[0]
     report = nsd_zarr.convert(copy.betas_folder, tmp_path / "new.zarr")
     group = open_store(tmp_path / "new.zarr")
-    assert report.experiment.notes == tuple(group.attrs["experiment_notes"]) == tuple(told)
+    assert report.experiment.notes == tuple(group.attrs["experiment_notes"]) == tuple(notes)
     assert set(open_store(made / "subj01.zarr")) - set(group) == {name}
     assert nsd_zarr.verify(tmp_path / "new.zarr").is_whole
 

@@ -80,7 +80,7 @@ unit.write_shard = write
 # -- the target --------------------------------------------------------------------------------------------------
 
 
-def test_disk_that_is_full_is_told_with_session_and_shard(source, make_disk, run_child, check_gone_on_from):
+def test_disk_that_is_full_is_reported_with_session_and_shard(source, make_disk, run_child, check_gone_on_from):
     store = make_disk("size=200k") / "subj01.zarr"
     ballast = store.with_name("ballast")
     # A shard that is written meanwhile takes some of what was free.
@@ -92,7 +92,7 @@ def test_disk_that_is_full_is_told_with_session_and_shard(source, make_disk, run
     check_gone_on_from(store, least=3)
 
 
-def test_inodes_that_are_used_up_are_told_with_session_and_shard(source, make_disk, run_child, check_gone_on_from):
+def test_inodes_that_are_used_up_are_reported_with_session_and_shard(source, make_disk, run_child, check_gone_on_from):
     store = make_disk("size=1m,nr_inodes=300") / "subj01.zarr"
     folder = store.with_name("ballast")
     use_up = "with suppress(OSError): "
@@ -104,13 +104,13 @@ def test_inodes_that_are_used_up_are_told_with_session_and_shard(source, make_di
     check_gone_on_from(store, least=3)
 
 
-def test_disk_that_is_read_only_is_told_before_anything_is_read(source, make_disk, run_child):
+def test_disk_that_is_read_only_is_reported_before_anything_is_read(source, make_disk, run_child):
     disk = make_disk("size=1m,ro")
     outcome = run_child("convert", source, disk / "subj01.zarr", *OPTIONS)
     _check_reported(outcome, 4, "cannot write: Read-only file system. See to permissions and the disk", str(disk))
 
 
-def test_file_size_limit_is_told_with_session_and_shard(source, tmp_path, run_child, check_gone_on_from):
+def test_file_size_limit_is_reported_with_session_and_shard(source, tmp_path, run_child, check_gone_on_from):
     store = tmp_path / "subj01.zarr"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))"
     outcome = run_child("convert", source, store, *OPTIONS, before=AT_SHARD_4.format(act=limit))
@@ -119,7 +119,7 @@ def test_file_size_limit_is_told_with_session_and_shard(source, tmp_path, run_ch
     check_gone_on_from(store, least=3)
 
 
-def test_permission_lost_midway_is_told_with_session_and_shard(
+def test_permission_lost_midway_is_reported_with_session_and_shard(
     source, tmp_path, run_child, without_privileges, check_gone_on_from
 ):
     store = tmp_path / "subj01.zarr"
@@ -173,7 +173,7 @@ PLACES = {
 
 @pytest.mark.parametrize("number", KINDS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("place", PLACES)
-def test_write_that_fails_anywhere_is_told_and_gone_on_from(
+def test_write_that_fails_anywhere_is_reported_and_gone_on_from(
     place, number, source, tmp_path, monkeypatch, check_gone_on_from, recorded_sessions
 ):
     owner, name, matches = PLACES[place]
@@ -215,7 +215,7 @@ def read_midway(request, make_source, monkeypatch):
     return source, at_read
 
 
-def test_source_that_shrinks_while_it_is_read_is_told_and_gone_on_from(read_midway, tmp_path, run_cli, monkeypatch):
+def test_source_that_shrinks_while_it_is_read_is_reported_and_gone_on_from(read_midway, tmp_path, run_cli, monkeypatch):
     source, at_read = read_midway
     path, store = source / "betas_session02.hdf5", tmp_path / "subj01.zarr"
     kept = path.read_bytes()
@@ -231,7 +231,7 @@ def test_source_that_shrinks_while_it_is_read_is_told_and_gone_on_from(read_midw
     assert nsd_zarr.verify(store, source).is_whole
 
 
-def test_source_that_disappears_while_it_is_read_is_told_and_gone_on_from(
+def test_source_that_disappears_while_it_is_read_is_reported_and_gone_on_from(
     read_midway, tmp_path, run_cli, monkeypatch, recorded_sessions
 ):
     source, at_read = read_midway
@@ -257,7 +257,7 @@ def _raise(number):
 
 @pytest.mark.usefixtures("without_pauses")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
-def test_read_that_fails_once_is_tried_again_and_told(number, read_midway, convert, caplog):
+def test_read_that_fails_once_is_tried_again_and_logged(number, read_midway, convert, caplog):
     source, at_read = read_midway
     calls = at_read([2], _raise(number))
     store = convert(source)
@@ -270,7 +270,7 @@ def test_read_that_fails_once_is_tried_again_and_told(number, read_midway, conve
 
 
 @pytest.mark.usefixtures("without_pauses")
-def test_read_that_fails_always_is_told_after_four_tries(read_midway, tmp_path, run_cli, monkeypatch, caplog):
+def test_read_that_fails_always_is_reported_after_four_tries(read_midway, tmp_path, run_cli, monkeypatch, caplog):
     source, at_read = read_midway
     store = tmp_path / "subj01.zarr"
     calls = at_read(range(2, 99), _raise(errno.EIO))
@@ -309,7 +309,7 @@ def test_input_output_error_of_the_system_is_tried_four_times(caplog):
 # -- memory ------------------------------------------------------------------------------------------------------
 
 
-def test_memory_that_runs_out_is_told_and_gone_on_from(source, tmp_path, run_child, check_gone_on_from):
+def test_memory_that_runs_out_is_reported_and_gone_on_from(source, tmp_path, run_child, check_gone_on_from):
     """The process may not take another page, from shard 4 on."""
     store = tmp_path / "subj01.zarr"
     act = (

@@ -272,7 +272,7 @@ def test_dataset_of_another_name_is_named(tmp_path, make_stimuli, images_of):
     assert np.array_equal(read_store(images_of(tmp_path / "s.hdf5", dataset="pictures"))[0], values)
 
 
-def test_image_that_the_source_has_not_is_told_with_its_id(stimuli, tmp_path, make_trial_table_of, images_of):
+def test_image_that_the_source_has_not_is_reported_with_its_id(stimuli, tmp_path, make_trial_table_of, images_of):
     make_trial_table_of(tmp_path / "responses.tsv", [7, 102])
     with pytest.raises(SourceError, match=r"it has 101 images, and image 101 \(0-based 73k id\) is wanted"):
         images_of(stimuli, trial_table=tmp_path / "responses.tsv")
@@ -320,9 +320,9 @@ def test_whole_store_is_found_whole(words, stimuli, table, images_of, run_cli):
     store = images_of(stimuli, trial_table=table, images_per_shard=5)
     words = (*words, stimuli) if words == ("--source",) else words
     outcome = run_cli("verify", store, *words, "--json")
-    told = json.loads(outcome.out)
-    assert (outcome.code, told["whole"], told["damages"]) == (0, True, [])
-    assert (told["trials"], told["item"]) == (0 if words == ("--quick",) else 16, "image")
+    printed = json.loads(outcome.out)
+    assert (outcome.code, printed["whole"], printed["damages"]) == (0, True, [])
+    assert (printed["trials"], printed["item"]) == (0 if words == ("--quick",) else 16, "image")
     assert "16 images" in run_cli("verify", store).out
 
 

@@ -80,10 +80,10 @@ def test_odd_region_volume_is_a_note_with_its_name_and_skipped_by_name(kind, roo
     make, words = ODD[kind]
     folder = root.rois["streams"].parent
     save_like(folder / "mine.nii.gz", make(nibabel.load(root.brainmask).shape), root.brainmask)
-    told = json.loads(run_cli("plan", root.root, tmp_path / "new.zarr", "--json").out)["experiment"]["notes"]
-    assert len(told) == 1
-    assert told[0].startswith("nsddata/ppdata/subj01/func1pt8mm/roi/mine.nii.gz is left out: ")
-    assert words in told[0]
+    notes = json.loads(run_cli("plan", root.root, tmp_path / "new.zarr", "--json").out)["experiment"]["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("nsddata/ppdata/subj01/func1pt8mm/roi/mine.nii.gz is left out: ")
+    assert words in notes[0]
     assert "mine.nii.gz is left out" in run_cli("plan", root.root, tmp_path / "new.zarr").out
     report, group = convert(skip_roi=["mine", "streams"])
     assert report.experiment.notes == ()
@@ -192,7 +192,7 @@ def test_sessions_that_nothing_tells_of_are_refused_with_two_ways_out(root, conv
     assert "nsd_id" in convert("two.zarr", sessions="1-2")[1]
 
 
-def test_table_of_more_sessions_is_told(root, convert, tmp_path):
+def test_table_of_more_sessions_is_reported(root, convert, tmp_path):
     for file in root.session_files[1:]:
         file.unlink()
     report, group = convert()
@@ -253,9 +253,9 @@ def test_session_that_is_still_downloaded_is_reported_and_stored(root, convert, 
     report, group = convert()
     assert report.experiment.notes == (words, "the trial table has 3 sessions, 2 are here")
     assert group.attrs["notes"] == [words]
-    told = run_cli("info", tmp_path / "new.zarr").out
-    assert f"note       {words}" in told
-    assert "origin     subject 1, space func1pt8mm, betas betas_fithrf_GLMdenoise_RR" in told
+    printed = run_cli("info", tmp_path / "new.zarr").out
+    assert f"note       {words}" in printed
+    assert "origin     subject 1, space func1pt8mm, betas betas_fithrf_GLMdenoise_RR" in printed
 
 
 @pytest.mark.parametrize("change", ["space", "betas", "subject"])

@@ -1,4 +1,4 @@
-"""The ledger: what it is told comes back, or nothing does."""
+"""The ledger: what is written comes back, or nothing does."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_holder_is_named_from_the_first_moment(store, lock_path):
             check_free(store)
 
 
-def test_lock_that_cannot_be_written_is_told(store, monkeypatch):
+def test_lock_that_cannot_be_written_is_reported(store, monkeypatch):
     def fail(*words):
         raise OSError(28, "No space left on device")
 

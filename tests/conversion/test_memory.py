@@ -79,8 +79,8 @@ def test_refusal_names_the_memory_that_suffices(need, sessions, workers):
     assert make_memory_plan(need, sessions, workers, least).trials_per_pass == need.geometry.trials_per_shard
     with pytest.raises(DoesNotFit):
         make_memory_plan(need, sessions, workers, least - 1)
-    told = int(caught.value.hint.partition("--memory ")[2].partition("MiB")[0])
-    assert make_memory_plan(need, sessions, workers, told * MIB).passes >= 1
+    proposed = int(caught.value.hint.partition("--memory ")[2].partition("MiB")[0])
+    assert make_memory_plan(need, sessions, workers, proposed * MIB).passes >= 1
 
 
 def _plan_or_refusal(need, sessions, workers, limit):

@@ -27,14 +27,14 @@ def command(request):
 
 def test_plan_tells_sessions_sizes_files_and_units(source, tmp_path, run_cli):
     outcome = run_cli("plan", source, tmp_path / "subj01.zarr", "--trials-per-shard", 2, "--json")
-    told = json.loads(outcome.out)
+    printed = json.loads(outcome.out)
     assert (outcome.code, outcome.err) == (0, "")
-    assert [entry["session"] for entry in told["sessions"]] == [1, 2, 3]
-    assert {entry["read"] for entry in told["sessions"]} == {"by offset"}
-    assert (told["state"], told["trials"], told["shape"], told["shards"]) == ("new", 18, [18, 5, 7, 11], 9)
-    assert (told["bytes_in"], told["units_of_work"], told["passes"]) == (18 * 770, 3, 1)
-    assert told["peak_memory_bytes"] <= told["memory_limit_bytes"]
-    assert told["free_bytes"] > told["bytes_out_expected"]
+    assert [entry["session"] for entry in printed["sessions"]] == [1, 2, 3]
+    assert {entry["read"] for entry in printed["sessions"]} == {"by offset"}
+    assert (printed["state"], printed["trials"], printed["shape"], printed["shards"]) == ("new", 18, [18, 5, 7, 11], 9)
+    assert (printed["bytes_in"], printed["units_of_work"], printed["passes"]) == (18 * 770, 3, 1)
+    assert printed["peak_memory_bytes"] <= printed["memory_limit_bytes"]
+    assert printed["free_bytes"] > printed["bytes_out_expected"]
 
 
 def test_plan_writes_nothing(source, tmp_path, run_cli, digest_tree):
@@ -50,14 +50,14 @@ def test_plan_counts_the_files_of_the_store(source, tmp_path, convert):
 
 def test_plan_of_an_unfinished_store_tells_what_is_left(source, interrupt, run_cli):
     store = interrupt(source, at_trial=9)
-    told = json.loads(run_cli("plan", source, store, "--trials-per-shard", 2, "--json").out)
-    assert (told["state"], told["units_of_work"]) == ("unfinished", 2)
-    assert [entry["done"] for entry in told["sessions"]] == [True, False, False]
+    printed = json.loads(run_cli("plan", source, store, "--trials-per-shard", 2, "--json").out)
+    assert (printed["state"], printed["units_of_work"]) == ("unfinished", 2)
+    assert [entry["done"] for entry in printed["sessions"]] == [True, False, False]
 
 
 def test_plan_of_a_finished_store_tells_nothing_to_do(source, convert, run_cli):
-    told = json.loads(run_cli("plan", source, convert(source), "--trials-per-shard", 2, "--json").out)
-    assert (told["state"], told["units_of_work"], told["bytes_out_expected"]) == ("finished", 0, 0)
+    printed = json.loads(run_cli("plan", source, convert(source), "--trials-per-shard", 2, "--json").out)
+    assert (printed["state"], printed["units_of_work"], printed["bytes_out_expected"]) == ("finished", 0, 0)
 
 
 def test_plan_is_picklable(source, tmp_path):
@@ -216,7 +216,7 @@ def test_trials_that_no_coordinate_counts_are_refused(command, make_session, tmp
     assert "trial count 32768, expected at most 32767" in check_refused(3, command, path, tmp_path / "subj01.zarr")
 
 
-def test_refusals_are_told_by_processes_as_in_process(source, tmp_path, run_child, digest_tree):
+def test_refusals_are_reported_by_processes_as_in_process(source, tmp_path, run_child, digest_tree):
     before = digest_tree(tmp_path)
     missing = run_child("convert", tmp_path / "nowhere", tmp_path / "subj01.zarr")
     assert (missing.code, missing.paragraph.partition(".")[0]) == (3, "no such file or folder")

@@ -1,4 +1,4 @@
-"""What stands where the store shall be: told apart, gone on with, or refused with nothing written."""
+"""What stands where the store shall be: recognised, gone on with, or refused with nothing written."""
 
 from __future__ import annotations
 

@@ -236,8 +236,8 @@ def test_fresh_where_nothing_is_starts(source, store, run_cli):
 def test_fresh_of_plan_forgets_nothing(source, interrupt, run_cli, digest_tree):
     store = interrupt(source)
     before = digest_tree(store.parent)
-    told = json.loads(run_cli("plan", source, store, *OPTIONS, "--fresh", "--json").out)
-    assert (told["state"], told["units_of_work"]) == ("new", 3)
+    printed = json.loads(run_cli("plan", source, store, *OPTIONS, "--fresh", "--json").out)
+    assert (printed["state"], printed["units_of_work"]) == ("new", 3)
     assert digest_tree(store.parent) == before
 
 

@@ -82,7 +82,7 @@ def test_conversion_interrupted_releases_its_lock_and_its_threads(source, interr
 
 
 @pytest.mark.parametrize("number", [1, 4, 8])
-def test_write_that_fails_midway_is_told_and_gone_on_from(
+def test_write_that_fails_midway_is_reported_and_gone_on_from(
     number, source, tmp_path, monkeypatch, go_on, undisturbed, recorded_sessions
 ):
     calls, encode = [], shard_module.encode_shard_index
@@ -226,7 +226,7 @@ def test_start_killed_between_skeleton_files_goes_on(source, interrupt, go_on):
     assert go_on(store) == ALL
 
 
-def test_record_that_vanishes_during_the_run_is_told_and_gone_on_from(source, tmp_path, go_on, undisturbed):
+def test_record_that_vanishes_during_the_run_is_reported_and_gone_on_from(source, tmp_path, go_on, undisturbed):
     store = tmp_path / "subj01.zarr"
 
     def lose_first(event):

@@ -1,4 +1,4 @@
-"""Space: what does not fit is refused before anything is written, and told when it is met midway."""
+"""Space: what does not fit is refused before anything is written, and reported when it is met midway."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_disk_that_is_too_small_in_fact_is_refused(noise, small_disk, check_refu
     assert paragraph.startswith("disk: ")
 
 
-def test_disk_that_fills_up_midway_is_told_and_gone_on_from(noise, small_disk, run_cli, convert, digest_tree):
+def test_disk_that_fills_up_midway_is_reported_and_gone_on_from(noise, small_disk, run_cli, convert, digest_tree):
     store, ballast = small_disk / "subj01.zarr", small_disk / "ballast"
     ballast.write_bytes(b"x" * 190_000)
     words = ("convert", noise, store, "--trials-per-shard", 4, "--workers", 1)
@@ -113,7 +113,7 @@ def test_disk_that_fills_up_midway_is_told_and_gone_on_from(noise, small_disk, r
     assert digest_tree(store) == digest_tree(convert(noise, "expected.zarr", trials_per_shard=4))
 
 
-def test_inodes_that_run_out_midway_are_told_and_gone_on_from(
+def test_inodes_that_run_out_midway_are_reported_and_gone_on_from(
     source, small_disk, make_recorder, convert, digest_tree, tmp_path
 ):
     store, ballast = small_disk / "subj01.zarr", []
@@ -130,7 +130,7 @@ def test_inodes_that_run_out_midway_are_told_and_gone_on_from(
     assert digest_tree(convert(source, store)) == digest_tree(convert(source, "expected.zarr"))
 
 
-def test_file_size_limit_met_midway_is_told_and_gone_on_from(noise, tmp_path, run_child, convert, digest_tree):
+def test_file_size_limit_met_midway_is_reported_and_gone_on_from(noise, tmp_path, run_child, convert, digest_tree):
     store = tmp_path / "subj01.zarr"
     words = ("convert", noise, store, "--trials-per-shard", 12)
     outcome = run_child(*words, before="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))")

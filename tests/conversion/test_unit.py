@@ -40,7 +40,7 @@ def test_unit_goes_through_pickle_and_gives_the_same_bytes(unit, digest_tree):
     assert Ledger(unit.store).read_session(2) == record
 
 
-def test_unit_told_to_stop_leaves_no_record(unit):
+def test_unit_that_is_stopped_leaves_no_record(unit):
     context = RunContext()
     context.stop.set()
     with pytest.raises(module.Stopped):

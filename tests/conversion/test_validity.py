@@ -130,9 +130,9 @@ NOTE = (
 )
 
 
-def test_disagreement_of_valid_and_betas_is_told_with_counts(disagreeing, store, run_cli, tmp_path, digest_tree):
-    told = json.loads(run_cli("convert", disagreeing.betas_folder, store, "--json").out)
-    assert told["experiment"]["notes"] == [NOTE]
+def test_disagreement_of_valid_and_betas_is_reported_with_counts(disagreeing, store, run_cli, tmp_path, digest_tree):
+    printed = json.loads(run_cli("convert", disagreeing.betas_folder, store, "--json").out)
+    assert printed["experiment"]["notes"] == [NOTE]
     assert zarr.open_group(store, mode="r").attrs["experiment_notes"] == [NOTE]
     assert f"note       {NOTE}" in run_cli("info", store).out
     lines = run_cli("convert", disagreeing.betas_folder, tmp_path / "other.zarr").out.splitlines()
@@ -153,7 +153,7 @@ def test_without_a_brain_mask_voxels_that_vary_in_any_session_count(disagreeing,
     assert f"{sum(still)} times a valid one does not vary" in note
 
 
-def test_agreement_is_not_told(root, store):
+def test_agreement_is_not_reported(root, store):
     assert nsd_zarr.convert(root.betas_folder, store).experiment.notes == ()
 
 

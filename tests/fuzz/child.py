@@ -28,12 +28,12 @@ def fuzz(target: str, seconds: float, seed: int, keep: Path | None = None) -> di
     tally: Counter[str] = Counter()
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        last, told = Path(folder, "input"), Path(folder, "tally")
+        last, counts = Path(folder, "input"), Path(folder, "tally")
         while (left := deadline - time.monotonic()) > 0:
             words = ["--child", folder, "--seconds", str(left), "--seed", str(seed)]
             command = [sys.executable, "-X", "faulthandler", "-m", f"tests.fuzz.{target}", *words]
             done = subprocess.run(command, capture_output=True, text=True, timeout=left + 120, cwd=_root())
-            tally.update(json.loads(told.read_text() or "{}"))
+            tally.update(json.loads(counts.read_text() or "{}"))
             if done.returncode == 0:
                 break
             tally["crash" if done.returncode < 0 else "wrong"] += 1

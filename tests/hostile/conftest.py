@@ -111,7 +111,7 @@ def _read_by_torch(path: Path) -> object:
 def _format_value(*words: str) -> Callable[[Path], object]:
     def call(path: Path) -> object:
         code = run([words[0], str(path), *words[1:]])
-        # 70 is a bug of ours, told in one line: nothing that a stranger can write may be one.
+        # 70 is a bug of ours, reported in one line: nothing that a stranger can write may be one.
         assert code in (0, 1, 4)
         return code
 

@@ -35,7 +35,7 @@ def _create(folder, values=VALUES, **options):
 
 
 def _convert_as_child(folder, **environment):
-    """Convert in a process of its own, which may be killed: its exit code and what it told."""
+    """Convert in a process of its own, which may be killed: its exit code and what it printed."""
     code = "from nsd_zarr.cli import main; main()"
     command = [sys.executable, "-c", code, "convert", str(folder), str(folder.parent / "subj01.zarr"), "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
@@ -136,8 +136,8 @@ def test_index_that_leads_in_circles_or_nowhere_is_refused_or_read_rightly(chang
     data = bytearray(path.read_bytes())
     change(data)
     path.write_bytes(data)
-    code, told = _convert_as_child(folder)
-    assert code in (0, 3), told
+    code, printed = _convert_as_child(folder)
+    assert code in (0, 3), printed
     if code == 0:
         # What a tree does not lead to was never written, as far as HDF5 can tell.
         with h5py.File(path) as file:
@@ -190,11 +190,11 @@ def test_environment_does_not_lead_to_parts_elsewhere(make, what, folder):
             with h5py.File(place / "part", "w") as file:
                 file["betas"] = values
     make(folder / "betas_session01.hdf5", folder / "part")
-    code, told = _convert_as_child(folder, **{PREFIXES[what]: str(elsewhere)})
+    code, printed = _convert_as_child(folder, **{PREFIXES[what]: str(elsewhere)})
     assert code == 3
-    assert f"Unset {PREFIXES[what]}" in told
-    code, told = _convert_as_child(folder)
-    assert code == 0, told
+    assert f"Unset {PREFIXES[what]}" in printed
+    code, printed = _convert_as_child(folder)
+    assert code == 0, printed
     assert np.array_equal(nsd_zarr.open_dataset(folder.parent / "subj01.zarr", raw=True).betas, VALUES)
 
 
@@ -212,10 +212,10 @@ def test_names_in_a_file_do_not_reach_the_terminal(folder):
     path = folder / "betas_session01.hdf5"
     with h5py.File(path, "w") as file:
         file["\x1b]0;owned\x07[bold]"] = VALUES
-    code, told = _convert_as_child(folder)
+    code, printed = _convert_as_child(folder)
     assert code == 3
-    assert not set(told) & set("\x1b\x07")
-    assert "\\x1b]0;owned\\x07[bold]" in told
+    assert not set(printed) & set("\x1b\x07")
+    assert "\\x1b]0;owned\\x07[bold]" in printed
 
 
 def test_yaml_of_a_stranger_runs_nothing_and_does_not_grow(folder):

@@ -50,7 +50,7 @@ def test_absurd_number_is_refused(place, value, hostile, change_root, read_all_w
 
 
 def _check_refused(found):
-    """Every face raised an error of ours, or told of damage."""
+    """Every face raised an error of ours, or reported damage."""
     for name, outcome in found.items():
         assert isinstance(outcome, (DamageFound, StoreError)) or outcome is False or outcome in (1, 4), name
 
@@ -244,9 +244,9 @@ def test_hostile_words_do_not_reach_the_terminal(hostile, change_root, capsys):
 
     change_root(hostile.path, change)
     assert run(["info", str(hostile.path)]) == 0
-    told = capsys.readouterr().out
-    assert not set(told) & set("\x1b\x07\r\u202e")
-    assert "\\x1b]0;owned\\x07\\n[bold red]x[/]\\u202e" in told
+    printed = capsys.readouterr().out
+    assert not set(printed) & set("\x1b\x07\r\u202e")
+    assert "\\x1b]0;owned\\x07\\n[bold red]x[/]\\u202e" in printed
 
 
 def test_store_that_nobody_changed_is_read_by_all(hostile, read_all_ways):

@@ -1,4 +1,4 @@
-"""Images of trials: by id, from a store or the stimulus file, each once in a batch, faults told by id."""
+"""Images of trials: by id, from a store or the stimulus file, each once in a batch, faults reported by id."""
 
 import os
 import pickle
@@ -65,7 +65,7 @@ def test_rows_of_a_batch_may_be_filled_in_any_order_and_each_image_is_read_once(
         assert np.array_equal(out[row], stimulus_images.values[ids[trial]] * (trial != PADDING))
 
 
-def test_image_that_the_store_lacks_is_told_with_its_id(stimulus_images, experiment, tmp_path, make_stimuli):
+def test_image_that_the_store_lacks_is_reported_with_its_id(stimulus_images, experiment, tmp_path, make_stimuli):
     ids = experiment.arrays["nsd_id"]
     make_stimuli(tmp_path / "few.hdf5", 101)
     first = int(np.flatnonzero(ids >= 101)[0])
@@ -99,7 +99,7 @@ def test_what_is_no_source_of_images_is_refused(volumes, tmp_path):
         open_images(tmp_path / "odd.hdf5")
 
 
-def test_damaged_image_is_told_with_its_id(stimulus_images, experiment, tmp_path):
+def test_damaged_image_is_reported_with_its_id(stimulus_images, experiment, tmp_path):
     shutil.copytree(stimulus_images.seen, tmp_path / "damaged.zarr")
     ids = np.unique(experiment.arrays["nsd_id"])
     shard = tmp_path / "damaged.zarr/images/c/1/0/0/0"

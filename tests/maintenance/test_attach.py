@@ -159,9 +159,9 @@ def test_command_says_what_was_attached(copy_store, nsd, run_cli):
     outcome = run_cli("attach", store, nsd, "--subject", 1)
     assert outcome.out.startswith(f"{store}: experiment attached in ")
     assert "experiment  trial table, design" in outcome.out
-    told = json.loads(run_cli("attach", store, nsd, "--json").out)
-    assert told["experiment"]["missing"] == []
-    assert told["computed_statistics"] is False
+    printed = json.loads(run_cli("attach", store, nsd, "--json").out)
+    assert printed["experiment"]["missing"] == []
+    assert printed["computed_statistics"] is False
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def _forget_run(store, but_lock=False):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_any_file_that_is_damaged_is_made_again_and_no_other(damage, key, with_run, store, source, whole, digest_tree):
     if damage is _lose_folder and key == "betas/zarr.json":
-        pytest.skip("loses all betas: told apart")
+        pytest.skip("loses all betas: tested by itself")
     if not with_run:
         _forget_run(store)
     times = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
@@ -343,7 +343,7 @@ def test_repair_killed_before_each_rename_is_repeated(store, source, whole, dige
         assert digest_tree(store) == whole
 
 
-def test_disk_that_writes_something_else_is_told(store, source, monkeypatch):
+def test_disk_that_writes_something_else_is_reported(store, source, monkeypatch):
     _lose(store / "session/c/0")
     write = LocalPlace.write
 

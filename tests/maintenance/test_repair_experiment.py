@@ -52,7 +52,7 @@ def test_every_file_that_is_lost_or_changed_is_made_again(made, store, digest_tr
 
 
 @pytest.mark.parametrize("key", ["session_mean/c/1/0/0/0", "valid/c/1/0/0/0"])
-def test_volume_of_one_session_is_told_and_repaired_with_it(key, made, store, digest_tree):
+def test_volume_of_one_session_is_reported_and_repaired_with_it(key, made, store, digest_tree):
     whole = digest_tree(store)
     flip(store / key)
     flip(store / "session_std/c/2/0/0/0")

@@ -1,4 +1,4 @@
-"""verify, seen to fail: each kind of damage is found, and told with its file, session and trials."""
+"""verify, seen to fail: each kind of damage is found, and reported with its file, session and trials."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def _places(report):
 def test_whole_store_is_found_whole(words, store, source, run_cli):
     words = (*words, source) if words == ("--source",) else words
     outcome = run_cli("verify", store, *words, "--json")
-    told = json.loads(outcome.out)
-    assert (outcome.code, told["whole"], told["damages"]) == (0, True, [])
-    assert told["strength"] == (words[0].strip("-") if words else "full")
-    assert told["trials"] == (0 if words == ("--quick",) else 18)
-    assert told["files"] == sum(path.is_file() for path in store.rglob("*"))
+    printed = json.loads(outcome.out)
+    assert (outcome.code, printed["whole"], printed["damages"]) == (0, True, [])
+    assert printed["strength"] == (words[0].strip("-") if words else "full")
+    assert printed["trials"] == (0 if words == ("--quick",) else 18)
+    assert printed["files"] == sum(path.is_file() for path in store.rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def _flip_index(path):
 
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "problem"),
     [
         (_lose, "missing"),
         (_truncate, "bytes, expected "),
@@ -137,12 +137,12 @@ def _flip_index(path):
         (_flip_index, "the crc32c of its index does not match"),
     ],
 )
-def test_shard_damaged_as_a_whole_is_found_once_with_all_its_trials(damage, told, quick, store):
+def test_shard_damaged_as_a_whole_is_found_once_with_all_its_trials(damage, problem, quick, store):
     damage(store / SHARD)
     report = nsd_zarr.verify(store, quick=quick)
     assert _places(report) == {(SHARD, 2, (8, 9))}
     assert len(report.damages) == 1
-    assert told in report.damages[0].problem
+    assert problem in report.damages[0].problem
 
 
 def test_lost_shard_of_a_single_trial_is_found_once(source, convert):
@@ -231,7 +231,7 @@ def test_root_with_any_byte_flipped_is_found_or_no_store(store):
         path.write_bytes(data)
 
 
-def test_damage_of_several_kinds_is_told_together(store, run_cli):
+def test_damage_of_several_kinds_is_reported_together(store, run_cli):
     _lose(store / SHARD)
     _flip(store / "betas/c/0/0/0/0", 30)
     _empty(store / "session" / "c" / "0")
@@ -246,14 +246,14 @@ def test_damage_of_several_kinds_is_told_together(store, run_cli):
 def test_damage_as_json_names_file_session_and_trials(store, run_cli):
     _lose(store / SHARD)
     outcome = run_cli("verify", store, "--json", "--quiet")
-    told = json.loads(outcome.out)
-    assert (outcome.code, outcome.err, told["whole"]) == (1, "", False)
+    printed = json.loads(outcome.out)
+    assert (outcome.code, outcome.err, printed["whole"]) == (1, "", False)
     place = {"session": 2, "trials": [8, 9], "offset": None, "length": None, "images": None}
-    assert told["damages"] == [{"path": SHARD, "problem": "missing"} | place]
-    assert told["repair"] == f"nsd-zarr repair {store} --source SOURCE --sessions 2"
+    assert printed["damages"] == [{"path": SHARD, "problem": "missing"} | place]
+    assert printed["repair"] == f"nsd-zarr repair {store} --source SOURCE --sessions 2"
 
 
-def test_damage_is_told_with_the_command_that_repairs_it(store, source, run_cli):
+def test_damage_is_reported_with_the_command_that_repairs_it(store, source, run_cli):
     import shlex
 
     for number in (0, 4):
@@ -325,7 +325,7 @@ def test_metadata_that_differ_from_their_copy_in_the_root_are_found(store):
 
 
 @pytest.mark.parametrize("damage", [_lose, _empty, lambda path: path.write_bytes(b"[1, 2")])
-def test_root_document_that_is_gone_is_told_as_damage(damage, store, run_cli):
+def test_root_document_that_is_gone_is_reported_as_damage(damage, store, run_cli):
     damage(store / "zarr.json")
     outcome = run_cli("verify", store)
     assert outcome.code == 1

@@ -82,7 +82,7 @@ def test_comparison_with_sources_reads_neither_by_our_own_code(store, source, mo
     assert _places(nsd_zarr.verify(store, source)) == {("betas/c/8/0/0/0", 3, (17, 17))}
 
 
-def test_chunk_that_zarr_python_cannot_read_is_told(store, source, monkeypatch):
+def test_chunk_that_zarr_python_cannot_read_is_reported(store, source, monkeypatch):
     path = store / SHARD
     data = bytearray(path.read_bytes())
     data[30] ^= 1
@@ -114,7 +114,7 @@ def test_store_of_someone_else_is_refused(tmp_path, run_cli):
     assert run_cli("verify", tmp_path / "other.zarr").code == 4
 
 
-def test_trial_that_the_disk_cannot_read_is_told_as_damage(store, source, monkeypatch):
+def test_trial_that_the_disk_cannot_read_is_reported_as_damage(store, source, monkeypatch):
     def fail(descriptor, buffers, offset, _preadv=os.preadv):
         is_index = offset + sum(map(len, buffers)) == os.fstat(descriptor).st_size
         if os.readlink(f"/proc/self/fd/{descriptor}").endswith(SHARD) and offset and not is_index:
@@ -127,7 +127,7 @@ def test_trial_that_the_disk_cannot_read_is_told_as_damage(store, source, monkey
         assert "Input/output error" in report.damages[0].problem
 
 
-def test_store_that_may_not_be_read_is_told(store, run_child, without_privileges):
+def test_store_that_may_not_be_read_is_reported(store, run_child, without_privileges):
     (store / SHARD).chmod(0)
     outcome = run_child("verify", store, prefix=without_privileges)
     assert outcome.code == 1

@@ -114,7 +114,7 @@ def test_folder_below_a_file_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "told"),
+    ("number", "kind", "message"),
     [
         (errno.ENOSPC, DoesNotFit, "the disk is full"),
         (errno.EDQUOT, DoesNotFit, "quota"),
@@ -124,10 +124,10 @@ def test_folder_below_a_file_is_explained(tmp_path):
         (errno.EIO, StoreError, "Input/output error"),
     ],
 )
-def test_write_error_is_explained_with_what_to_do(number, kind, told, tmp_path):
+def test_write_error_is_explained_with_what_to_do(number, kind, message, tmp_path):
     error = explain_write_error(OSError(number, os.strerror(number)), tmp_path / "a")
     assert type(error) is kind
-    assert told in str(error)
+    assert message in str(error)
     assert "run the same command again" in str(error)
     assert str(tmp_path / "a") in str(error)
 

@@ -259,7 +259,7 @@ def test_stock_loader_never_hangs_however_workers_start(volumes, tmp_path, start
 
 @in_workers
 @pytest.mark.parametrize("workers", [{}, TIMEOUT], ids=["here", "in workers"])
-def test_damage_is_told_through_the_loader(volumes, tmp_path, monkeypatch, workers):
+def test_damage_is_reported_through_the_loader(volumes, tmp_path, monkeypatch, workers):
     # After an error PyTorch waits this long, 5 s by default, for each worker before it ends it.
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
     store = volumes.copy_to(tmp_path / "damaged.zarr")

@@ -94,9 +94,9 @@ def test_loader_state_counts_batches_handed_out_not_those_on_their_way(volumes, 
 def test_stats_name_the_copy_when_it_is_what_is_waited_for():
     stats = LoaderStats(copy_seconds=3.0)
     stats.ring = dataclasses.replace(stats.ring, wait_seconds=1.0, consume_seconds=6.0, batches=1)
-    told = describe_stats(stats)
-    assert (told["limited_by"], told["copy_seconds"], told["consumer_seconds"]) == ("copy", 3.0, 3.0)
-    assert told["stall_percent"] == pytest.approx(100 * 4 / 7)
+    described = describe_stats(stats)
+    assert (described["limited_by"], described["copy_seconds"], described["consumer_seconds"]) == ("copy", 3.0, 3.0)
+    assert described["stall_percent"] == pytest.approx(100 * 4 / 7)
 
 
 def test_move_leaves_what_is_no_tensor():

@@ -211,8 +211,8 @@ def test_loader_has_a_length_for_a_bar(dataset, capsys):
 
 
 def test_datasets_and_loaders_print_what_they_are(volumes):
-    told = repr(TrialDataset(volumes.path, trials=range(20), raw=True))
-    assert told == f"TrialDataset('{volumes.path}': 20 trials of 3 sessions, betas (5, 11, 3) int16, raw=True)"
+    described = repr(TrialDataset(volumes.path, trials=range(20), raw=True))
+    assert described == f"TrialDataset('{volumes.path}': 20 trials of 3 sessions, betas (5, 11, 3) int16, raw=True)"
     loader = make(TrialDataset(volumes.path, roi=[3, 4]))
     next(iter(loader))
     assert repr(loader) == (

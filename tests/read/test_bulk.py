@@ -64,7 +64,7 @@ def test_error_of_a_thread_is_raised_and_stops_the_others(many_cores):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nsd-zarr bulk")]
 
 
-def test_damage_is_told_by_a_bulk_read(experiment, tmp_path, many_cores):
+def test_damage_is_reported_by_a_bulk_read(experiment, tmp_path, many_cores):
     store = experiment.store.copy_to(tmp_path / "subj01.zarr")
     store.shard_path(24).unlink()
     with pytest.raises(DamageFound, match=r"trial 2\d .*in betas shard 3"):
@@ -79,7 +79,7 @@ def test_bulk_read_by_threads_equals_trial_by_trial(experiment, many_cores):
         assert np.array_equal(view.betas[:, ..., 1].values, one_by_one[..., 1])
 
 
-# Loads what it is told to, while a thread looks every ms at what the process has of anonymous and shared memory.
+# Loads what it is asked for, while a thread looks every ms at what the process has of anonymous and shared memory.
 pytestmark = pytest.mark.xdist_group("bulk")
 
 MEASURE = """

@@ -129,7 +129,7 @@ def test_damaged_trial_raises_and_names_trial_and_shard(damaged, damage):
 
 @pytest.mark.parametrize("options", [{"raw": True}, {"chunks": {}}], ids=str)
 @pytest.mark.parametrize("key", [[3, TRIAL], slice(20, 30), TRIAL], ids=str)
-def test_damage_is_told_on_every_way_to_the_values(damaged, options, key):
+def test_damage_is_reported_on_every_way_to_the_values(damaged, options, key):
     flip_value(damaged.shard_path(TRIAL))
     betas = nsd_zarr.open_dataset(damaged.path, **options).betas
     with pytest.raises(DamageFound, match="trial 24 "):

@@ -34,7 +34,7 @@ class World:
             [[number in LACKING[group] for group in self.group] for number in range(1, SESSIONS + 1)]
         )
         self.stored = np.where(self.missing[self.session - 1], 0, self.full).astype(np.int16)
-        # Constant but not 0, and told by `valid` alone.
+        # Constant but not 0, and marked by `valid` alone.
         self.stored[(self.session == 6)[:, np.newaxis] & (np.arange(voxels) == 7)] = 123
         self.missing[5, 7] = True
         self.valid = np.ones(self.missing.shape, bool)

@@ -133,7 +133,7 @@ def test_noise_ceiling_of_what_was_computed(experiment):
     assert computed.nsd.noise_ceiling(1).sizes == {"z": 5, "y": 11, "x": 3}
 
 
-def test_noise_ceiling_that_cannot_be_told_is_refused(experiment, volumes):
+def test_noise_ceiling_without_what_it_needs_is_refused(experiment, volumes):
     with pytest.raises(ConfigError, match="noise_ceiling"):
         nsd_zarr.open_dataset(experiment.path).nsd.noise_ceiling()
     with pytest.raises(StoreError, match="compute_ncsnr"):

@@ -187,7 +187,7 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_what_two_stores_do_not_share_is_told(experiment, other, concat, name):
+def test_what_two_stores_do_not_share_is_refused(experiment, other, concat, name):
     one, two = open_dataset(experiment), open_dataset(other)
     joined = concat(one.isel(trial=slice(0, 5)), two.isel(trial=slice(20, 30)))
     with pytest.raises(ConfigError, match="these trials are of 2 stores"):

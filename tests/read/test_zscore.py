@@ -55,13 +55,13 @@ def test_statistics_of_all_trials_are_those_of_the_store(experiment):
 
 
 @pytest.mark.parametrize("trials", [TRAIN, np.flatnonzero(TRAIN), np.flatnonzero(TRAIN).tolist()], ids=type)
-def test_trials_are_told_by_booleans_or_positions(experiment, trials):
+def test_trials_are_chosen_by_booleans_or_positions(experiment, trials):
     found = open_dataset(experiment).nsd.zscore("session", trials=trials).betas[20]
     expected = open_dataset(experiment).nsd.zscore("session", trials=TRAIN).betas[20]
     assert np.array_equal(found.values, expected.values, equal_nan=True)
 
 
-def test_trials_are_told_by_a_coordinate_of_a_selection(experiment):
+def test_trials_are_chosen_by_a_coordinate_of_a_selection(experiment):
     ds = open_dataset(experiment).isel(trial=slice(41, 3, -1))
     trials = ds.repeat == 0
     found = ds.nsd.zscore("session", trials=trials).betas
@@ -144,7 +144,7 @@ def test_scored_dataset_pickles(experiment):
     assert np.array_equal(again.betas.values, scored.betas.values, equal_nan=True)
 
 
-def test_store_without_statistics_is_told_how_to_compute_them(volumes):
+def test_store_without_statistics_is_refused_with_how_to_compute_them(volumes):
     ds = nsd_zarr.open_dataset(volumes.path).drop_vars(["session_mean", "session_std"])
     for each in (ds, ds.load()):
         with pytest.raises(StoreError, match=r"no session_mean.*trials=slice\(None\)"):
@@ -152,7 +152,7 @@ def test_store_without_statistics_is_told_how_to_compute_them(volumes):
     assert abs(np.nanmean(ds.nsd.zscore("session", trials=slice(None)).betas.values)) < 1e-6
 
 
-def test_damaged_statistics_are_told(experiment, tmp_path):
+def test_damaged_statistics_are_reported(experiment, tmp_path):
     store = experiment.store.copy_to(tmp_path / "subj01.zarr")
     (store.path / "session_std/c/1/0/0/0").unlink()
     betas = nsd_zarr.open_dataset(store.path).nsd.zscore().betas

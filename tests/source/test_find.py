@@ -147,7 +147,7 @@ def test_choice_that_nothing_fits_is_refused(tmp_path):
             find_session_files([start], Choice(3, "func1mm"))
 
 
-def test_choice_may_be_told_by_folders_above(tmp_path):
+def test_choice_may_follow_from_folders_above(tmp_path):
     folder = create_betas(tmp_path, subject=4)
     assert len(find_session_files([folder.parent], Choice(subject=4))) == 2
     assert len(find_session_files([folder], Choice(4, "func1pt8mm", BETAS))) == 2

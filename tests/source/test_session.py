@@ -135,7 +135,7 @@ def test_file_cut_anywhere_is_refused(tmp_path, make_session, refuse, odd):
     assert inspect_session(file, "betas").trials == 2
 
 
-def test_cut_file_is_told_with_both_sizes(tmp_path, make_session, refuse):
+def test_cut_file_is_reported_with_both_sizes(tmp_path, make_session, refuse):
     file = make_session(tmp_path / NAME)
     size = file.path.stat().st_size
     os.truncate(file.path, size - 7)
@@ -196,7 +196,7 @@ def test_file_that_may_not_be_read_is_refused(make_session):
     ],
     ids=["empty", "other_names", "group", "named_type", "dangling_soft_link"],
 )
-def test_file_without_the_dataset_is_told_with_what_is_there(odd_file, refuse, fill, words):
+def test_file_without_the_dataset_is_reported_with_what_is_there(odd_file, refuse, fill, words):
     error = refuse(odd_file(fill), f"no dataset /betas: {words}. Name the dataset with --dataset.")
     assert error.expected == "betas"
 

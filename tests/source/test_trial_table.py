@@ -60,14 +60,14 @@ def test_rows_of_some_sessions_are_selected_and_a_gap_is_allowed(table, write):
 
 
 @pytest.mark.parametrize(
-    ("sessions", "trials", "told"),
+    ("sessions", "trials", "message"),
     [
         ((2, 4), 53, "session 04: .* has 0 rows for it, expected 53"),
         ((1, 2), 54, "session 01: .* has 53 rows for it, expected 54"),
     ],
 )
-def test_rows_that_are_not_as_many_as_trials_are_refused_with_both_counts(sessions, trials, told, table, write):
-    with pytest.raises(SourceError, match=told) as caught:
+def test_rows_that_are_not_as_many_as_trials_are_refused_with_both_counts(sessions, trials, message, table, write):
+    with pytest.raises(SourceError, match=message) as caught:
         select_rows(parse_trial_table(write(table), PATH), sessions, trials)
     assert (caught.value.found, caught.value.expected) == (0 if trials == 53 else 53, trials)
 
@@ -78,7 +78,7 @@ def _swap(table):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda table: table.pop("73KID"), "no column 73KID: found SUBJECT, SESSION"),
         (lambda table: table["73KID"].__setitem__(3, 0), "row 4: 73KID is 0, expected a whole number from 1 to 73000"),
@@ -90,10 +90,10 @@ def _swap(table):
         (_swap, r"row 9 \(session 01, run 2, trial 3\) comes after row 8 \(session 01, run 2, trial 4\)"),
     ],
 )
-def test_table_that_no_dataset_has_is_refused(change, told, table, write):
+def test_table_that_no_dataset_has_is_refused(change, message, table, write):
     table = {name: column.copy() for name, column in table.items()}
     change(table)
-    with pytest.raises(SourceError, match=told) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         parse_trial_table(write(table), PATH)
     assert caught.value.path == PATH
     assert caught.value.hint

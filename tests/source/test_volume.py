@@ -86,7 +86,7 @@ def test_affines_that_agree_say_nothing():
     assert compare_affines(_volume(AFFINE + 1e-5), _volume(AFFINE)) == ""
 
 
-def test_other_origin_is_told():
+def test_other_origin_is_reported():
     shifted = AFFINE.copy()
     shifted[1, 3] += 0.25
     assert "origin of volume.nii.gz differs from that of volume.nii.gz by up to 0.25 mm" in compare_affines(

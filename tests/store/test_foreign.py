@@ -249,7 +249,7 @@ def test_nothing_behind_a_url_is_refused(url):
         open_any(url)
 
 
-def test_package_for_a_url_that_is_missing_is_told():
+def test_package_for_a_url_that_is_missing_is_reported():
     fsspec.register_implementation("absent", "nsd_zarr_no_such_package.Files", errtxt="Install absentfs", clobber=True)
     with pytest.raises(StoreError, match="a package for this URL is missing: Install absentfs"):
         open_any("absent://bucket/subj01.zarr")

@@ -170,7 +170,7 @@ def _make_index(entries):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ((ABSENT, ABSENT), "chunk 1 was never written"),
         ((ABSENT, 5), "chunk 1 was never written"),
@@ -182,9 +182,9 @@ def _make_index(entries):
     ],
     ids=str,
 )
-def test_hostile_entry_of_a_shard_index_raises(entry, told):
+def test_hostile_entry_of_a_shard_index_raises(entry, message):
     data = _make_index([(0, 100), entry])
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         decode_shard_index(data, 2, 100 + len(data))
 
 

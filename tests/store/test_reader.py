@@ -120,7 +120,7 @@ def test_shard_that_is_mended_is_read_again(damaged):
     assert np.array_equal(_read(reader, 0), damaged.stored[0])
 
 
-def test_index_problem_is_told_without_decoding(damaged):
+def test_index_problem_is_reported_without_decoding(damaged):
     reader = TrialReader(open_store(damaged.path))
     assert [reader.find_index_problem(shard) for shard in range(6)] == [""] * 6
     _flip(damaged.shard_path(0))

@@ -114,17 +114,17 @@ def test_root_document_that_was_edited_is_damaged(copied):
         open_store(copied.path)
 
 
-def test_what_is_no_store_is_told_apart(tmp_path, copied):
+def test_what_is_no_store_is_refused_by_kind(tmp_path, copied):
     zarr.save_array(tmp_path / "foreign.zarr", np.arange(7))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    told = {
+    messages = {
         "nowhere": "no such store",
         "foreign.zarr": "a Zarr store that nsd-zarr did not make",
         "empty": "it has no zarr.json",
         "file": "it has no zarr.json",
     }
-    for name, text in told.items():
+    for name, text in messages.items():
         assert not is_store(tmp_path / name)
         with pytest.raises(StoreError, match=text):
             open_store(tmp_path / name)

@@ -48,7 +48,7 @@ def test_one_sessions_chunk_is_read_alone(experiment, monkeypatch):
 @pytest.mark.parametrize("name", ["session_mean/c/1/0/0/0", "valid/c/0/0/0/0", "roi_nsdgeneral/c/0/0/0"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "lose", "empty"])
 @pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "no manifest"])
-def test_damage_is_told_with_its_file(damaged, name, harm, manifest):
+def test_damage_is_reported_with_its_file(damaged, name, harm, manifest):
     store = open_store(damaged)
     if not manifest:
         store.manifest.clear()

@@ -78,7 +78,7 @@ class Tally:
     restored: int = 0
     """repair (for a run: convert) gave every byte back."""
     declined: int = 0
-    """For a run: convert refused, and told why."""
+    """For a run: convert refused, and says why."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -381,15 +381,15 @@ def look_at_store(sample: Sample, damaged: list[Path], tally: Tally, *, whole: b
     except nsd_zarr.NsdZarrError:
         is_named = True
     tally.named += is_named
-    told = "repaired, and other bytes came out"
+    outcome = "repaired, and other bytes came out"
     try:
         nsd_zarr.repair(sample.store, sample.source, workers=1, memory="1GiB")
     except nsd_zarr.NsdZarrError as error:
-        told = str(error)
+        outcome = str(error)
     is_restored = sample.is_whole()
     tally.restored += is_restored
     if wrong or not is_named or not is_restored:
-        tally.failures.append(f"{damaged}: silent {wrong}, named {is_named}, restored {is_restored} ({told})")
+        tally.failures.append(f"{damaged}: silent {wrong}, named {is_named}, restored {is_restored} ({outcome})")
 
 
 def look_at_run(sample: Sample, damaged: list[Path], whole: dict[str, bytes], tally: Tally) -> None:

@@ -419,7 +419,7 @@ def test_file_replaced_by_another_layout_is_read_as_it_is_now(tmp_path, make_ses
         check_unchanged(info)
 
 
-def test_device_error_is_told_with_session_and_trials(tmp_path, make_session, executor, monkeypatch):
+def test_device_error_is_reported_with_session_and_trials(tmp_path, make_session, executor, monkeypatch):
     file = make_session(tmp_path / "betas_session03.hdf5")
 
     def fail(*args):
