@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from nsd_zarr.maintenance.repair import RepairReport, repair
     from nsd_zarr.maintenance.verify import VerifyReport, verify
     from nsd_zarr.options import AttachOptions, ConvertOptions, ImagesOptions, RepairOptions, VerifyOptions
-    from nsd_zarr.read.dataset import OpenOptions, open_dataset
+    from nsd_zarr.read.dataset import OpenOptions, open_dataset, open_tree
 
 __all__ = [
     "AttachOptions",
@@ -84,6 +84,7 @@ __all__ = [
     "convert",
     "convert_images",
     "open_dataset",
+    "open_tree",
     "plan",
     "repair",
     "verify",
@@ -127,6 +128,7 @@ _HOMES = {
     "VerifyOptions": "nsd_zarr.options",
     "OpenOptions": "nsd_zarr.read.dataset",
     "open_dataset": "nsd_zarr.read.dataset",
+    "open_tree": "nsd_zarr.read.dataset",
 }
 """The module of each public name."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.nsd import BETAS_DATASET
-from nsd_zarr.options import suggest
+from nsd_zarr.options import SUBJECTS_EXAMPLE, parse_numbers, suggest
 from nsd_zarr.resources import choose_memory_limit, count_cores
 
 CODECS = ("lz4", "zstd", "lz4hc", "blosclz", "zlib")
@@ -28,29 +26,12 @@ MAX_SUBJECT = 99
 
 def parse_sessions(value: Any) -> Any:
     """Session numbers from "1-40", "1-3,5", a number, or an iterable of numbers, ascending; None stays None."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, str, Iterable)):
-        raise ValueError("expected session numbers such as 1-40 or 1-3,5")
-    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else list(value)
-    numbers: set[int] = set()
-    for part in parts:
-        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", str(part))
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= first <= last:
-            raise ValueError("expected session numbers such as 1-40 or 1-3,5, counted from 1")
-        numbers.update(range(first, last + 1))
-    if not numbers:
-        raise ValueError("expected at least one session")
-    return tuple(sorted(numbers))
+    return None if value is None else parse_numbers(value, "session", "1-40 or 1-3,5")
 
 
 def _parse_subjects(value: Any) -> Any:
     """Subject numbers, given as session numbers are; None stays None."""
-    try:
-        numbers = parse_sessions(value)
-    except ValueError:
-        raise ValueError("expected subject numbers such as 1-8 or 1,2,5,7, counted from 1") from None
+    numbers = None if value is None else parse_numbers(value, "subject", SUBJECTS_EXAMPLE)
     if numbers and numbers[-1] > MAX_SUBJECT:
         raise ValueError(f"expected subject numbers up to {MAX_SUBJECT}")
     return numbers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -139,6 +140,37 @@ class ImagesOptions(LimitOptions, total=False):
     """As of convert."""
     fresh: bool | None
     """Forget an unfinished run of this store and start again."""
+
+
+SUBJECTS_EXAMPLE = "1-8 or 1,2,5,7"
+
+
+def parse_numbers(value: Any, what: str, example: str) -> tuple[int, ...]:
+    """Numbers of *what*, ascending, from words such as *example*, a number, or an iterable of numbers.
+
+    Raises ValueError.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, str, Iterable)):
+        raise ValueError(f"expected {what} numbers such as {example}")
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else list(value)
+    numbers: set[int] = set()
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", str(part))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last:
+            raise ValueError(f"expected {what} numbers such as {example}, counted from 1")
+        numbers.update(range(first, last + 1))
+    if not numbers:
+        raise ValueError(f"expected at least one {what}")
+    return tuple(sorted(numbers))
+
+
+def parse_subjects(value: SubjectWords) -> tuple[int, ...]:
+    """Subject numbers, as `subjects` is given, ascending. Raises ConfigError."""
+    try:
+        return parse_numbers(value, "subject", SUBJECTS_EXAMPLE)
+    except ValueError as error:
+        raise ConfigError(f"subjects = {value!r}: {error}", hint="Say subjects=[1, 2], for example.") from error
 
 
 def check_options(function: str, options: Mapping[str, Any], *taken: type, others: Iterable[str] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import builders
 import numpy as np
 import pytest
-from builders import MadeExperiment, MadeImages, MadeStore, Outcome, Recorder
+from builders import MadeExperiment, MadeImages, MadeStore, MadeSubjects, Outcome, Recorder
 
 import nsd_zarr
 
@@ -66,6 +67,27 @@ def source(make_source) -> Path:
 @pytest.fixture
 def read_source() -> Callable[..., np.ndarray]:
     return builders.read_source
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory) -> MadeSubjects:
+    """An NSD root of two subjects of different shape, three sessions each. Never changed."""
+    return builders.create_subjects(tmp_path_factory.mktemp("subjects") / "nsd", images=73_000)
+
+
+@pytest.fixture(scope="session")
+def whole_tree(subjects, tmp_path_factory) -> Path:
+    """The store of these subjects, a group each. Never changed."""
+    tree = tmp_path_factory.mktemp("tree") / "nsd.zarr"
+    nsd_zarr.convert(subjects.root, tree, subjects="1-2", workers=1)
+    return tree
+
+
+@pytest.fixture
+def tree(whole_tree, tmp_path) -> Path:
+    """A copy of it with its run folder, to be damaged."""
+    shutil.copytree(whole_tree.with_name("nsd.zarr.run"), tmp_path / "nsd.zarr.run")
+    return shutil.copytree(whole_tree, tmp_path / "nsd.zarr")
 
 
 # -- conversions -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from nsd_zarr.layout import IMAGES
 @click.argument("store")
 @click.option("--all", "every", is_flag=True, help="All images. [default, without --subject and --trial-table]")
 @click.option("--subject", type=int, help="Only what this subject saw, 1 to 8.")
+@click.option("--subjects", help="What any of these subjects saw, such as 1-8 or 1,2,5,7.")
 @click.option("--trial-table", type=click.Path(), help="responses.tsv of the subject. [default: found in an NSD root]")
 @click.option("--dataset", help="Dataset in the stimulus file. [default: imgBrick]")
 @click.option("--images-per-shard", type=click.IntRange(1), help="Images in a shard. [default: up to 128 MiB]")
@@ -32,7 +33,7 @@ def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **o
     """Convert stimulus images (SOURCE: nsd_stimuli.hdf5 or an NSD root) to STORE, one a chunk. Again: goes on."""
     from nsd_zarr.cli.show import format_images
 
-    if every and (options["subject"] is not None or options["trial_table"] is not None):
+    if every and any(options[name] is not None for name in ("subject", "subjects", "trial_table")):
         raise ConfigError("--all, and a subject", hint="Leave out one or the other.")
     given = {name: value for name, value in options.items() if value is not None}
     with show_progress(quiet, IMAGES) as on_event:

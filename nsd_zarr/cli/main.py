@@ -12,13 +12,13 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.images import images
+from nsd_zarr.cli.look import bench, info
 from nsd_zarr.cli.options import (
     check_both_named,
     choosing,
     common,
     configured,
     converting,
-    count_bench_workers,
     count_sessions,
     naming_experiment,
     print_report,
@@ -187,9 +187,13 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
     from nsd_zarr.cli.show import format_attachment
 
-    with show_progress(quiet) as on_event:
-        report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
-    print_report(report.as_dict(), format_attachment(report), as_json, quiet)
+    def show(report: nsd_zarr.AttachReport) -> None:
+        print_report(report.as_dict(), format_attachment(report), as_json, quiet)
+
+    with printing_others(show):
+        with show_progress(quiet) as on_event:
+            report = nsd_zarr.attach(store, source, config=options.pop("config_file"), on_event=on_event, **options)
+        show(report)
 
 
 @commands.command()
@@ -204,9 +208,13 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
     from nsd_zarr.cli.show import format_verification
     from nsd_zarr.store.root import read_kind
 
-    with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
-        report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
-    print_report(report.as_dict(), format_verification(report), as_json, quiet and report.is_whole)
+    def show(report: nsd_zarr.VerifyReport) -> None:
+        print_report(report.as_dict(), format_verification(report), as_json, quiet and report.is_whole)
+
+    with printing_others(show):
+        with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
+            report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
+        show(report)
     return 0 if report.is_whole else 1
 
 
@@ -223,58 +231,15 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     from nsd_zarr.cli.show import format_repair
     from nsd_zarr.store.root import read_kind
 
-    with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
-        report = nsd_zarr.repair(store, source, on_event=on_event, **options)
-    print_report(report.as_dict(), format_repair(report), as_json, quiet and report.is_whole)
+    def show(report: nsd_zarr.RepairReport) -> None:
+        print_report(report.as_dict(), format_repair(report), as_json, quiet and report.is_whole)
+
+    with printing_others(show):
+        with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
+            report = nsd_zarr.repair(store, source, on_event=on_event, **options)
+        show(report)
     return 0 if report.is_whole else 1
 
 
-@commands.command()
-@click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@common
-def info(store: str, quiet: bool, as_json: bool) -> None:
-    """Say what is in STORE and what made it."""
-    from nsd_zarr.cli.show import describe_store, format_store
-    from nsd_zarr.store.root import open_store
-
-    opened = open_store(Path(store), allow_unfinished=True, kind=None)
-    print_report(describe_store(opened), format_store(opened), as_json, quiet)
-
-
-@commands.command()
-@click.argument("store")
-@click.option("--source", help="Session files, to read a trial through h5py as well.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are shown.")
-@click.option("--trials", type=click.IntRange(1), default=960, show_default=True, help="Trials a round and reader.")
-@click.option(
-    "--workers", is_flag=False, flag_value="", help="Threads of readers that take several. [default: one a core]"
-)
-@click.option("--threads", hidden=True, help="The former name of --workers.")
-@click.option("--cold", is_flag=True, help="Also with the files dropped from the page cache.")
-@click.option("--dataloaders", is_flag=True, help="Also PyTorch's DataLoader with 2 and 4 worker processes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@common
-def bench(
-    store: str,
-    quiet: bool,
-    as_json: bool,
-    workers: str | None,
-    threads: str | None,
-    dataloaders: bool,
-    **options: Any,
-) -> None:
-    """Measure random trials of STORE by every reader installed, beside what the hardware allows."""
-    from nsd_zarr.bench.run import bench as measure
-    from nsd_zarr.bench.run import make_table
-
-    def show(step: str) -> None:
-        if not quiet:
-            note(step)
-
-    count = count_bench_workers(workers, threads)
-    report = measure(store, threads=count, workers=dataloaders, on_step=show, **options)
-    print_report(report.as_dict(), make_table(report), as_json, quiet)
-
-
-commands.add_command(images)
+for each in (info, bench, images):
+    commands.add_command(each)

@@ -56,12 +56,15 @@ def printing_others(show: Callable[[Any], None]) -> Iterator[None]:
         raise
 
 
+choosing_subjects = click.option("--subjects", help="Of a STORE with a group for each subject: such as 1-8 or 1,2,5,7.")
+"""Which subjects of a store of several."""
+
+
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which betas are meant, and what a run may take."""
     for option in reversed(
         [
             click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
-            click.option("--subjects", help="Of a STORE with a group for each subject: such as 1-8 or 1,2,5,7."),
             click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
             click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
             click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
@@ -69,7 +72,7 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
         ]
     ):
         command = option(command)
-    return command
+    return choosing_subjects(command)
 
 
 def naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:

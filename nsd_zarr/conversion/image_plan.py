@@ -14,6 +14,7 @@ from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.resume import find_progress
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.conversion.space import make_image_space_plan
+from nsd_zarr.conversion.subjects.choice import check_options_of_several, choose_one
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import Geometry, choose_images_per_shard
 from nsd_zarr.source.bounded import MAX_TABLE_BYTES, read_whole
@@ -68,7 +69,11 @@ def plan_block_memory(geometry: Geometry, block: SourcePart, blocks: int, config
 
 
 def find_wanted(file: StimulusInfo, config: Config) -> Sequence[int]:
-    """0-based 73k ids, ascending, that the configuration means: all of the file, or those that a subject saw."""
+    """0-based 73k ids, ascending, that the configuration means: all of the file, or those that subjects saw."""
+    if config.subjects is not None:
+        check_options_of_several(config)
+        each = (find_wanted(file, choose_one(config, subject)) for subject in config.subjects)
+        return tuple(sorted({number for ids in each for number in ids}))
     if config.subject is None and config.trial_table is None:
         return range(file.shape[0])
     path = config.trial_table or find_trial_table(file.path, config.subject or 0)

@@ -29,7 +29,7 @@ from nsd_zarr.conversion.run import carry_out
 from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
-from nsd_zarr.options import ImagesOptions, check_options
+from nsd_zarr.options import ImagesOptions, SubjectWords, check_options
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.attributes import COMPLETE
 from nsd_zarr.store.format import NSD_ID, make_shard_key
@@ -74,6 +74,7 @@ def convert_images(
     store: str | os.PathLike[str],
     *,
     subject: int | None = None,
+    subjects: SubjectWords | None = None,
     trial_table: str | os.PathLike[str] | None = None,
     dataset: str = IMAGES_DATASET,
     images_per_shard: int | None = None,
@@ -95,6 +96,8 @@ def convert_images(
     subject
         From 1: only the images that it saw, by its trial table in the NSD root, or by *trial_table*. Without both,
         all images.
+    subjects
+        The images that any of these subjects saw ("1-8", [1, 2, 5, 7]).
     trial_table
         responses.tsv of the subject.
     dataset
@@ -125,11 +128,11 @@ def convert_images(
     >>> report.images, report.shape
     (73000, (8, 8, 3))
     """
-    named = ("subject", "trial_table", "dataset", "images_per_shard", "on_event", "progress")
+    named = ("subject", "subjects", "trial_table", "dataset", "images_per_shard", "on_event", "progress")
     check_options("convert_images", options, ImagesOptions, others=named)
     started, path = time.perf_counter(), Path(os.path.abspath(store))
     table = None if trial_table is None else Path(trial_table)
-    config = make_config(None, subject=subject, trial_table=table, dataset=dataset, **options)
+    config = make_config(None, subject=subject, subjects=subjects, trial_table=table, dataset=dataset, **options)
     check_free(path)
     plan = make_image_plan(Path(source), path, config, images_per_shard)
     done = 0

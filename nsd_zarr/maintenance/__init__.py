@@ -6,6 +6,7 @@ attach                gives a store its experiment, or another one
 verify                proves a store, in three strengths
 verify_files          every file against the manifest
 verify_shards         every trial of a shard against its digest
+verify_tree           what is above the groups of several subjects
 verify_values         every value against the sources, by independent readers
 damage                one thing that is not as it was written
 sources               the sources of a finished store, found again

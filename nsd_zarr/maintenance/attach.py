@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +25,8 @@ from nsd_zarr.conversion.plan import SourceWords, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
+from nsd_zarr.conversion.subjects.convert import join_experiments
+from nsd_zarr.conversion.subjects.each import run_one_or_each
 from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
@@ -59,10 +61,13 @@ class AttachReport:
     """Whether the statistics were missing, and are there now."""
     seconds: float
     """Wall time."""
+    parts: tuple[AttachReport, ...] = ()
+    """Of several subjects: the report of each, whose sum this one is."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
-        return asdict(self) | {"store": str(self.store)}
+        parts = [part.as_dict() for part in self.parts]
+        return asdict(replace(self, parts=())) | {"store": str(self.store), "parts": parts}
 
 
 @explain_lack_of_threads()
@@ -120,21 +125,34 @@ def attach(
     True
     """
     check_options("attach", options, AttachOptions, others=("config", "on_event", "progress"))
-    started, path, options_in_force = time.perf_counter(), Path(os.path.abspath(store)), make_config(config, **options)
+    path, options_in_force = Path(os.path.abspath(store)), make_config(config, **options)
+    with draw_progress(progress, on_event) as listen:
+        return run_one_or_each(path, options_in_force, listen, partial(_attach_to, source=source), _join, source)
+
+
+def _attach_to(path: Path, config: Config, listen: Listener, source: SourceWords) -> AttachReport:
+    """Attach to the store of one subject."""
+    started = time.perf_counter()
     check_free(path)
     opened = open_store(path)
-    if not options_in_force.no_experiment:
-        check_provenance(opened, source, options_in_force)
-    experiment = find_and_inspect(opened.geometry, source, options_in_force)
+    if not config.no_experiment:
+        check_provenance(opened, source, config)
+    experiment = find_and_inspect(opened.geometry, source, config)
     with hold_lock(path) as lock:
         seen, opened = opened, open_store(path)
         if opened.fingerprint != seen.fingerprint:  # Another run was here before the lock was ours.
-            experiment = find_and_inspect(opened.geometry, source, options_in_force)
+            experiment = find_and_inspect(opened.geometry, source, config)
         has_statistics = SESSION_MEAN in opened.members
-        with draw_progress(progress, on_event) as listen:
-            experiment = _attach(opened, experiment, options_in_force, lock, listen)
+        experiment = _attach(opened, experiment, config, lock, listen)
     report = ExperimentReport() if experiment is None else experiment.make_report()
     return AttachReport(path, report, not has_statistics, time.perf_counter() - started)
+
+
+def _join(tree: Path, reports: dict[int, AttachReport], seconds: float) -> AttachReport:
+    """The sum of the reports of several subjects."""
+    parts = tuple(reports.values())
+    experiment = join_experiments({subject: report.experiment for subject, report in reports.items()})
+    return AttachReport(tree, experiment, any(part.computed_statistics for part in parts), seconds, parts)
 
 
 def find_and_inspect(geometry: Geometry, source: SourceWords, config: Config) -> Experiment | None:

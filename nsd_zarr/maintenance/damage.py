@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS, SessionNumber
+from nsd_zarr.nsd import find_subject_name
 from nsd_zarr.store.format import NSD_ID, make_shard_key
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import find_chunk_rows, read_array
@@ -37,9 +39,12 @@ class Damage:
     """Bytes concerned."""
     images: tuple[int, int] | None = None
     """First and last image concerned, inclusive, 0-based 73k ids; of a store of images that knows them."""
+    subject: int | None = None
+    """Subject whose group it concerns, in a store of several; None for what is above them."""
 
     def __str__(self) -> str:
-        parts = [] if self.session is None else [f"session {self.session:02d}"]
+        parts = [] if self.subject is None else [f"subject {self.subject}"]
+        parts += [] if self.session is None else [f"session {self.session:02d}"]
         if self.images is not None:
             first, last = self.images
             parts.append(f"image {first}" if first == last else f"images {first} to {last}")
@@ -51,6 +56,15 @@ class Damage:
         if self.offset is not None and self.length:
             parts.append(f"bytes {self.offset} to {self.offset + self.length - 1}")
         return f"{', '.join(parts)}: {self.problem}"
+
+
+def join_damages(damages: Mapping[int, Iterable[Damage]]) -> tuple[Damage, ...]:
+    """Damage of several subjects' groups, by subject, as that of the store above them."""
+    return tuple(
+        replace(each, subject=subject, path=f"{find_subject_name(subject)}/{each.path}")
+        for subject, found in damages.items()
+        for each in found
+    )
 
 
 def make_file_damage(store: Store, key: str, problem: str) -> Damage:

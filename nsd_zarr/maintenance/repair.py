@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,17 +19,21 @@ from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.root_copy import add_copy, read_copy
+from nsd_zarr.conversion.subjects.each import run_one_or_each
+from nsd_zarr.conversion.subjects.root import update_root
 from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.maintenance.attach import LASTING, find_and_inspect
 from nsd_zarr.maintenance.compare_sources import compare_sources, select_shards
-from nsd_zarr.maintenance.damage import Damage
+from nsd_zarr.maintenance.damage import Damage, join_damages
 from nsd_zarr.maintenance.expected import ExpectedStore, make_expected_store
 from nsd_zarr.maintenance.recompute import STATISTICS, make_statistics_files
 from nsd_zarr.maintenance.sources import find_ids, find_sources
 from nsd_zarr.maintenance.verify import check_store, open_to_check
 from nsd_zarr.maintenance.verify_files import find_file_problem
+from nsd_zarr.maintenance.verify_tree import check_tree
+from nsd_zarr.nsd import find_subject_name
 from nsd_zarr.options import RepairOptions, SessionWords, check_options
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.progress import draw_progress
@@ -59,6 +64,8 @@ class RepairReport:
     """Damage of sessions that were not asked for."""
     seconds: float
     """Wall time."""
+    parts: tuple[RepairReport, ...] = ()
+    """Of several subjects: the report of each, whose sum this one is."""
 
     @property
     def is_whole(self) -> bool:
@@ -67,7 +74,8 @@ class RepairReport:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
-        return asdict(self) | {"store": str(self.store), "whole": self.is_whole}
+        parts = [part.as_dict() for part in self.parts]
+        return asdict(replace(self, parts=())) | {"store": str(self.store), "whole": self.is_whole, "parts": parts}
 
 
 @explain_lack_of_threads()
@@ -122,10 +130,26 @@ def repair(
     check_options("repair", options, RepairOptions, others=("sessions", "on_event", "progress"))
     path, config = Path(os.path.abspath(store)), make_config(None, sessions=sessions, **options)
     with draw_progress(progress, on_event, read_kind(path) or TRIALS) as listen:
-        return _repair(path, source, config, listen)
+        return run_one_or_each(path, config, listen, partial(_repair, source=source), _repair_tree, source)
 
 
-def _repair(path: Path, source: SourceWords, config: Config, listen: Listener) -> RepairReport:
+def _repair_tree(tree: Path, reports: dict[int, RepairReport], seconds: float) -> RepairReport:
+    """The sum of the reports of several subjects; the root document above them is made again where it is wrong."""
+    above = tuple(check_tree(tree))
+    written = (METADATA_NAME,) if update_root(tree) else ()
+    below = (f"{find_subject_name(subject)}/{key}" for subject, report in reports.items() for key in report.rewritten)
+    return RepairReport(
+        store=tree,
+        damages=(*above, *join_damages({subject: report.damages for subject, report in reports.items()})),
+        rewritten=(*written, *below),
+        removed=sum(report.removed for report in reports.values()),
+        left=join_damages({subject: report.left for subject, report in reports.items()}),
+        seconds=seconds,
+        parts=tuple(reports.values()),
+    )
+
+
+def _repair(path: Path, config: Config, listen: Listener, source: SourceWords) -> RepairReport:
     started = time.perf_counter()
     check_free(path)
     found, removed = _look(path, config, listen), 0

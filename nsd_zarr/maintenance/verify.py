@@ -7,19 +7,22 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, RunStarted, ignore_event
 from nsd_zarr.conversion.plan import SourceWords, as_words
+from nsd_zarr.conversion.subjects.each import run_one_or_each
 from nsd_zarr.errors import ConfigError, DamageFound, StoreError
 from nsd_zarr.layout import TRIALS
-from nsd_zarr.maintenance.damage import Damage
+from nsd_zarr.maintenance.damage import Damage, join_damages
 from nsd_zarr.maintenance.sources import find_sources, plan_memory
 from nsd_zarr.maintenance.verify_files import check_files, find_untracked_files
 from nsd_zarr.maintenance.verify_shards import check_shards
+from nsd_zarr.maintenance.verify_tree import check_tree, find_untracked_in_tree
 from nsd_zarr.maintenance.verify_values import compare_source
 from nsd_zarr.options import VerifyOptions, check_options
 from nsd_zarr.places.files import open_file
@@ -27,7 +30,7 @@ from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.format import FORMATS, METADATA_NAME
-from nsd_zarr.store.root import Store, is_store, open_store
+from nsd_zarr.store.root import Store, is_store, open_store, read_kind
 from nsd_zarr.tasks import explain_lack_of_threads
 
 
@@ -62,6 +65,8 @@ class VerifyReport:
     """Wall time."""
     item: str = TRIALS.item
     """What is counted as a trial: a trial, or an image."""
+    parts: tuple[VerifyReport, ...] = ()
+    """Of several subjects: the report of each, whose sum this one is."""
 
     @property
     def is_whole(self) -> bool:
@@ -78,6 +83,8 @@ class VerifyReport:
         words = ["nsd-zarr", "repair", str(self.store)]
         words += [word for source in self.source or ("SOURCE",) for word in ("--source", source)]
         words += self.choice
+        subjects = {damage.subject for damage in self.damages if damage.subject is not None}
+        words += ["--subjects", format_sessions(subjects)] if subjects else []
         # Others need not be at hand then.
         words += ["--sessions", format_sessions(numbers)] if None not in sessions else []
         return shlex.join(words)
@@ -85,7 +92,8 @@ class VerifyReport:
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
         plain = {"store": str(self.store), "whole": self.is_whole, "repair": self.repair_command}
-        return asdict(self) | plain
+        parts = [part.as_dict() for part in self.parts]
+        return asdict(replace(self, parts=())) | plain | {"parts": parts}
 
 
 @explain_lack_of_threads()
@@ -107,7 +115,7 @@ def verify(
     Parameters
     ----------
     store
-        The store's folder.
+        The store's folder; one with a group for each subject is proved group by group.
     source
         As for `convert`: every value is also compared with the session files. These are read through h5py and the
         store through zarr-python, so by no code of this package.
@@ -147,7 +155,16 @@ def verify(
             "quick, and a source to compare with",
             hint="Leave out quick to compare every value with the source, or leave out the source.",
         )
-    started, path, config = time.perf_counter(), Path(os.path.abspath(store)), make_config(None, **options)
+    path, config = Path(os.path.abspath(store)), make_config(None, **options)
+    prove = partial(_verify, source=source, quick=quick)
+    with draw_progress(progress, on_event, read_kind(path) or TRIALS) as listen:
+        report: VerifyReport = run_one_or_each(path, config, listen, prove, partial(_join, config=config), source)
+    return report
+
+
+def _verify(path: Path, config: Config, listen: Listener, source: SourceWords | None, quick: bool) -> VerifyReport:
+    """Prove the store of one subject, or of images."""
+    started = time.perf_counter()
     strength = "quick" if quick else "full" if source is None else "source"
     words = () if source is None else tuple(os.path.abspath(word) for word in as_words(source))
     choice = tuple(_list_choice(config))
@@ -157,11 +174,10 @@ def verify(
         damage = Damage(METADATA_NAME, error.problem)
         return VerifyReport(path, strength, 0, 0, (damage,), (), words, choice, time.perf_counter() - started)
     sources = [] if source is None else find_sources(opened, source, config)
-    with draw_progress(progress, on_event, opened.geometry.kind) as listen:
-        damages = check_store(opened, strength, sources, config, listen)
-        if damages and (changed := _open_changed(opened)) is not None:
-            # An attach went on meanwhile: what it replaced is no damage of the store that is there now.
-            opened, damages = changed, check_store(changed, strength, sources, config, listen)
+    damages = check_store(opened, strength, sources, config, listen)
+    if damages and (changed := _open_changed(opened)) is not None:
+        # An attach went on meanwhile: what it replaced is no damage of the store that is there now.
+        opened, damages = changed, check_store(changed, strength, sources, config, listen)
     return VerifyReport(
         store=path,
         strength=strength,
@@ -173,6 +189,25 @@ def verify(
         choice=choice,
         seconds=time.perf_counter() - started,
         item=opened.geometry.kind.item,
+    )
+
+
+def _join(tree: Path, reports: dict[int, VerifyReport], seconds: float, config: Config) -> VerifyReport:
+    """The sum of the reports of several subjects, and what is wrong above them."""
+    parts = tuple(reports.values())
+    first = parts[0] if parts else VerifyReport(tree, "", 0, 0, (), (), (), (), seconds)
+    below = {subject: report.untracked_files for subject, report in reports.items()}
+    return VerifyReport(
+        store=tree,
+        strength=first.strength,
+        files=sum(part.files for part in parts) + 1,
+        trials=sum(part.trials for part in parts),
+        damages=(*check_tree(tree), *join_damages({subject: each.damages for subject, each in reports.items()})),
+        untracked_files=tuple(find_untracked_in_tree(tree, below)),
+        source=first.source,
+        choice=tuple(_list_choice(config)),
+        seconds=seconds,
+        parts=parts,
     )
 
 

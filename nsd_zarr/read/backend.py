@@ -12,7 +12,9 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from nsd_zarr.nsd import SESSIONS_OF_ALL
+from nsd_zarr.errors import NsdZarrError
+from nsd_zarr.nsd import SESSIONS_OF_ALL, find_subject_name
+from nsd_zarr.options import SubjectWords, parse_subjects
 from nsd_zarr.read.derive import TRIALS
 from nsd_zarr.read.lazy import SmallArray, TrialArray
 from nsd_zarr.read.percent import PercentReader
@@ -22,9 +24,11 @@ from nsd_zarr.read.table import DIGESTS
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
 from nsd_zarr.store.foreign import open_any
-from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, SHARED515
+from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, CONVENTIONS, SHARED515
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
+from nsd_zarr.store.tree.document import TREE_TITLE, read_listed_subjects
+from nsd_zarr.store.tree.groups import is_tree, locate_group
 from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 from nsd_zarr.words import escape_controls
 
@@ -35,6 +39,7 @@ OF_THE_FORMAT = {"format", "format_version", "format_minor", "status", "checksum
 class NsdZarrBackendEntrypoint(BackendEntrypoint):
     """Opens stores made by this package, and claims no others."""
 
+    supports_groups = True
     description = "Trial-chunked stores of Natural Scenes Dataset betas, as float32 percent signal change"
     url = "https://cvnlab.slite.page/p/CT9Fwl4_hc/NSD-Data-Manual"
 
@@ -43,7 +48,8 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         if not isinstance(filename_or_obj, (str, os.PathLike)):
             return False
         try:
-            return is_store(_make_path(filename_or_obj))
+            path = _make_path(filename_or_obj)
+            return is_store(path) or is_tree(path)
         except (OSError, ValueError):  # no working directory, a NUL in a user's name
             return False
 
@@ -88,6 +94,47 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         dataset.encoding["source"] = store.location
         dataset.set_close(reader.close)
         return dataset
+
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,
+        *,
+        subjects: SubjectWords | None = None,
+        group: str | None = None,
+        **options: Any,
+    ) -> dict[str, xr.Dataset]:
+        """The dataset of each subject by the path of its node, and at "/" what the root document says.
+
+        *subjects*: which; None for all that are finished. Of the store of one subject: its dataset, at "/".
+        """
+        path = _make_path(_join(filename_or_obj, group))
+        if not is_tree(path) and subjects is None:
+            return {"/": self.open_dataset(filename_or_obj, group=group, **options)}
+        chosen = read_listed_subjects(path) if subjects is None else parse_subjects(subjects)
+        nodes = {"/": xr.Dataset(attrs={"title": TREE_TITLE, "Conventions": CONVENTIONS})}
+        try:
+            for subject in chosen:
+                nodes[f"/{find_subject_name(subject)}"] = self._open_subject(path, subject, options)
+        except BaseException:
+            for node in nodes.values():
+                node.close()
+            raise
+        return nodes
+
+    def _open_subject(self, tree: Path, subject: int, options: Mapping[str, Any]) -> xr.Dataset:
+        try:
+            return self.open_dataset(locate_group(tree, subject), **options)
+        except NsdZarrError as error:
+            error.subject = subject
+            raise
+
+    def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:
+        """Open a store with a group for each subject; see nsd_zarr.open_tree."""
+        nodes = self.open_groups_as_dict(filename_or_obj, **options)
+        tree = xr.DataTree.from_dict(nodes)
+        for path, dataset in nodes.items():
+            tree[path].set_close(dataset._close)
+        return tree
 
 
 def _make_path(filename: str | os.PathLike[str]) -> Path:

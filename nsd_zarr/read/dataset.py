@@ -1,4 +1,4 @@
-"""Opening a store as an xarray Dataset."""
+"""Opening a store as an xarray Dataset, or several subjects' as a DataTree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import xarray as xr
 
 from nsd_zarr.libraries import check_library
-from nsd_zarr.options import check_options
+from nsd_zarr.options import SubjectWords, check_options
 from nsd_zarr.read.backend import NsdZarrBackendEntrypoint
 
 
@@ -97,7 +97,62 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
     check_options("open_dataset", options, OpenOptions, others=("raw",))
     if raw:
         options["mask_and_scale"] = False
-    if options.get("chunks") is not None and options.get("chunked_array_type") in (None, "dask"):
-        check_library("dask", "open_dataset with chunks")
+    _check_dask("open_dataset", options)
     # By class: by name, xarray would import every engine that is installed first.
     return xr.open_dataset(path, engine=NsdZarrBackendEntrypoint, **options)
+
+
+def _check_dask(function: str, options: OpenOptions) -> None:
+    if options.get("chunks") is not None and options.get("chunked_array_type") in (None, "dask"):
+        check_library("dask", f"{function} with chunks")
+
+
+def open_tree(
+    path: str | os.PathLike[str],
+    *,
+    subjects: SubjectWords | None = None,
+    raw: bool = False,
+    **options: Unpack[OpenOptions],
+) -> xr.DataTree:
+    """Open a store with a group for each subject, lazily: a node each, "subj01" and so on, as open_dataset gives it.
+
+    Made by `nsd_zarr.convert(..., subjects="1-8")`. Volumes of subjects have different shapes, so there is nothing at
+    the root of the tree but its title. `xr.open_datatree(path)` is the same.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
+    subjects
+        Which ("1-8", [1, 2, 5, 7]). Default: all that are finished.
+    raw
+        The stored counts, in the stored dtype, instead.
+    **options
+        As of open_dataset.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazy. `tree["subj01"].to_dataset()` is what open_dataset gives, with regions and z-scores in its `nsd`.
+
+    Raises
+    ------
+    ConfigError
+        An option that is not taken.
+    StoreError
+        Missing, something else; or a subject that was asked for is missing or not finished.
+    DamageFound
+        A root document is damaged; or later, when a trial that is read is lost or damaged.
+
+    Examples
+    --------
+    >>> report = nsd_zarr.convert("nsd", "nsd.zarr", subjects=[1])
+    >>> tree = nsd_zarr.open_tree("nsd.zarr")
+    >>> list(tree.children), tree["subj01"].betas[0].dims
+    (['subj01'], ('z', 'y', 'x'))
+    """
+    check_options("open_tree", options, OpenOptions, others=("subjects", "raw"))
+    if raw:
+        options["mask_and_scale"] = False
+    _check_dask("open_tree", options)
+    return xr.open_datatree(path, engine=NsdZarrBackendEntrypoint, subjects=subjects, **options)

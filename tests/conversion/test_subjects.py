@@ -14,7 +14,6 @@ import xarray as xr
 import zarr
 from builders import (
     count_renames,
-    create_subjects,
     digest_tree,
     finish,
     run_cli,
@@ -28,16 +27,14 @@ from nsd_zarr.errors import ConfigError, DoesNotFit, ResumeRefused, SourceError,
 OPTIONS = {"subjects": "1-2", "workers": 1}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return create_subjects(tmp_path_factory.mktemp("subjects") / "nsd")
+@pytest.fixture
+def made(subjects):
+    return subjects
 
 
-@pytest.fixture(scope="module")
-def whole(made, tmp_path_factory):
-    tree = tmp_path_factory.mktemp("whole") / "nsd.zarr"
-    nsd_zarr.convert(made.root, tree, **OPTIONS)
-    return tree
+@pytest.fixture
+def whole(whole_tree):
+    return whole_tree
 
 
 def test_tree_opens_in_xarray_without_our_package_and_without_a_warning(whole, made):
@@ -314,12 +311,6 @@ def test_subject_in_use_is_refused_and_the_other_is_converted(made, tmp_path):
 
 
 # -- the root document above groups ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tree(whole, tmp_path):
-    shutil.copytree(whole.with_name("nsd.zarr.run"), tmp_path / "nsd.zarr.run")
-    return shutil.copytree(whole, tmp_path / "nsd.zarr")
 
 
 def test_attach_to_one_group_is_seen_through_the_root_document(tree):

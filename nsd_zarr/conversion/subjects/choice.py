@@ -9,7 +9,9 @@ from pathlib import Path
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.subjects.root import looks_like_tree
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.layout import IMAGES
 from nsd_zarr.options import SourceWords
+from nsd_zarr.store.root import read_kind
 from nsd_zarr.store.tree.document import read_listed_subjects
 from nsd_zarr.store.tree.groups import find_subjects, is_tree
 
@@ -59,7 +61,7 @@ def choose_subjects(path: Path, config: Config) -> tuple[int, ...] | None:
     Raises ConfigError where subjects are chosen of what is no tree, StoreError where a tree has none.
     """
     if not looks_like_tree(path):
-        if config.subjects is not None:
+        if config.subjects is not None and read_kind(path) != IMAGES:  # Of images: what subjects saw.
             raise ConfigError(
                 "subjects are chosen, and the store is not one with a group for each subject",
                 hint="Leave out --subjects; nsd-zarr convert NSD_ROOT STORE --subjects 1-8 makes such a store.",

@@ -10,16 +10,32 @@ from typing import TypeVar
 
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.events import Listener, name_subject
-from nsd_zarr.conversion.subjects.choice import choose_one
+from nsd_zarr.conversion.subjects.choice import check_source_of_several, choose_one, choose_subjects
 from nsd_zarr.errors import NsdZarrError
+from nsd_zarr.options import SourceWords
 from nsd_zarr.store.tree.groups import locate_group
 
 _LOG = logging.getLogger(__name__)
 Report = TypeVar("Report")
-Work = Callable[[Path, Config, Listener], Report]
-"""What is done with the store of one subject: its path, the options, a listener."""
-Join = Callable[[Path, dict[int, Report], float], Report]
-"""One report of those of the subjects: path of the tree, reports by subject, seconds of wall time."""
+
+
+def run_one_or_each(
+    path: Path,
+    config: Config,
+    listen: Listener,
+    work: Callable[[Path, Config, Listener], Report],
+    join: Callable[[Path, dict[int, Report], float], Report],
+    source: SourceWords | None,
+) -> Report:
+    """Do *work* with the finished store at *path*: as a whole, or with each group that *config* chooses.
+
+    *source*: what it is done from, an NSD root where there are several groups. Raises as run_each.
+    """
+    subjects = choose_subjects(path, config)
+    if subjects is None:
+        return work(path, config, listen)
+    check_source_of_several(source, subjects)
+    return run_each(path, subjects, config, listen, work, join)
 
 
 def run_each(
@@ -31,6 +47,9 @@ def run_each(
     join: Callable[[Path, dict[int, Report], float], Report],
 ) -> Report:
     """Do *work* with the group of each subject, in the order given; the joined report.
+
+    *work* is given the path of the group, the options for one subject, and a listener; *join* the path of the tree, the
+    reports by subject, and the seconds of wall time.
 
     An error of ours in one is logged at once, and raised behind the last: itself where it is the only one,
     else one of the class with the highest exit code, which names all. Its `report` is that of the others.

@@ -6,6 +6,7 @@ So xarray and zarr-python open the whole without listing folders and without a w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from nsd_zarr.errors import StoreError
@@ -21,8 +22,10 @@ from nsd_zarr.store.format import (
     read_members,
     read_root_attributes,
 )
-from nsd_zarr.store.tree.groups import TREE_FORMAT, find_subjects, parse_group, read_tree_root
+from nsd_zarr.store.tree.groups import TREE_FORMAT, find_subjects, locate_group, parse_group, read_tree_root
 
+TREE_TITLE = "Natural Scenes Dataset, single-trial betas, a group for each subject"
+"""Root attribute `title` of a tree."""
 TREE_VERSION = 1
 """Root attribute `format_version` of a tree. A reader refuses another one."""
 
@@ -50,18 +53,34 @@ def read_listed_subjects(tree: Path) -> tuple[int, ...]:
 def make_tree_root(tree: Path) -> bytes:
     """The root document of the groups that are there: the same groups, the same bytes.
 
-    Groups that are not finished, or whose own root document is damaged, are left out.
+    Groups that are not finished are left out. Of one whose own root document is lost or damaged it says what it said
+    before: that comes back by a repair.
     """
+    former = _read_former(tree)
     members: Json = {}
-    for subject in find_subjects(tree):
-        members |= _describe_group(tree, subject)
+    for subject in sorted({*find_subjects(tree), *former}):
+        found = _describe_group(tree, subject)
+        if found is None and locate_group(tree, subject).is_dir():
+            found = former.get(subject)
+        members |= found or {}
     return encode_json(_make_document(members))
+
+
+def _read_former(tree: Path) -> dict[int, Json]:
+    """What the present root document says of each group; nothing where it cannot be read."""
+    former: dict[int, Json] = {}
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        for key, document in read_members(read_tree_root(tree)).items():
+            subject = parse_group(key.split("/")[0])
+            if subject is not None:
+                former.setdefault(subject, {})[key] = document
+    return former
 
 
 def _make_document(members: Mapping[str, Json]) -> Json:
     attributes = {
         "Conventions": CONVENTIONS,
-        "title": "Natural Scenes Dataset, single-trial betas, a group for each subject",
+        "title": TREE_TITLE,
         "references": "Allen et al. 2022, Nature Neuroscience, https://doi.org/10.1038/s41593-021-00962-x",
         "format": TREE_FORMAT,
         "format_version": TREE_VERSION,
@@ -74,14 +93,17 @@ def _make_document(members: Mapping[str, Json]) -> Json:
     }
 
 
-def _describe_group(tree: Path, subject: int) -> Json:
-    """Metadata of a subject's group and of its arrays, by path inside the tree; none where it is not finished."""
+def _describe_group(tree: Path, subject: int) -> Json | None:
+    """Metadata of a subject's group and of its arrays, by path inside the tree; none where it is not finished.
+
+    None where its root document cannot be read.
+    """
     name = find_subject_name(subject)
     try:
         data = read_tree_root(tree / name)
         attributes, members = decode_root_metadata(data), read_members(data)
     except (OSError, ValueError, LookupError, TypeError):
-        return {}
+        return None
     if attributes.get("format") != FORMAT or attributes.get("status") != COMPLETE:
         return {}
     attributes.pop("manifest", None)  # Thousands of files, for those who check the group itself.
