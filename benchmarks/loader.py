@@ -27,10 +27,20 @@ def find_anonymous_bytes() -> int:
     return 1024 * int(line.split()[1])
 
 
+def load_numba() -> None:
+    """Before memory is looked at: importing numba takes 43 MB, once a process. A former package may have no kernels."""
+    try:
+        from nsd_zarr.science import kernels
+    except ImportError:
+        return
+    kernels.load()
+
+
 def loop(store: str, way: str, epochs: int) -> dict[str, float]:
     """One pass to warm up, then *epochs*: seconds a trial, and bytes."""
     from nsd_zarr.torch import TrialDataset, TrialLoader
 
+    load_numba()
     dataset = TrialDataset(store)
     before = largest = find_anonymous_bytes()
     loader = TrialLoader(dataset, BATCH, shuffle=True, seed=0, threads=THREADS, prefetch=PREFETCH, **WAYS[way])

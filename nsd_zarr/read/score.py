@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.buffers import BufferPool
+from nsd_zarr.buffers import BufferPool, Turn
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.science.missing import find_missing
@@ -28,7 +28,8 @@ KEPT_BYTES = 24 * 2**20
 class SessionScores:
     """What trials of each session are z-scored by: the store's statistics, or those of some trials.
 
-    Thread-safe: threads may at worst read the same session twice. Picklable and fork-safe; statistics stay behind.
+    Thread-safe, picklable and fork-safe; statistics stay behind. One thread at a time reads them: that takes several
+    times a trial's memory for a moment.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SessionScores:
         self.missing_factor = missing_factor
         self.keep_bytes = keep_bytes
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._turn = Turn()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": {}}
@@ -73,9 +75,14 @@ class SessionScores:
         position = trial // self.reader.store.geometry.trials_per_session
         found = self._kept.get(position)
         if found is None:
-            found = self._read(position) if self.trials is None else self._compute(position)
-            self._make_room(found[0].nbytes + found[1].nbytes)
-            self._kept[position] = found
+            with self._turn.take():
+                found = self._kept.get(position) or self._keep(position)
+        return found
+
+    def _keep(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self._read(position) if self.trials is None else self._compute(position)
+        self._make_room(found[0].nbytes + found[1].nbytes)
+        self._kept[position] = found
         return found
 
     def _make_room(self, needed: int) -> None:
@@ -130,6 +137,7 @@ class SessionMissing:
         self.voxels = voxels
         self.with_zeros = with_zeros
         self._kept: dict[int, np.ndarray] = {}
+        self._turn = Turn()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": {}}
@@ -146,8 +154,9 @@ class SessionMissing:
         """
         bits = self._kept.get(position)
         if bits is None:
-            mask = self._read(position)
-            bits = self._kept[position] = np.packbits(mask) if mask.any() else np.zeros(0, np.uint8)
+            with self._turn.take():
+                bits = self._kept.get(position)
+                bits = self._keep(position) if bits is None else bits
         if not bits.size:
             return None
         shape = self.reader.volume_shape if self.voxels is None else self.voxels.shape
@@ -159,16 +168,24 @@ class SessionMissing:
         if mask is not None:
             np.copyto(out, out.dtype.type(value), where=mask)
 
+    def _keep(self, position: int) -> np.ndarray:
+        mask = self._read(position)
+        bits = self._kept[position] = np.packbits(mask) if mask.any() else np.zeros(0, np.uint8)
+        return bits
+
     def _read(self, position: int) -> np.ndarray:
         store = self.reader.store
         if {MEAN, STD} <= set(store.members):
-            mean, std = (read_chunk(store, name, position)[0] for name in (MEAN, STD))
+            mean, std = None, read_chunk(store, STD, position)[0]
         else:
             mean, std = self._compute(position)
         valid = read_chunk(store, VALID, position)[0] if VALID in store.members else None
         mask: np.ndarray = find_missing(std, valid)
-        if not self.with_zeros:
-            mask &= (std != 0) | (mean != 0)
+        if not self.with_zeros and mask.any():
+            varies = std != 0
+            del std  # Before as much is read again.
+            mean = read_chunk(store, MEAN, position)[0] if mean is None else mean
+            mask &= varies | (mean != 0)
         return mask if self.voxels is None else mask.reshape(-1)[self.voxels]
 
     def _compute(self, position: int) -> tuple[np.ndarray, np.ndarray]:
