@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.nsd import BETAS_DATASET
+from nsd_zarr.forms import FORM_NAMES
+from nsd_zarr.nsd import BETAS_DATASET, HEMISPHERES
 from nsd_zarr.options import SUBJECTS_EXAMPLE, parse_numbers, suggest
 from nsd_zarr.resources import choose_memory_limit, count_cores
 
@@ -40,6 +41,18 @@ def _parse_subjects(value: Any) -> Any:
 def _parse_codec(value: Any) -> Any:
     if value not in CODECS:
         raise ValueError(f"expected one of {', '.join(CODECS)}")
+    return value
+
+
+def _parse_form(value: Any) -> Any:
+    if value is not None and value not in FORM_NAMES:
+        raise ValueError(f"expected one of {', '.join(FORM_NAMES)}")
+    return value
+
+
+def _parse_hemisphere(value: Any) -> Any:
+    if value is not None and value not in HEMISPHERES:
+        raise ValueError(f"expected {' or '.join(HEMISPHERES)}")
     return value
 
 
@@ -91,6 +104,10 @@ class Config(BaseModel):
     """Space below an NSD root, such as func1pt8mm."""
     betas: str | None = None
     """Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."""
+    form: Annotated[str | None, BeforeValidator(_parse_form)] = None
+    """Form of session files that is read, of forms.FORM_NAMES; None: the first that is there."""
+    hemisphere: Annotated[str | None, BeforeValidator(_parse_hemisphere)] = None
+    """lh or rh: that one of a surface alone; None: both."""
     no_experiment: bool = False
     """Attach no trial table, masks and regions, wherever they lie."""
     trial_table: Path | None = None

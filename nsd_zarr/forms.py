@@ -45,8 +45,11 @@ FORMS = (HDF5, NIFTI, NATIVESURFACE, FSAVERAGE)
 """Every form; where a session is there in several of one space, the first that is there is read."""
 FORM_NAMES = tuple(form.name for form in FORMS)
 _ENDINGS = "|".join(sorted({re.escape(end) for form in FORMS for end in form.endings}, key=len, reverse=True))
-SESSION_FILE = re.compile(rf"(?:(?P<side>[lr]h)\.)?betas_session(?P<session>\d+)(?P<ending>{_ENDINGS})", re.IGNORECASE)
-"""Names of session files of any form."""
+SESSION_FILE = re.compile(
+    rf"(?:(?P<side>[lr]h)\.)?betas_(?:session(?P<session>\d+)|nsdsynthetic|nsdimagery)(?P<ending>{_ENDINGS})",
+    re.IGNORECASE,
+)
+"""Names of session files of any form. Those of nsdsynthetic and nsdimagery, of one session, have no number."""
 
 
 def get_form(name: str) -> Form:

@@ -129,6 +129,8 @@ class Geometry:
     """What the store holds."""
     count: int | None = None
     """Trials in the whole store where the last session has fewer than the others; None: all have as many."""
+    vertices: tuple[int, int] | None = None
+    """Of a surface, vertices of the left and of the right hemisphere, 0 of one that is not there; None: not known."""
 
     def __post_init__(self) -> None:
         if self.trials_per_session % self.trials_per_shard:

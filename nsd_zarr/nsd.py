@@ -68,8 +68,6 @@ OTHER_EXPERIMENTS = {
 table. Source: data manual, "Functional data (NSD)", and export.m."""
 HEMISPHERES = ("lh", "rh")
 """How names of files of the left and of the right hemisphere begin, before a point. Source: data manual, "ROIs"."""
-SESSION_FILE = re.compile(r"(?:[lr]h\.)?betas_session(\d+)\.hdf5", re.IGNORECASE)
-"""Names of session files in a betas folder. Source: data manual, "Functional data (NSD)"."""
 VALID_FILE = re.compile(r"valid_session(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
 """Names of the volumes of one session's valid voxels. Source: data manual, "Functional data (NSD)"."""
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -235,8 +233,9 @@ class NsdPaths:
         return self.volumes / "brainmask.nii.gz"
 
     def valid(self, session: int) -> Path:
-        """Voxels with data in *session*."""
-        return self.volumes / f"valid_session{session:02d}.nii.gz"
+        """Voxels with data in *session*; of MNI beside the betas."""
+        folder = self.betas_folder if self.space == "MNI" else self.volumes
+        return folder / f"valid_session{session:02d}.nii.gz"
 
     @property
     def valid_fraction(self) -> Path:

@@ -32,6 +32,10 @@ class SourceOptions(TypedDict, total=False):
     """Space, such as func1pt8mm."""
     betas: str | None
     """Betas version, such as betas_fithrf_GLMdenoise_RR."""
+    form: str | None
+    """Form of the session files: hdf5, nifti, nativesurface or fsaverage. Default: the first of these that is there."""
+    hemisphere: str | None
+    """Of surfaces "lh" or "rh" alone. Default: both, and a session without one is refused."""
 
 
 class SubjectsOptions(TypedDict, total=False):

@@ -99,6 +99,7 @@ PLACES = {
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py", "read/tools/", "exports/"},
     "nilearn": {"read/tools/"},
     "rsatoolbox": {"read/tools/"},
+    "zlib_ng": {"source/forms/gzip_stream.py"},
     "numba": {"science/kernels.py"},
     "matplotlib": {"report/", "bench/", "read/picture.py", "read/figure.py"},
 }

@@ -53,20 +53,6 @@ def test_session_file_elsewhere_has_no_root(place, tmp_path):
     assert nsd.locate_session_file(tmp_path / place) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "matches"),
-    [
-        ("betas_session07.hdf5", True),
-        ("lh.betas_session40.HDF5", True),
-        ("betas_session07.hdf5.6eF12aB3", False),
-        ("._betas_session07.hdf5", False),
-        ("betas_nsdsynthetic.hdf5", False),
-    ],
-)
-def test_session_files_are_known_by_their_whole_name(name, matches):
-    assert (nsd.SESSION_FILE.fullmatch(name) is not None) is matches
-
-
 def test_every_column_of_the_trial_table_has_one_rule():
     names = [*nsd.COLUMN_RANGES, "TIME", *nsd.COLUMNS_WITH_NAN]
     assert sorted(names) == sorted(nsd.RESPONSE_COLUMNS)

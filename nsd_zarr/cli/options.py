@@ -67,6 +67,10 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--subject", type=int, help="Subject below an NSD root, 1 to 8."),
             click.option("--space", help="Space below an NSD root, such as func1pt8mm."),
             click.option("--betas", help="Betas version below an NSD root, such as betas_fithrf_GLMdenoise_RR."),
+            click.option(
+                "--form", help="hdf5, nifti, nativesurface, fsaverage. [default: the first of these there is]"
+            ),
+            click.option("--hemisphere", help="lh or rh: that one of a surface alone. [default: both]"),
             click.option("--workers", type=int, help="Threads of this process. [default: one a core]"),
             click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]"),
         ]

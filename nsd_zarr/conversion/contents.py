@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.layout import SessionNumber, make_dims
+from nsd_zarr.nsd import HEMISPHERES as HEMISPHERE_NAMES
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.format import (
+    HEMISPHERE,
     METADATA_NAME,
     RAIL_COUNT,
     SESSION_MEAN,
     SESSION_STD,
+    VERTEX_IN_HEMISPHERE,
     Json,
     encode_json,
     encode_small,
@@ -109,6 +112,19 @@ class Contents:
     def _add(self, key: str, data: bytes) -> None:
         self.put(key, data)
         self.add_files([make_file_record(key, data)])
+
+
+def make_vertex_arrays(vertices: tuple[int, int]) -> list[NewArray]:
+    """Which hemisphere each vertex of a surface is of, and which of its vertices it is. *vertices*: left, right."""
+    shape, dims = (sum(vertices),), ("vertex",)
+    sides = np.repeat(np.arange(2, dtype=np.int8), vertices)
+    places = np.concatenate([np.arange(count, dtype=np.int32) for count in vertices])
+    flags = {"flag_values": [0, 1], "flag_meanings": " ".join(HEMISPHERE_NAMES)}
+    about = {"long_name": "vertex in its hemisphere, counted from 0: row of the files of that hemisphere"}
+    return [
+        VolumeArray(HEMISPHERE, shape, "int8", dims, {"long_name": "hemisphere"} | flags, (sides,)),
+        VolumeArray(VERTEX_IN_HEMISPHERE, shape, "int32", dims, about, (places,)),
+    ]
 
 
 def make_statistics_arrays(

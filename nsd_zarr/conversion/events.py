@@ -90,7 +90,7 @@ class SessionDone:
     seconds: float
     """Wall time of the session."""
     how: str
-    """How it was read: "by offset", "through h5py", or "from the store"."""
+    """How it was read: "by offset", "as one stream ...", "through h5py" or nibabel, or "from the store"."""
     subject: int | None = None
     """Whose session, in a store of several subjects."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays
+from nsd_zarr.conversion.contents import Contents, SmallArray, make_statistics_arrays, make_vertex_arrays
 from nsd_zarr.conversion.experiment.arrays import make_experiment_arrays
 from nsd_zarr.conversion.experiment.files import TRIAL_ARRAYS, Experiment
 from nsd_zarr.conversion.experiment.validity import compare_valid
@@ -95,6 +95,8 @@ def lay_out(
         contents.add_files(record.shards)
         contents.add_files(record.statistics)
     contents.add_arrays(_make_coordinates(settings, records), settings.blosc)
+    if geometry.vertices is not None:
+        contents.add_arrays(make_vertex_arrays(geometry.vertices), settings.blosc)
     rails = (record.rail_count for record in records)
     contents.add_arrays(make_statistics_arrays(geometry.sessions, geometry.volume_shape, rails), settings.blosc)
     attributes = (
@@ -166,7 +168,10 @@ def make_attributes(settings: AnySettings, status: str) -> Json:
 
 
 def make_sources(settings: AnySettings, records: Iterable[SessionRecord]) -> list[Json]:
-    """Root attribute `sources`: of each session, or block of images, the file and the digest of what it held."""
+    """Root attribute `sources`: of each session, or block of images, the file and the digest of what it held.
+
+    And where its voxels lie, where it says so: of NIfTI.
+    """
     return [
         {
             settings.geometry.kind.part: int(record.session),
@@ -174,6 +179,7 @@ def make_sources(settings: AnySettings, records: Iterable[SessionRecord]) -> lis
             "size": record.source.size,
             "digest": join_digests(record.trial_digests),
         }
+        | ({"affine": [list(row) for row in record.affine]} if record.affine is not None else {})
         for record in records
     ]
 

@@ -42,6 +42,8 @@ class SessionRecord:
     """Its chunks of session_mean and session_std."""
     rail_count: int | None
     """Voxels that reach an int16 rail in any trial; None where the stored dtype is another."""
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """Where voxels lie, by the source itself; None where it does not say."""
 
     @property
     def trial_digests(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nsd_zarr.conversion.pipeline.in_order import EXTRA_BLOCKS
 from nsd_zarr.conversion.session_statistics import RESULT_BYTES_PER_VOXEL
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
@@ -20,6 +21,8 @@ EXPERIMENT_BYTES = 64 * 2**20
 """What comes on top where an experiment is read: pandas, SciPy and nibabel, tables as text and as columns (45 MB)."""
 INDEX_BYTES_PER_VOXEL = 64
 """Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it."""
+STREAM_BYTES = 2 * 2**20
+"""Pieces of a file that is read in order, packed and unpacked."""
 H5PY_SLAB_FACTOR = 3
 """What the library keeps beside a slab that is read through it: selections of one-voxel chunks, filter buffers."""
 
@@ -54,17 +57,26 @@ class Need:
     """Largest decoded HDF5 chunk among sessions that are read through h5py."""
     extra_bytes: int = 0
     """What the process takes on top of BASE_BYTES before the first session."""
+    in_order: bool = False
+    """Whether every session holds one trial after the other, so that some shards at a time read it once."""
 
     @property
     def trial_bytes(self) -> int:
         """Decoded bytes of a trial."""
         return self.geometry.trial_bytes
 
+    def find_most_trials(self, threads: int) -> int:
+        """Trials of a session that *threads* threads make use of: all, or a few shards where that reads it once."""
+        whole, shard = self.geometry.trials_per_session, self.geometry.trials_per_shard
+        return min(whole, (threads + EXTRA_BLOCKS) * shard) if self.in_order else whole
+
     def session_bytes(self, trials: int, threads: int) -> int:
         """Peak of one session that holds *trials* trials, with *threads* threads."""
         rows = row_bytes(self.geometry.voxels, self.geometry.trials_per_session)
         read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * (TILE_BYTES + rows)
-        if not self.by_offset:
+        if self.in_order:
+            read = STREAM_BYTES
+        elif not self.by_offset:
             read += H5PY_SLAB_FACTOR * (SLAB_BYTES + self.chunk_bytes)
         voxels = self.geometry.voxels
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
@@ -74,13 +86,15 @@ class Need:
 
 def make_need(geometry: Geometry, sources: Iterable[SourcePart], extra_bytes: int = 0) -> Need:
     """What the conversion of one of *sources* takes."""
-    through_h5py = [source.chunk_bytes for source in sources if not source.by_offset]
-    return Need(geometry, not through_h5py, max(through_h5py, default=0), extra_bytes)
+    parts = list(sources)
+    slow = [source.chunk_bytes for source in parts if not (source.by_offset or source.in_order)]
+    in_order = all(source.in_order for source in parts)
+    return Need(geometry, not slow, max(slow, default=0), extra_bytes, in_order)
 
 
 def make_worker_plan(need: Need, threads: int, limit_bytes: int | None) -> MemoryPlan:
     """One session at a time, as a worker of a cluster takes it; None: as much as one pass takes. Raises DoesNotFit."""
-    one_pass = BASE_BYTES + need.extra_bytes + need.session_bytes(need.geometry.trials_per_session, threads)
+    one_pass = BASE_BYTES + need.extra_bytes + need.session_bytes(need.find_most_trials(threads), threads)
     return make_memory_plan(need, 1, threads, one_pass if limit_bytes is None else limit_bytes)
 
 
@@ -91,10 +105,10 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
     session, in as few passes as fit, with fewer threads where that saves one: each pass reads the whole file. Raises
     DoesNotFit when one shard does not fit.
     """
-    most = need.geometry.trials_per_session
     least_threads = min(2, need.geometry.shards_per_session)
     for at_once in range(max(1, min(sessions, workers // least_threads)), 0, -1):
         threads = math.ceil(workers / at_once)
+        most = need.find_most_trials(threads)
         peak = BASE_BYTES + need.extra_bytes + at_once * need.session_bytes(most, threads)
         if peak <= limit_bytes:
             return MemoryPlan(limit_bytes, peak, at_once, threads, most, 1)
@@ -136,8 +150,10 @@ def _plan_passes(need: Need, workers: int, limit_bytes: int) -> MemoryPlan:
         fixed = BASE_BYTES + need.extra_bytes + need.session_bytes(0, threads)
         shards_that_fit = (limit_bytes - fixed) // (shard * need.trial_bytes)
         if shards_that_fit >= 1:
-            passes = math.ceil(shards / shards_that_fit)
+            passes = 1 if need.in_order else math.ceil(shards / shards_that_fit)
             trials = math.ceil(shards / passes) * shard
+            if need.in_order:
+                trials = min(need.find_most_trials(threads), shards_that_fit * shard)
             peak = BASE_BYTES + need.extra_bytes + need.session_bytes(trials, threads)
             plans.append(MemoryPlan(limit_bytes, peak, 1, threads, trials, passes))
     if plans:

@@ -19,13 +19,7 @@ from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.layout import (
-    SessionNumber,
-    choose_trials_per_shard,
-    divisors,
-    format_bytes,
-    format_count,
-)
+from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors, format_bytes, format_count
 from nsd_zarr.options import SourceWords as SourceWords
 from nsd_zarr.source.find import (
     Choice,
@@ -35,8 +29,10 @@ from nsd_zarr.source.find import (
     format_sessions,
     select_sessions,
 )
+from nsd_zarr.source.forms.files import find_twin_notes
 from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.origin import find_origin, find_unfinished
+from nsd_zarr.source.other_experiments import find_first_session
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.source.uniform import check_countable, check_uniform
 from nsd_zarr.store.check import MAX_SESSION
@@ -155,7 +151,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     if progress.state is not TargetState.FINISHED:
         experiment, report = read_experiment(given, settings.geometry)
     notes = find_unfinished(files[0].path.parent, settings.sessions)
-    report = replace(report, notes=(*notes, *report.notes))
+    report = replace(report, notes=(*notes, *find_twin_notes(files), *report.notes))
     return Plan(
         store=target,
         settings=settings,
@@ -177,15 +173,20 @@ def as_words(source: SourceWords) -> list[str | os.PathLike[str]]:
     return [source] if isinstance(source, (str, os.PathLike)) else list(source)
 
 
+def make_choice(config: Config) -> Choice:
+    """Which betas are meant, and which files of them."""
+    return Choice(config.subject, config.space, config.betas, config.form, config.hemisphere)
+
+
 def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
-    words = as_words(source)
-    files = find_session_files(words, Choice(config.subject, config.space, config.betas))
+    words, files = as_words(source), find_session_files(as_words(source), make_choice(config))
     if config.sessions is not None:
         return select_sessions(files, config.sessions)
     # A folder is meant whole, from session 1; who names files may begin anywhere.
     is_folder = len(words) == 1 and Path(words[0]).is_dir()
-    check_complete(files, 1 if is_folder else files[0].session)
+    expected = find_first_session(files[0].path.parent)
+    check_complete(files, (expected if files[0].session >= expected else 1) if is_folder else files[0].session)
     return files
 
 
@@ -209,6 +210,7 @@ def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
         clevel=config.effective_clevel,
         shape=first.shape,
         dtype=first.dtype,
+        vertices=first.vertices,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -22,8 +22,9 @@ class _Settings:
     """What settings of every kind of store can do."""
 
     def make_attributes(self) -> dict[str, Any]:
-        """As root attribute `settings`: plain JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """As root attribute `settings`: plain JSON, without what does not apply."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if value is not None}
 
     def make_fingerprint(self) -> str:
         """One digest over the settings and the versions that decide bytes."""
@@ -32,7 +33,12 @@ class _Settings:
     def list_differences(self, settings: Mapping[str, Any]) -> list[str]:
         """What a store's `settings` have otherwise, as "codec zstd, now lz4"."""
         mine = self.make_attributes()
-        return [f"{name} {settings.get(name)}, now {mine[name]}" for name in mine if settings.get(name) != mine[name]]
+        gone = [field.name for field in fields(self) if field.name in settings and field.name not in mine]
+        return [
+            f"{name} {settings.get(name)}, now {mine.get(name)}"
+            for name in (*mine, *gone)
+            if settings.get(name) != mine.get(name)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,14 @@ class Settings(_Settings):
     """Shape of one session, (trial, z, y, x) or (trial, vertex)."""
     dtype: str
     """Stored dtype."""
+    vertices: tuple[int, int] | None = None
+    """Of a surface, vertices of the left and of the right hemisphere; None where the sources do not say."""
 
     @property
     def geometry(self) -> Geometry:
         """How sessions, trials and shards lie."""
-        return Geometry(self.sessions, self.shape[0], self.trials_per_shard, self.shape[1:], self.dtype)
+        shape = self.shape
+        return Geometry(self.sessions, shape[0], self.trials_per_shard, shape[1:], self.dtype, vertices=self.vertices)
 
     @property
     def blosc(self) -> BloscCodec:

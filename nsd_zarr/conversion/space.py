@@ -61,6 +61,7 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
         + STATISTICS_PER_SESSION * len(geometry.sessions)
         + SMALL_FILES
         + 2 * (geometry.dtype == "int16")
+        + 4 * (geometry.vertices is not None)
         + experiment_files,
         free_bytes=free.bytes,
         free_inodes=free.inodes,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore
 
@@ -14,6 +14,7 @@ import numpy as np
 from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
+from nsd_zarr.conversion.pipeline.in_order import write_in_order
 from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
@@ -25,6 +26,8 @@ from nsd_zarr.store.record import FileRecord, ShardRecord
 from nsd_zarr.store.shard import PendingShard, write_shard
 from nsd_zarr.tasks import map_all
 
+Write = Callable[[int, np.ndarray], Future[ShardRecord]]
+"""Writes the shard of a number, given its trials; on disk when what it returns is done."""
 MAX_UNCOMMITTED = 32
 """Shards of one session that may wait for the disk: each is an open file, of which a process commonly has 1,024."""
 
@@ -115,14 +118,13 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
         unit.source.open(context.trial_cache) as reader,
     ):
-        how = "by offset" if reader.by_offset else "through h5py"
         if unit.expected_digests:
             compare_session(unit, reader, executor, context)
-            return 0, how
+            return 0, reader.how
         if unit.shards:
             shards = _write_session(unit, reader, executor, committer, context)
             check_unchanged(unit.source)
-            return sum(shard.size for shard in shards), how
+            return sum(shard.size for shard in shards), reader.how
         files: tuple[FileRecord, ...] = ()
         rail_count = None
         if isinstance(unit.settings, Settings):
@@ -136,10 +138,11 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
             shards = _write_session(unit, reader, executor, committer, context)
         check_unchanged(unit.source)
     fingerprint, identity = unit.settings.make_fingerprint(), unit.source.identity
-    record = SessionRecord(unit.source.session, fingerprint, identity, shards, files, rail_count)
+    part = unit.source
+    record = SessionRecord(part.session, fingerprint, identity, shards, files, rail_count, part.affine)
     context.check_lost()
     Ledger(unit.store).write_session(record)
-    return sum(shard.size for shard in shards), how
+    return sum(shard.size for shard in shards), reader.how
 
 
 def _write_session(
@@ -172,6 +175,9 @@ def _write_session(
         commit.add_done_callback(lambda _: room.release())
         return commit
 
+    if unit.source.in_order:
+        commits = _write_in_order(unit, reader, executor, write, context, moments)
+        return tuple(commit.result() for commit in commits)
     by_rows = moments is not None and moments.is_exact and reader.can_hand_rows
     on_rows = moments.add_rows if moments is not None and by_rows else None
     for numbers, span in _read_passes(unit, reader, executor, context, on_rows):
@@ -179,6 +185,18 @@ def _write_session(
             moments.add_block(span.reshape(-1, geometry.voxels), executor, context.check_stop)
         commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
+
+
+def _write_in_order(
+    unit: Unit, reader: PartReader, executor: Executor, write: Write, context: RunContext, moments: Moments | None
+) -> list[Future[ShardRecord]]:
+    """As _write_session, for a file that holds one trial after the other."""
+    geometry, counter = unit.settings.geometry, ReadCounter(unit.settings.geometry.voxels, context.listen)
+    passes = replace(unit, trials_per_pass=geometry.trials_per_shard).passes
+    shards = [(numbers[0], trials) for numbers, trials in passes]
+    count = min(unit.trials_per_pass // geometry.trials_per_shard, len(shards))
+    with context.blocks.borrow((count, geometry.trials_per_shard, geometry.voxels), unit.source.dtype) as blocks:
+        return write_in_order(shards, blocks, reader, executor, write, moments, context.check_stop, counter.add)
 
 
 def _submit_commit(pending: PendingShard, committer: Executor, context: RunContext) -> Future[ShardRecord]:

@@ -21,7 +21,7 @@ from nsd_zarr.conversion.experiment.validity import compare_valid
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays, write_while_held
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
-from nsd_zarr.conversion.plan import SourceWords, make_given_files
+from nsd_zarr.conversion.plan import SourceWords, make_choice, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
@@ -35,12 +35,31 @@ from nsd_zarr.options import AttachOptions, check_options
 from nsd_zarr.places.durable import sync_folders
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
-from nsd_zarr.source.find import Choice, find_session_files
-from nsd_zarr.store.format import BETAS, COORDINATES, METADATA_NAME, RAIL_COUNT, SESSION_MEAN, SESSION_STD, Json
+from nsd_zarr.source.find import find_session_files
+from nsd_zarr.store.format import (
+    BETAS,
+    COORDINATES,
+    HEMISPHERE,
+    METADATA_NAME,
+    RAIL_COUNT,
+    SESSION_MEAN,
+    SESSION_STD,
+    VERTEX_IN_HEMISPHERE,
+    Json,
+)
 from nsd_zarr.store.root import Store, open_store
 from nsd_zarr.tasks import explain_lack_of_threads
 
-LASTING = (BETAS, *COORDINATES, "session_number", SESSION_MEAN, SESSION_STD, RAIL_COUNT)
+LASTING = (
+    BETAS,
+    *COORDINATES,
+    "session_number",
+    SESSION_MEAN,
+    SESSION_STD,
+    RAIL_COUNT,
+    HEMISPHERE,
+    VERTEX_IN_HEMISPHERE,
+)
 """Arrays that do not come from an experiment."""
 
 
@@ -174,18 +193,18 @@ def find_and_inspect(geometry: Geometry, source: SourceWords, config: Config) ->
 
 def _find(geometry: Geometry, words: list[str | os.PathLike[str]], config: Config) -> ExperimentFiles:
     given = make_given_files(config)
-    volumes = len(geometry.volume_shape) == 3
+    volumes, vertices = len(geometry.volume_shape) == 3, geometry.vertices
     if not words:
-        return find_experiment(None, geometry.sessions, given, volumes=volumes)
-    choice = Choice(config.subject, config.space, config.betas)
+        return find_experiment(None, geometry.sessions, given, volumes=volumes, vertices=vertices)
+    choice = make_choice(config)
     try:
         session_file = find_session_files(words, choice)[0].path
     except SourceError:
-        below = find_experiment_below(words, choice, geometry.sessions, given, volumes=volumes)
+        below = find_experiment_below(words, choice, geometry.sessions, given, volumes=volumes, vertices=vertices)
         if below is None:
             raise
         return below
-    return find_experiment(session_file, geometry.sessions, given, volumes=volumes)
+    return find_experiment(session_file, geometry.sessions, given, volumes=volumes, vertices=vertices)
 
 
 def _attach(

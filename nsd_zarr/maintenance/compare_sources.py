@@ -70,7 +70,7 @@ def _digest_source(expected: ExpectedStore, unit: Unit, context: RunContext) -> 
     """Digests of the trials of a session of which the store lost them: of its source, when they add up."""
     info, started = unit.source, time.perf_counter()
     with ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor, info.open() as reader:
-        how = "by offset" if reader.by_offset else "through h5py"
+        how = reader.how
         found = tuple(digest_session(unit, reader, executor, context).values())
     if join_digests(found) != expected.session_digest(info.session):
         raise ResumeRefused(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.plan import SourceWords, as_words
+from nsd_zarr.conversion.plan import SourceWords, as_words, make_choice
 from nsd_zarr.errors import SourceError
-from nsd_zarr.source.find import Choice, SessionFile, find_session_files
+from nsd_zarr.source.find import SessionFile, find_session_files
 from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.origin import Origin, find_origin
 from nsd_zarr.store.digest import make_digest
@@ -46,7 +46,7 @@ def check_provenance(store: Store, source: SourceWords, config: Config) -> None:
 def _find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     words = as_words(source)
     try:
-        return find_session_files(words, Choice(config.subject, config.space, config.betas)) if words else []
+        return find_session_files(words, make_choice(config)) if words else []
     except SourceError:
         return []
 

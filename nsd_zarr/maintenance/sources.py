@@ -12,8 +12,10 @@ from nsd_zarr.conversion.image_plan import ALL, find_wanted, plan_block_memory
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.errors import DamageFound, SourceError
+from nsd_zarr.forms import find_form
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
-from nsd_zarr.source.find import select_sessions
+from nsd_zarr.nsd import HEMISPHERES
+from nsd_zarr.source.find import SessionFile, select_sessions
 from nsd_zarr.source.images import make_blocks
 from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.protocol import SourcePart
@@ -31,7 +33,7 @@ def find_sources(
     sessions = store.geometry.sessions if sessions is None else tuple(sessions)
     if store.geometry.kind == IMAGES:
         return find_blocks(store, source, config, sessions)
-    files = select_sessions(find_files(source, config.model_copy(update={"sessions": sessions})), sessions)
+    files = select_sessions(_find_like(store, source, config.model_copy(update={"sessions": sessions})), sessions)
     infos = [inspect_file(file, store.attributes.dataset) for file in files]
     expected = (store.geometry.trials_per_session, *store.geometry.volume_shape)
     for info in infos:
@@ -43,6 +45,24 @@ def find_sources(
                 session=info.session,
             )
     return infos
+
+
+def _find_like(store: Store, source: SourceWords, config: Config) -> list[SessionFile]:
+    """The session files of *store*: of the hemisphere that it has, and of the form that it was made of, if it is there.
+
+    Raises SourceError.
+    """
+    lacking = [side for side, count in zip(HEMISPHERES, store.geometry.vertices or (1, 1), strict=True) if not count]
+    if lacking and config.hemisphere is None:
+        other = HEMISPHERES[1 - HEMISPHERES.index(lacking[0])]
+        config = config.model_copy(update={"hemisphere": other})
+    form = find_form(Path(store.attributes.sources[0].name))
+    if config.form is None and form is not None:
+        try:
+            return find_files(source, config.model_copy(update={"form": form.name}))
+        except SourceError:
+            pass
+    return find_files(source, config)
 
 
 def plan_memory(geometry: Geometry, infos: Sequence[SourcePart], config: Config, *, by_offset: bool) -> MemoryPlan:

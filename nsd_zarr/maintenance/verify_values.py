@@ -1,7 +1,7 @@
 """Comparing a store with its sources value for value, by readers that share no code with those that made it.
 
-The session files are read through h5py, never by offset; the store through zarr-python, which is imported for this
-alone. Slow, and independent: a mistake in our own reading of either would show here.
+Session files are read through h5py or nibabel, never by offset; the store through zarr-python, which is imported for
+this alone. Slow, and independent: a mistake in our own reading of either would show here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def compare_source(
     started, counter = time.perf_counter(), ReadCounter(info.voxels, listen)
     slice_trials = max(1, SLICE_BYTES // info.trial_bytes)
     with info.open(trust_offsets=False) as session:
+        how = session.how
         for start in range(0, info.trials, trials_at_once):
             trials = range(start, min(start + trials_at_once, info.trials))
             session.read_into(trials, block[: len(trials)], executor, on_read=counter.add)
@@ -37,7 +38,7 @@ def compare_source(
                 expected = block[first : min(first + slice_trials, len(trials))]
                 yield from _compare(store, store.geometry.first_trial(info.session) + start + first, expected, info)
                 listen(TrialsDone(len(expected)))
-    listen(SessionDone(info.session, 0, time.perf_counter() - started, "through h5py"))
+    listen(SessionDone(info.session, 0, time.perf_counter() - started, how))
 
 
 def _compare(store: Store, first: int, expected: np.ndarray, info: SourcePart) -> Iterator[Damage]:

@@ -13,7 +13,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from nsd_zarr.errors import NsdZarrError
-from nsd_zarr.nsd import SESSIONS_OF_ALL, find_subject_name
+from nsd_zarr.nsd import HEMISPHERES, SESSIONS_OF_ALL, find_subject_name
 from nsd_zarr.options import SubjectWords, parse_subjects
 from nsd_zarr.read.derive import TRIALS
 from nsd_zarr.read.lazy import SmallArray, TrialArray
@@ -24,7 +24,7 @@ from nsd_zarr.read.table import DIGESTS
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
 from nsd_zarr.store.foreign import open_any
-from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, CONVENTIONS, SHARED515
+from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, CONVENTIONS, HEMISPHERE, SHARED515
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.tree.document import TREE_TITLE, read_listed_subjects
@@ -85,7 +85,9 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
         variables = {BETAS: _make_betas(store, reader, scaled is not False)}
         variables |= {name: _make_small(store, name) for name in store.members if name not in (BETAS, DIGESTS)}
-        variables |= _make_places(store) | _make_shared515(store)
+        variables |= _make_hemisphere(store)
+        variables |= _make_affine(store)
+        variables |= _make_places(store, AFFINE in variables) | _make_shared515(store)
         variables.setdefault(STORE, make_store_column(store, store.geometry.trials))
         dataset = xr.Dataset(
             {name: variable for name, variable in variables.items() if name not in dropped},
@@ -175,9 +177,43 @@ def _make_betas(store: Store, reader: AnyReader, scaled: bool) -> xr.Variable:
     return StoredVariable(metadata.dims, indexing.LazilyIndexedArray(array), attributes, {"preferred_chunks": chunks})
 
 
-def _make_places(store: Store) -> dict[str, xr.Variable]:
+class HemisphereArray(BackendArray):
+    """Hemisphere of each vertex as text, lazily."""
+
+    def __init__(self, vertices: tuple[int, int]) -> None:
+        self.vertices = vertices
+        self.shape, self.dtype = (sum(vertices),), np.dtype("<U2")
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: Any) -> np.ndarray:
+        is_right = np.arange(self.shape[0])[key[0]] >= self.vertices[0]
+        return np.where(is_right, *reversed(HEMISPHERES))
+
+
+def _make_hemisphere(store: Store) -> dict[str, xr.Variable]:
+    """Coordinate hemisphere, which the store has as codes, as text: "lh" or "rh"."""
+    vertices = store.geometry.vertices
+    if vertices is None:
+        return {}
+    array = indexing.LazilyIndexedArray(HemisphereArray(vertices))
+    about = add_store({"long_name": "hemisphere of the vertex"}, store)
+    return {HEMISPHERE: StoredVariable(("vertex",), array, about)}
+
+
+def _make_affine(store: Store) -> dict[str, xr.Variable]:
+    """Where voxels lie by the sources themselves (NIfTI has it), where no volume beside the betas says it."""
+    affines = [source.affine for source in store.attributes.sources if source.affine is not None]
+    if AFFINE in store.members or not affines:
+        return {}
+    about = {"long_name": "RAS+ millimetres from NIfTI voxel indices (x, y, z, 1), counted from 0"}
+    return {AFFINE: xr.Variable(("ras", "ijk1"), np.array(affines[0], np.float64), add_store(about, store))}
+
+
+def _make_places(store: Store, has_affine: bool) -> dict[str, xr.Variable]:
     """Where voxels lie along z, y and x, so that a part of a volume still knows its place; where there is an affine."""
-    if AFFINE not in store.members:
+    if not has_affine:
         return {}
     sizes = dict(zip(store.members[BETAS].dims[1:], store.geometry.volume_shape, strict=True))
     return {dim: make_place(dim, np.arange(size), size) for dim, size in sizes.items()}

@@ -3,7 +3,8 @@
 Reading order:
 
 protocol                what a part of a source offers to be converted, whatever its form
-find, other_files       which session files a user means; files of betas that are no session files
+find                    which session files a user means
+forms/                  session files by form: NIfTI and MGH, and surfaces of two files
 inspect                 which inspector a file gets
 session                 a session file in HDF5
 stimuli, images         the file of stimulus images, and blocks of its images
@@ -13,6 +14,7 @@ trial_cache             trials that were read together with those of another par
 uniform                 what sessions of one store have in common
 origin                  whose betas these are, by the names of the folders
 experiment              the files of an experiment, found beside the betas
+other_experiments       trials of resting runs, nsdsynthetic and nsdimagery
 trial_table, design     which image each trial showed, and whether the design says the same
 volume, roi             volumes beside the betas: masks, maps, regions
 bounded                 reading such files whole, and no larger than they may be

@@ -55,11 +55,23 @@ def parse_design(data: bytes, path: Path) -> Design:
     return design
 
 
-def _load_matlab(data: bytes) -> dict[str, Any]:
+def read_ordering(data: bytes, path: Path) -> np.ndarray:
+    """Variable masterordering in a design of any experiment, int64 of shape (trial,). Raises SourceError."""
+    try:
+        load = _load_hdf5 if data[:10] == b"MATLAB 7.3" else _load_matlab
+        found: np.ndarray = np.asarray(load(data, _VARIABLES[:1])[_VARIABLES[0]]).ravel().astype(np.int64)
+    except Exception as error:  # Whatever the libraries make of bytes that are something else.
+        raise SourceError(
+            f"no masterordering can be read from it: {error}", hint="Fetch it again.", path=path
+        ) from error
+    return found
+
+
+def _load_matlab(data: bytes, names: Sequence[str] = _VARIABLES) -> dict[str, Any]:
     from scipy.io import loadmat
 
     _check_elements(data)
-    variables: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=list(_VARIABLES))
+    variables: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=list(names))
     return variables
 
 
@@ -78,14 +90,14 @@ def _check_elements(data: bytes) -> None:
         position += 8 + length
 
 
-def _load_hdf5(data: bytes) -> dict[str, Any]:
+def _load_hdf5(data: bytes, names: Sequence[str] = _VARIABLES) -> dict[str, Any]:
     import h5py
 
     # MATLAB's first axis is the last one here.
     with h5py.File(io.BytesIO(data), "r") as file:
-        for name in _VARIABLES:
+        for name in names:
             _check_dataset(file[name])
-        return {name: file[name][()].T for name in _VARIABLES}
+        return {name: file[name][()].T for name in names}
 
 
 def _check_dataset(dataset: Any) -> None:

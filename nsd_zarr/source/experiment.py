@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.forms import FSAVERAGE
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.nsd import NIFTI_ENDINGS, OTHER_EXPERIMENTS, VALID_FILE, NsdPaths, locate_session_file
+from nsd_zarr.nsd import HEMISPHERES, NIFTI_ENDINGS, VALID_FILE, NsdPaths, locate_session_file
 from nsd_zarr.source.find import Choice, name_sessions
-from nsd_zarr.source.roi import RoiFiles, group_rois, strip_nifti
+from nsd_zarr.source.forms.maps import Vertices, list_sides
+from nsd_zarr.source.other_experiments import OtherExperiment, find_other, locate_design
+from nsd_zarr.source.roi import RoiFiles, find_labels, group_rois, strip_ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class ExperimentFiles:
     """Valid voxels of each session in the store, in their order, None for one that has none; empty where none has."""
     rois: tuple[RoiFiles, ...] = ()
     """Sets of regions, by name."""
+    other: OtherExperiment | None = None
+    """The experiment that the betas are of, where it is not the core one and its trials are wanted."""
     missing: tuple[str, ...] = ()
     """What was looked for and is not there, in words."""
     notes: tuple[str, ...] = ()
@@ -88,19 +93,27 @@ class ExperimentFiles:
     def is_empty(self) -> bool:
         """Whether there is nothing to attach."""
         singles = (self.trial_table, self.brainmask, self.ncsnr)
-        return not (self.rois or self.valid or any(path is not None for path in singles))
+        return not (self.rois or self.valid or self.other or any(path is not None for path in singles))
 
 
 def find_experiment(
-    session_file: Path | None, sessions: Sequence[SessionNumber], given: GivenFiles, *, volumes: bool = True
+    session_file: Path | None,
+    sessions: Sequence[SessionNumber],
+    given: GivenFiles,
+    *,
+    volumes: bool = True,
+    vertices: Vertices | None = None,
 ) -> ExperimentFiles:
     """The experiment's files for *sessions*, ascending, of which one lies in *session_file*. Touches names only.
 
     Looked for at the dataset's own places when the session file lies at its own
     (ROOT/nsddata_betas/ppdata/subjAA/SPACE/BETAS/); what is *given* wins. *volumes* False (surfaces): none are looked
-    for. Raises SourceError when what is given is not there.
+    for, but for noise ceiling and labels of a surface of *vertices*. Raises SourceError when what is given is not
+    there.
     """
-    return _find(None if session_file is None else locate_session_file(session_file), sessions, given, volumes)
+    return _find(
+        None if session_file is None else locate_session_file(session_file), sessions, given, volumes, vertices
+    )
 
 
 def find_experiment_below(
@@ -110,6 +123,7 @@ def find_experiment_below(
     given: GivenFiles,
     *,
     volumes: bool = True,
+    vertices: Vertices | None = None,
 ) -> ExperimentFiles | None:
     """The experiment's files below an NSD root that holds no session files; None where *words* are no such root.
 
@@ -118,11 +132,15 @@ def find_experiment_below(
     root = Path(words[0]).absolute() if len(words) == 1 else None
     if root is None or choice.subject is None or choice.space is None or not (root / "nsddata").is_dir():
         return None
-    return _find(NsdPaths(root, choice.subject, choice.space, choice.betas or ""), sessions, given, volumes)
+    return _find(NsdPaths(root, choice.subject, choice.space, choice.betas or ""), sessions, given, volumes, vertices)
 
 
 def _find(
-    places: NsdPaths | None, sessions: Sequence[SessionNumber], given: GivenFiles, volumes: bool
+    places: NsdPaths | None,
+    sessions: Sequence[SessionNumber],
+    given: GivenFiles,
+    volumes: bool,
+    vertices: Vertices | None,
 ) -> ExperimentFiles:
     _check_given(given)
     valid = _given_valid(given.valid, sessions)
@@ -137,9 +155,10 @@ def _find(
     )
     if places is not None:
         found = _look_up(found, places, sessions, given, volumes)
+        found = _look_up_surface(found, places, vertices) if vertices is not None else found
     rois = {roi.name: roi for roi in found.rois} | {roi.name: roi for roi in _given_rois(given.rois, places)}
     absent = [name for name in given.skipped_rois if name not in rois]
-    notes = (f"no regions {', '.join(absent)} are there to be skipped",) if absent and volumes else ()
+    notes = (f"no regions {', '.join(absent)} are there to be skipped",) if absent and (volumes or vertices) else ()
     rois = {name: roi for name, roi in rois.items() if name not in given.skipped_rois}
     return replace(found, rois=tuple(rois[name] for name in sorted(rois)), notes=(*found.notes, *notes))
 
@@ -157,9 +176,12 @@ def _look_up(
         return None
 
     found = replace(found, root=places.root, subject=places.subject)
-    other = _name_other_experiment(places)
-    if other:
-        found = replace(found, notes=(f"{places.betas} are of {other}: the trial table is not of their trials",))
+    other, design = find_other(places.betas), locate_design(places)
+    if other is not None:
+        found = replace(found, notes=(f"{places.betas} are of {other.words}: the trial table is not of their trials",))
+        if not given.no_trial_table and found.trial_table is None:
+            expdesign = found.expdesign if design is None else look(found.expdesign, design)
+            found = replace(found, other=other, expdesign=expdesign)
     elif not given.no_trial_table:
         found = replace(
             found,
@@ -180,15 +202,29 @@ def _look_up(
     return replace(found, missing=tuple(missing))
 
 
-def _name_other_experiment(places: NsdPaths) -> str:
-    """What the betas are of where it is not the core experiment; empty where it is."""
-    return next((words for start, words in OTHER_EXPERIMENTS.items() if places.betas.startswith(start)), "")
+def _look_up_surface(found: ExperimentFiles, places: NsdPaths, vertices: Vertices) -> ExperimentFiles:
+    """*found*, with noise ceiling and labels of a surface; each is there with all hemispheres that are in the store."""
+    missing = list(found.missing)
+    ncsnr = list_sides(places.betas_folder / f"{HEMISPHERES[0]}.ncsnr.mgh", vertices)
+    if found.ncsnr is None and not find_other(places.betas):
+        found = replace(found, ncsnr=ncsnr[0] if all(path.is_file() for path in ncsnr) else None)
+        missing += [path.relative_to(places.root).as_posix() for path in ncsnr if not path.is_file()]
+    own, common = places.label_folders
+    folder = common if places.space == FSAVERAGE.space else own
+    sides = [side for side, count in zip(HEMISPHERES, vertices, strict=True) if count]
+    paths = [path for side in sides for path in sorted(folder.glob(f"{side}.*.mgz")) if path.is_file()]
+    folders = _list_label_folders(places)
+    # Maps of other kinds lie there as well: a set of regions is known by the file of its label names.
+    named = [path for path in paths if find_labels(strip_ending(path)[3:], folders) is not None]
+    rois = tuple(group_rois(named, folders))
+    missing += [] if rois else [f"{folder.relative_to(places.root).as_posix()}/?h.*.mgz"]
+    return replace(found, rois=rois, missing=tuple(missing))
 
 
 def _find_valid(
     places: NsdPaths, sessions: Sequence[SessionNumber], miss: Callable[[str], None]
 ) -> tuple[Path | None, ...]:
-    paths = {session: places.valid(session) for session in sessions}
+    paths = {session: _locate_valid(places, session) for session in sessions}
     absent = [session for session in sessions if not paths[session].is_file()]
     if absent:
         miss(f"valid_sessionBB.nii.gz of {name_sessions(absent)}")
@@ -196,9 +232,17 @@ def _find_valid(
     return found if any(found) else ()
 
 
+def _locate_valid(places: NsdPaths, session: SessionNumber) -> Path:
+    """Valid voxels of a session; of nsdsynthetic and nsdimagery under their own names."""
+    path, other = places.valid(session), find_other(places.betas)
+    if other is None or other.has_sessions:
+        return path
+    return path.with_name(f"valid_{other.start.removesuffix('betas_')}.nii.gz")
+
+
 def _find_rois(places: NsdPaths) -> Iterator[RoiFiles]:
     """Sets of regions in the dataset's folder. Names that begin with a dot are of the system that copied them."""
-    paths = [path for path in sorted(places.rois.glob("[!.]*.nii*")) if strip_nifti(path) and path.is_file()]
+    paths = [path for path in sorted(places.rois.glob("[!.]*.nii*")) if strip_ending(path) and path.is_file()]
     yield from group_rois(paths, _list_label_folders(places))
 
 
@@ -219,7 +263,7 @@ def _check_given(given: GivenFiles) -> None:
 def _given_rois(paths: Sequence[Path], places: NsdPaths | None) -> Iterator[RoiFiles]:
     names: set[str] = set()
     for path in paths:
-        name = strip_nifti(path)
+        name = strip_ending(path)
         if not name or name in names:
             problem = (
                 f"a second region volume of the name {name}" if name else "the name of a region volume ends otherwise"

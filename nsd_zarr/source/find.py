@@ -6,44 +6,13 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nsd_zarr.errors import SourceError
-from nsd_zarr.layout import SessionNumber
-from nsd_zarr.nsd import SESSION_FILE, find_subject_name
-from nsd_zarr.source.other_files import check_folder, check_kind
-
-_IN_NAME = re.compile(r"session[_-]?(\d+)", re.IGNORECASE)
-"""Where the number stands in the name of a file that is given outright."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which of the betas folders below an NSD root is meant; None takes any."""
-
-    subject: int | None = None
-    """Subject, 1 to 8."""
-    space: str | None = None
-    """Folder name such as func1pt8mm."""
-    betas: str | None = None
-    """Folder name such as betas_fithrf_GLMdenoise_RR."""
-
-    @property
-    def folder_names(self) -> tuple[str, ...]:
-        """Folder names that the path of a betas folder must contain."""
-        subject = None if self.subject is None else find_subject_name(self.subject)
-        return tuple(name for name in (subject, self.space, self.betas) if name is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionFile:
-    """One session and its file."""
-
-    session: SessionNumber
-    """Session number, from the file name."""
-    path: Path
-    """The file."""
+from nsd_zarr.forms import FORM_NAMES
+from nsd_zarr.source.forms.files import Choice as Choice
+from nsd_zarr.source.forms.files import SessionFile as SessionFile
+from nsd_zarr.source.forms.files import number_files
 
 
 def find_session_files(words: Sequence[str | os.PathLike[str]], choice: Choice | None = None) -> list[SessionFile]:
@@ -56,8 +25,8 @@ def find_session_files(words: Sequence[str | os.PathLike[str]], choice: Choice |
     paths = [Path(word) for word in words]
     if len(paths) == 1 and paths[0].is_dir():
         folder = _find_betas_folder(paths[0], choice)
-        return _number(_list_sessions(folder))
-    return _number(path for word in words for path in _expand(os.fspath(word)))
+        return number_files(_list_sessions(folder, choice), choice)
+    return number_files((path for word in words for path in _expand(os.fspath(word))), choice)
 
 
 def check_complete(files: Sequence[SessionFile], first: int) -> None:
@@ -126,48 +95,51 @@ def _expand(word: str) -> list[Path]:
     return found
 
 
-def _list_sessions(folder: Path) -> list[Path]:
+def _list_sessions(folder: Path, choice: Choice) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if SESSION_FILE.fullmatch(path.name)]
+        return [path for path in folder.iterdir() if choice.takes(path.name)]
     except OSError as error:
         raise SourceError(f"cannot list the folder: {error.strerror}", path=folder) from error
 
 
 def _find_betas_folder(top: Path, choice: Choice) -> Path:
-    if _list_sessions(top) and set(choice.folder_names) <= set(top.resolve().parts):
+    if _list_sessions(top, choice) and set(choice.folder_names) <= set(top.resolve().parts):
         return top
-    folders = sorted(
-        Path(folder)
-        for folder, _, names in os.walk(top)
-        if any(map(SESSION_FILE.fullmatch, names)) and set(choice.folder_names) <= set(Path(folder).resolve().parts)
-    )
+    folders = [Path(folder) for folder in _walk(top, choice) if set(choice.folder_names) <= set(folder.resolve().parts)]
     if len(folders) == 1:
         return folders[0]
     asked = f" for {', '.join(choice.folder_names)}" if choice.folder_names else ""
     if not folders:
-        check_folder(Path(folder, name) for folder, _, names in os.walk(top) for name in names)
         there = _list_there(top) if choice.folder_names else ""
         raise SourceError(
-            f"no session files (betas_session*.hdf5) in this folder or below it{asked}{there}",
+            f"no session files (betas_session*.hdf5, .nii.gz; {{lh,rh}}.betas_session*.hdf5, .mgh) in this folder or "
+            f"below it{asked}{there}",
             hint="Choose one of these." if there else "Give the folder that holds them, or an NSD root.",
             path=top,
         )
     listing = "".join(f"\n  {folder.relative_to(top)}" for folder in folders)
     raise SourceError(
         f"{len(folders)} betas folders{asked} below this one, expected exactly one:{listing}\n",
-        hint="Name one with --subject, --space and --betas, or give its path as SOURCE.",
+        hint=f"Name one with --subject, --space, --betas and --form ({', '.join(FORM_NAMES)}), or give its path as "
+        "SOURCE.",
         path=top,
         found=folders,
     )
 
 
+def _walk(top: Path, choice: Choice) -> list[Path]:
+    """Folders below *top* with session files as *choice* takes them; of those that hold HDF5 no others, if any do."""
+    found: dict[bool, list[Path]] = {True: [], False: []}
+    for folder, _, names in os.walk(top):
+        taken = [name for name in names if choice.takes(name)]
+        if taken:
+            found[any(name.lower().endswith(".hdf5") for name in taken)].append(Path(folder))
+    return sorted(found[True] or found[False])
+
+
 def _list_there(top: Path) -> str:
     """What may be chosen below *top*: subjects, spaces and betas, by the names of the folders; empty for none."""
-    found = {
-        Path(folder).resolve().parts[-3:]
-        for folder, _, names in os.walk(top)
-        if any(map(SESSION_FILE.fullmatch, names))
-    }
+    found = {folder.resolve().parts[-3:] for folder in _walk(top, Choice())}
     full = [parts for parts in found if len(parts) == 3 and re.fullmatch(r"subj\d+", parts[0])]
     listed = (
         f"--subject {', '.join(sorted({str(int(parts[0][4:])) for parts in full}, key=int))}",
@@ -175,28 +147,3 @@ def _list_there(top: Path) -> str:
         f"--betas {', '.join(sorted({parts[2] for parts in full}))}",
     )
     return f"; there are {'; '.join(listed)}" if full else ""
-
-
-def _number(paths: Iterable[Path]) -> list[SessionFile]:
-    files: dict[int, Path] = {}
-    for path in sorted(paths):
-        check_kind(path)
-        match = SESSION_FILE.fullmatch(path.name) or _IN_NAME.search(path.name)
-        if match is None or int(match.group(1)) == 0:
-            raise SourceError(
-                "no session number from 1 in the file name, expected one as in betas_session07.hdf5",
-                hint="Rename the file, or leave it out.",
-                path=path,
-            )
-        number = int(match.group(1))
-        if number in files:
-            raise SourceError(
-                f"two files for one session: {files[number].name} and {path.name}",
-                hint="Remove one, or name the files that you mean with a glob (for surfaces 'lh.betas_session*.hdf5').",
-                path=path.parent,
-                session=number,
-            )
-        files[number] = path
-    if not files:
-        raise SourceError("no source was named", hint="Name a folder, a glob, or session files.")
-    return [SessionFile(SessionNumber(number), files[number]) for number in sorted(files)]

@@ -96,6 +96,21 @@ class ImageBlock:
         return False
 
     @property
+    def in_order(self) -> bool:
+        """Whether the file is read once in all: a chunk may hold images of several blocks."""
+        return False
+
+    @property
+    def affine(self) -> None:
+        """Images have none."""
+        return
+
+    @property
+    def vertices(self) -> None:
+        """Nor have they these."""
+        return
+
+    @property
     def how(self) -> str:
         """How its values are read, for people."""
         return "through h5py"
@@ -115,6 +130,7 @@ class BlockReader:
     """An open stimulus file, for one block. Made by ImageBlock.open; one thread at a time."""
 
     by_offset = can_hand_rows = False
+    how = "through h5py"
 
     def __init__(self, block: ImageBlock, data: h5py.Dataset, cache: TrialCache) -> None:
         self.block = block

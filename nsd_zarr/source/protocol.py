@@ -41,6 +41,10 @@ class PartReader(Protocol):
     def can_hand_rows(self) -> bool:
         """Whether read_into can give *on_rows* all voxels but those that are zero in every trial."""
 
+    @property
+    def how(self) -> str:
+        """How values are read, for people: "by offset"."""
+
     def read_into(
         self,
         trials: range,
@@ -108,6 +112,21 @@ class SourcePart(Protocol):
     @property
     def by_offset(self) -> bool:
         """Whether its values can be read by their byte offset in the file."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the file holds one trial after the other: passes in order then read it once, however many they are.
+
+        So the trials that come next can be read while those before are written, and few are held at a time.
+        """
+
+    @property
+    def affine(self) -> tuple[tuple[float, ...], ...] | None:
+        """RAS+ millimetres from NIfTI voxel indices (x, y, z, 1), four rows; None where the file does not say it."""
+
+    @property
+    def vertices(self) -> tuple[int, int] | None:
+        """Of a surface, how many of its vertices are the left and how many the right hemisphere's; None if unknown."""
 
     @property
     def how(self) -> str:

@@ -18,6 +18,7 @@ from nsd_zarr.nsd import (
     NOT_CORTEX,
     TEMPLATE_LABELS_ENDING,
 )
+from nsd_zarr.source.forms.maps import MAP_ENDINGS
 
 WORDS = {NOT_CORTEX: "not_cortex", NO_LABEL: "unlabelled"}
 """What the codes below the labels are called where the label file does not name them."""
@@ -59,7 +60,7 @@ def group_rois(paths: Sequence[Path], folders: Sequence[Path]) -> Iterator[RoiFi
     """Sets of regions of *paths*: those of one hemisphere and of the whole brain together."""
     sets: dict[str, dict[str, Path]] = {}
     for path in paths:
-        name = strip_nifti(path)
+        name = strip_ending(path)
         side = _SIDES.get(name[:3], "whole")
         sets.setdefault(name if side == "whole" else name[3:], {})[side] = path
     for name in sorted(sets):
@@ -77,9 +78,10 @@ def find_labels(name: str, folders: Sequence[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def strip_nifti(path: Path) -> str:
-    """The name of a NIfTI file without its ending; empty when it is none."""
-    return next((path.name[: -len(end)] for end in NIFTI_ENDINGS if path.name.endswith(end)), "")
+def strip_ending(path: Path) -> str:
+    """The name of a file of regions without its ending, NIfTI or of a surface; empty when it is none."""
+    endings = (*NIFTI_ENDINGS, *MAP_ENDINGS)
+    return next((path.name[: -len(end)] for end in endings if path.name.endswith(end)), "")
 
 
 def parse_labels(data: bytes, path: Path) -> dict[int, str]:

@@ -46,6 +46,12 @@ class SessionInfo:
     """HDF5 chunk shape; None when contiguous or virtual."""
     offset_refusal: str
     """Why its rows cannot be read by byte offset; empty when the layout is the dataset's own."""
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """HDF5 files of the dataset have none."""
+    vertices: tuple[int, int] | None = None
+    """One file does not say of which hemisphere it is."""
+
+    in_order = False
 
     @property
     def trials(self) -> int:

@@ -17,6 +17,7 @@ def check_uniform(sources: Sequence[SourcePart]) -> None:
     """Refuse a session whose trial count, volume or dtype is not what most sessions have. Raises SourceError."""
     _check_same(sources, lambda info: info.shape, "shape")
     _check_same(sources, lambda info: info.dtype, "dtype")
+    _check_same(sources, lambda info: info.vertices or (0, 0), "vertices of both hemispheres")
 
 
 def check_countable(sources: Sequence[SourcePart], max_session: int) -> None:

@@ -28,6 +28,8 @@ class SourceFile:
     """Bytes."""
     digest: str
     """Digest of the values that it held, over the digests of its trials; hexadecimal."""
+    affine: list[list[float]] | None = None
+    """RAS+ millimetres from NIfTI voxel indices (x, y, z, 1), four rows, where the file said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def parse_attributes(document: dict[str, Any]) -> RootAttributes:
         settings=document["settings"],
         libraries=document["libraries"],
         sources=tuple(
-            SourceFile(source[part], source["name"], source["size"], source["digest"])
+            SourceFile(source[part], source["name"], source["size"], source["digest"], source.get("affine"))
             for source in document.get("sources", ())
         ),
         origin={name: document[name] for name in _ORIGIN if name in document},

@@ -61,10 +61,21 @@ def make_geometry(attributes: Json, members: dict[str, Json]) -> Geometry:
         trials_per_shard=settings["trials_per_shard"],
         volume_shape=tuple(shape[1:]),
         dtype=betas["data_type"],
+        vertices=_read_vertices(settings, shape),
     )
     _require(geometry.trial_bytes <= MAX_FRAME_BYTES, f"one trial of shape {_show(shape[1:])} fits no Blosc frame")
     _check_betas(betas, geometry, settings)
     return geometry
+
+
+def _read_vertices(settings: Json, shape: list[int]) -> tuple[int, int] | None:
+    """Vertices of both hemispheres, where the settings of a surface say them. Raises ValueError."""
+    vertices = settings.get("vertices")
+    if vertices is None:
+        return None
+    are_counts = isinstance(vertices, list) and len(vertices) == 2 and all(type(n) is int and n >= 0 for n in vertices)
+    _require(are_counts and shape[1:] == [sum(vertices)], f"its hemispheres have {_show(vertices)} vertices")
+    return vertices[0], vertices[1]
 
 
 def _make_image_geometry(settings: Json, images: Json) -> Geometry:
@@ -178,6 +189,15 @@ def check_attributes(attributes: Json) -> None:
     kinds = {kind.part: int, "name": str, "size": int, "digest": str}
     for source in sources:
         _require(all(type(source[name]) is kind for name, kind in kinds.items()), f"a source is {_show(source)}")
+        _require(_is_affine(source.get("affine")), f"an affine is {_show(source.get('affine'))}")
+
+
+def _is_affine(rows: Any) -> bool:
+    """Whether *rows* are four of four numbers; None, for no affine, passes."""
+    return rows is None or (
+        isinstance(rows, list)
+        and [isinstance(row, list) and [type(value) for value in row] for row in rows] == [[float] * 4] * 4
+    )
 
 
 def is_array_name(name: str) -> bool:

@@ -25,10 +25,11 @@ FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
 """Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1
 """Root attribute `format_version`. A reader refuses another one."""
-FORMAT_MINOR = 1
+FORMAT_MINOR = 2
 """Root attribute `format_minor`: what has been added since; absent: 0. Readers take any, and look for arrays by name.
 
-1: `shared515`, and `hemispheres_NAME`. A store says the least number that knows all of its arrays (find_minor).
+1: `shared515`, and `hemispheres_NAME`. 2: of surfaces `hemisphere` and `vertex_in_hemisphere`. A store says the least
+number that knows all of its arrays (find_minor).
 """
 CONVENTIONS = "CF-1.11"
 METADATA_NAME = "zarr.json"
@@ -40,6 +41,8 @@ COORDINATES = ("session", "trial_in_session", "trial_digest")
 ROI, HEMISPHERES = "roi_", "hemispheres_"
 """How names of arrays of regions begin: labels of the whole brain, (z, y, x); labels of the left and of the right
 hemisphere, (side, z, y, x), where they have files of their own. A voxel may have a label in both."""
+HEMISPHERE, VERTEX_IN_HEMISPHERE = "hemisphere", "vertex_in_hemisphere"
+"""Arrays along vertex of a surface: code of its hemisphere, and which vertex of it it is."""
 SHARED515 = "shared515"
 """Column of the trial table: whether the image is one of the 515 that all eight subjects saw three times."""
 ABOUT_SHARED515 = "whether the image is one of the 515 that all eight subjects saw three times"
@@ -62,7 +65,10 @@ def encode_json(document: Json) -> bytes:
 
 def find_minor(names: Iterable[str]) -> int:
     """The least `format_minor` that knows arrays of all these *names*."""
-    return FORMAT_MINOR if any(name == SHARED515 or name.startswith(HEMISPHERES) for name in names) else 0
+    known = list(names)
+    if HEMISPHERE in known:
+        return 2
+    return int(any(name == SHARED515 or name.startswith(HEMISPHERES) for name in known))
 
 
 # -- array metadata ----------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_folder_without_sessions_is_refused(command, tmp_path, check_refused):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("nothing here")
     paragraph = check_refused(3, command, tmp_path / "empty", tmp_path / "subj01.zarr")
-    assert "no session files (betas_session*.hdf5) in this folder or below it" in paragraph
+    assert "no session files (betas_session*.hdf5, .nii.gz; " in paragraph
 
 
 def test_several_betas_folders_are_refused_and_listed(command, make_source, tmp_path, check_refused):

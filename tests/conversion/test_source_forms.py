@@ -21,6 +21,7 @@ SHAPE = (6, 2, 3, 5)
 
 class ArrayReader:
     by_offset = can_hand_rows = False
+    how = "through NumPy"
 
     def __init__(self, values):
         self.values = values
@@ -42,7 +43,8 @@ class ArraySession:
     shape: tuple[int, ...]
     dtype: str
     parts = ()
-    by_offset = False
+    by_offset = in_order = False
+    affine = vertices = None
     how = "through NumPy"
     values_name = "array"
     chunk_bytes = 0
@@ -79,7 +81,9 @@ def inspect_array(file, dataset):
 @pytest.fixture
 def arrays(tmp_path, monkeypatch):
     """Two sessions as .npy files, and their values."""
-    monkeypatch.setattr(inspect, "FORMS", [("*.npy", inspect_array), *inspect.FORMS])
+    monkeypatch.setattr(
+        inspect, "FORMS", [(lambda path, content: path.suffix == ".npy", inspect_array), *inspect.FORMS]
+    )
     values = np.arange(2 * math.prod(SHAPE), dtype="i2").reshape(2, *SHAPE)
     paths = [tmp_path / f"betas_session{session:02d}.npy" for session in (1, 2)]
     for path, each in zip(paths, values, strict=True):

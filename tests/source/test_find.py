@@ -16,6 +16,7 @@ from nsd_zarr.source.find import (
     format_sessions,
     select_sessions,
 )
+from nsd_zarr.source.forms.files import find_twin_notes
 
 BETAS = "betas_fithrf_GLMdenoise_RR"
 
@@ -75,9 +76,52 @@ def test_numbers_may_have_any_width_and_names_any_case(tmp_path):
     assert names_of(find_session_files([tmp_path])) == [(1, "betas_session1.hdf5"), (2, "Betas_Session002.HDF5")]
 
 
-def test_surface_files_of_one_hemisphere_are_session_files(tmp_path):
-    create_files(tmp_path, "lh.betas_session01.hdf5", "lh.betas_session02.hdf5")
-    assert [number for number, _ in names_of(find_session_files([tmp_path]))] == [1, 2]
+@pytest.mark.parametrize("ending", ["hdf5", "mgh"])
+def test_both_hemispheres_of_a_surface_are_one_session(tmp_path, ending):
+    create_files(tmp_path, *(f"{side}.betas_session{n:02d}.{ending}" for side in ("rh", "lh") for n in (1, 2)))
+    files = find_session_files([tmp_path])
+    assert names_of(files) == [(1, f"lh.betas_session01.{ending}"), (2, f"lh.betas_session02.{ending}")]
+    assert [file.right.name for file in files] == [f"rh.betas_session01.{ending}", f"rh.betas_session02.{ending}"]
+
+
+@pytest.mark.parametrize("side", ["lh", "rh"])
+def test_one_hemisphere_is_refused_unless_it_is_asked_for(tmp_path, side):
+    create_files(tmp_path, *(f"{side}.betas_session{number:02d}.hdf5" for number in (1, 2)))
+    other = {"lh": "rh", "rh": "lh"}[side]
+    words = rf"session 01: {side}.betas_session01.hdf5 without {other}.betas_session01.hdf5.*--hemisphere {side}"
+    for word in (tmp_path, str(tmp_path / f"{side}.*.hdf5")):
+        with pytest.raises(SourceError, match=words):
+            find_session_files([word])
+        found = find_session_files([word], Choice(hemisphere=side))
+        assert [(file.session, file.side, file.right) for file in found] == [(1, side, None), (2, side, None)]
+    with pytest.raises(SourceError, match=f"no session files|none of the files is of --hemisphere {other}"):
+        find_session_files([tmp_path], Choice(hemisphere=other))
+
+
+TWINS = ("betas_session01.hdf5", "betas_session01.nii", "betas_session01.nii.gz")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_twins_are_named_and_the_first_form_is_read_unless_another_is_asked_for(tmp_path, count):
+    create_files(tmp_path, *TWINS[:count], "betas_session02.nii.gz")
+    (first, second) = find_session_files([tmp_path])
+    assert (first.path.name, [twin.name for twin in first.twins]) == (TWINS[0], list(TWINS[1:count]))
+    assert (second.path.name, second.twins) == ("betas_session02.nii.gz", ())
+    (note,) = find_twin_notes([first, second])
+    assert TWINS[1] in note
+    assert "--form nifti takes them" in note
+    (first, second) = find_session_files([tmp_path], Choice(form="nifti"))
+    assert first.path.name == "betas_session01.nii"
+    assert [file.path.name for file in find_session_files([tmp_path], Choice(form="hdf5"))] == [TWINS[0]]
+
+
+@pytest.mark.parametrize("form", ["nativesurface", "fsaverage"])
+def test_form_that_is_not_there_is_refused(tmp_path, form):
+    create_files(tmp_path, *TWINS)
+    with pytest.raises(SourceError, match="no session files"):
+        find_session_files([tmp_path], Choice(form=form))
+    with pytest.raises(SourceError, match=f"none of the files is of --form {form}"):
+        find_session_files([tmp_path / name for name in TWINS], Choice(form=form))
 
 
 def test_names_alone_are_touched(tmp_path):
@@ -156,7 +200,7 @@ def test_choice_may_follow_from_folders_above(tmp_path):
 def test_folder_without_session_files_is_refused(tmp_path):
     create_files(tmp_path / "deep", "beta_session01.txt")
     with pytest.raises(
-        SourceError, match=r"no session files \(betas_session\*\.hdf5\) in this folder or below it\. Give"
+        SourceError, match=r"no session files \(betas_session\*\.hdf5, .*\) in this folder or below it\. Give"
     ):
         find_session_files([tmp_path])
 
@@ -175,7 +219,7 @@ def test_folder_that_may_not_be_listed_is_refused(tmp_path, monkeypatch):
 
 def test_glob_gives_what_it_matches(tmp_path):
     create_files(tmp_path, *(f"{side}.betas_session{number:02d}.hdf5" for side in ("lh", "rh") for number in (1, 2)))
-    found = find_session_files([str(tmp_path / "lh.betas_session*.hdf5")])
+    found = find_session_files([str(tmp_path / "lh.betas_session*.hdf5")], Choice(hemisphere="lh"))
     assert names_of(found) == [(1, "lh.betas_session01.hdf5"), (2, "lh.betas_session02.hdf5")]
 
 
@@ -235,7 +279,7 @@ def test_no_source_at_all_is_refused():
     "names",
     [
         ("betas_session1.hdf5", "betas_session01.hdf5"),
-        ("lh.betas_session01.hdf5", "rh.betas_session01.hdf5"),
+        ("lh.betas_session01.hdf5", "lh.betas_session1.hdf5"),
         ("lh.betas_session01.hdf5", "betas_session01.hdf5"),
     ],
 )
@@ -245,7 +289,7 @@ def test_two_files_for_one_session_are_refused(tmp_path, names):
         with pytest.raises(SourceError, match="session 01: two files for one session: ") as caught:
             find_session_files(words)
         assert all(name in str(caught.value) for name in names)
-        assert "lh.betas_session*.hdf5" in caught.value.hint
+        assert "--form hdf5, nifti" in caught.value.hint
 
 
 def test_one_file_named_twice_is_refused(tmp_path):
@@ -311,28 +355,13 @@ def test_sessions_are_formatted_as_the_option_takes_them():
     assert format_sessions([]) == ""
 
 
-OTHER_FILES = {
-    "betas_session07.nii.gz": r"this is a NIfTI volume.*Give betas_session\*\.hdf5 of func1pt8mm",
-    "lh.betas_session07.mgh": r"this is an MGH file of FreeSurfer.*nativesurface",
-    "betas_nsdsynthetic.hdf5": r"the experiment nsdsynthetic, 744 trials.*core experiment",
-    "lh.betas_nsdimagery.hdf5": r"the experiment nsdimagery, 720 trials.*core experiment",
-}
+@pytest.mark.parametrize("name", ["betas_nsdsynthetic.hdf5", "lh.betas_nsdimagery.mgh"])
+def test_betas_of_experiments_of_one_session_are_session_1(name, tmp_path):
+    create_files(tmp_path, name, name.replace("lh.", "rh."))
+    (file,) = find_session_files([tmp_path])
+    assert (file.session, file.path.name) == (1, name)
 
 
-@pytest.mark.parametrize("how", ["file", "folder", "above"])
-@pytest.mark.parametrize("name", OTHER_FILES)
-def test_betas_that_are_no_session_file_are_named_with_what_to_give_instead(name, how, tmp_path):
-    path = tmp_path / "root/betas" / name
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"of another form")
-    source = {"file": path, "folder": path.parent, "above": path.parents[1]}[how]
-    with pytest.raises(SourceError, match=OTHER_FILES[name]) as caught:
-        find_session_files([source])
-    assert caught.value.path == path
-    assert "Fetch it again" not in str(caught.value)
-
-
-def test_other_forms_beside_session_files_change_nothing(tmp_path):
-    for name in (*OTHER_FILES, "betas_session01.hdf5", "ncsnr.nii.gz"):
-        (tmp_path / name).touch()
+def test_other_files_beside_session_files_change_nothing(tmp_path):
+    create_files(tmp_path, "betas_nsdsynthetic.hdf5", "betas_nsdimagery.nii.gz", "betas_session01.hdf5", "ncsnr.nii.gz")
     assert [file.path.name for file in find_session_files([tmp_path])] == ["betas_session01.hdf5"]

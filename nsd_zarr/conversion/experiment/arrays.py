@@ -13,11 +13,13 @@ from nsd_zarr.conversion.contents import NewArray, SmallArray, VolumeArray
 from nsd_zarr.conversion.experiment.files import Experiment, find_reference
 from nsd_zarr.conversion.experiment.validity import make_valid_volumes
 from nsd_zarr.layout import Geometry, make_dims
-from nsd_zarr.nsd import COLUMNS_WITH_NAN, NOT_CORTEX, SHARED_IMAGES
+from nsd_zarr.nsd import COLUMNS_WITH_NAN, NO_LABEL, NOT_CORTEX, SHARED_IMAGES
 from nsd_zarr.source.design import complete_table, parse_design
+from nsd_zarr.source.forms.maps import is_map, list_sides, parse_map
+from nsd_zarr.source.other_experiments import OtherExperiment, make_columns, parse_ordering
 from nsd_zarr.source.roi import RoiFiles, join_hemispheres, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
-from nsd_zarr.source.volume import make_label_volume, make_mask, parse_volume
+from nsd_zarr.source.volume import Volume, make_label_volume, make_mask, parse_volume
 from nsd_zarr.store.format import ABOUT_SHARED515, HEMISPHERES, ROI, SHARED515
 
 
@@ -31,9 +33,24 @@ def read_table(experiment: Experiment, geometry: Geometry) -> TrialTable | None:
     return complete_table(table, design, geometry.sessions, geometry.trials_per_session)
 
 
-def read_roi(experiment: Experiment, roi: RoiFiles) -> RoiVolumes:
+def read_roi(experiment: Experiment, roi: RoiFiles, geometry: Geometry) -> RoiVolumes:
     """The label volumes of a set of regions. Raises SourceError."""
-    return make_roi_volumes(roi, [make_label_volume(parse_volume(experiment.read(path), path)) for path in roi.volumes])
+    volumes = [make_label_volume(_read(experiment, path, geometry)) for path in roi.volumes]
+    return make_roi_volumes(roi, volumes, geometry.vertices)
+
+
+def _read(experiment: Experiment, path: Path, geometry: Geometry) -> Volume:
+    data = experiment.read(path)
+    if is_map(path):
+        return Volume(path, parse_map(data, path, geometry.vertices), np.eye(4))
+    return parse_volume(data, path)
+
+
+def _read_ncsnr(experiment: Experiment, path: Path, geometry: Geometry) -> np.ndarray:
+    """float32, of a surface all hemispheres behind each other."""
+    paths = list_sides(path, geometry.vertices or (0, 0)) if is_map(path) else (path,)
+    parts = [_read(experiment, each, geometry).values.astype(np.float32) for each in paths]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +68,15 @@ class RoiVolumes:
         return np.unique(self.whole) if self.sides is None else np.union1d(self.whole, self.sides)
 
 
-def make_roi_volumes(roi: RoiFiles, volumes: Sequence[np.ndarray]) -> RoiVolumes:
-    """Whole brain and sides from *volumes*, those of roi.volumes. A hemisphere without one has no label anywhere."""
+def make_roi_volumes(
+    roi: RoiFiles, volumes: Sequence[np.ndarray], vertices: tuple[int, int] | None = None
+) -> RoiVolumes:
+    """Whole brain and sides from *volumes*, those of roi.volumes. A hemisphere without one has no label anywhere.
+
+    *vertices*: of a surface, those of each hemisphere, which then lie behind each other.
+    """
+    if vertices is not None:
+        return _join_surface(roi, volumes, vertices)
     by_path = dict(zip(roi.volumes, volumes, strict=True))
     whole, left, right = (None if path is None else by_path[path] for path in (roi.whole, roi.left, roi.right))
     if not roi.has_sides:
@@ -61,6 +85,15 @@ def make_roi_volumes(roi: RoiFiles, volumes: Sequence[np.ndarray]) -> RoiVolumes
     nothing = np.full(volumes[0].shape, NOT_CORTEX, np.int16)
     sides = np.stack([nothing if side is None else side for side in (left, right)])
     return RoiVolumes(join_hemispheres(left, right) if whole is None else whole, sides)
+
+
+def _join_surface(roi: RoiFiles, volumes: Sequence[np.ndarray], vertices: tuple[int, int]) -> RoiVolumes:
+    by_path = dict(zip(roi.volumes, volumes, strict=True))
+    nothing = [np.full(count, NO_LABEL, np.int16) for count in vertices]
+    files = zip((roi.left, roi.right), nothing, strict=True)
+    sides = [empty if path is None else by_path[path] for path, empty in files]
+    alone = [np.concatenate([sides[0], nothing[1]]), np.concatenate([nothing[0], sides[1]])]
+    return RoiVolumes(np.concatenate(sides), np.stack(alone))
 
 
 ABOUT_COLUMNS = {
@@ -85,10 +118,7 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry, store: Pa
     volume of them. Raises SourceError when a file changed, DamageFound when such statistics are lost.
     """
     files = experiment.files
-    table = read_table(experiment, geometry)
-    if table is not None:
-        rows = select_rows(table, geometry.sessions, geometry.trials_per_session)
-        yield from make_trial_arrays(table, rows, experiment.shared515)
+    yield from _make_arrays_along_trial(experiment, geometry)
     dims = make_dims(1 + len(geometry.volume_shape))[1:]
 
     def make(name: str, values: np.ndarray, attributes: dict[str, Any]) -> VolumeArray:
@@ -98,10 +128,10 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry, store: Pa
         values = make_mask(parse_volume(experiment.read(files.brainmask), files.brainmask))
         yield make("brainmask", values, {"long_name": "liberal mask of the brain"})
     if files.ncsnr is not None:
-        ncsnr = parse_volume(experiment.read(files.ncsnr), files.ncsnr).values.astype(np.float32)
+        ncsnr = _read_ncsnr(experiment, files.ncsnr, geometry)
         yield make("ncsnr", ncsnr, {"long_name": "noise ceiling signal-to-noise ratio; NaN where it is invalid"})
     for roi in files.rois:
-        regions, labels = read_roi(experiment, roi), {}
+        regions, labels = read_roi(experiment, roi, geometry), {}
         if roi.labels is not None:
             labels = parse_labels(experiment.read(roi.labels), roi.labels)
         flags = _make_flag_attributes(make_flags(roi.name, labels, regions.codes))
@@ -122,6 +152,23 @@ def make_experiment_arrays(experiment: Experiment, geometry: Geometry, store: Pa
         about = {"long_name": "RAS+ millimetres from NIfTI voxel indices (x, y, z, 1), counted from 0"}
         affine = parse_volume(experiment.read(first), first).affine
         yield SmallArray("affine", affine, ("ras", "ijk1"), about)
+
+
+def _make_arrays_along_trial(experiment: Experiment, geometry: Geometry) -> Iterator[SmallArray]:
+    table = read_table(experiment, geometry)
+    if table is not None:
+        rows = select_rows(table, geometry.sessions, geometry.trials_per_session)
+        yield from make_trial_arrays(table, rows, experiment.shared515)
+    if experiment.files.other is not None:
+        yield from make_other_arrays(experiment, experiment.files.other, geometry)
+
+
+def make_other_arrays(experiment: Experiment, other: OtherExperiment, geometry: Geometry) -> Iterator[SmallArray]:
+    """The coordinates along trial of betas of another experiment than the core one."""
+    path = experiment.files.expdesign
+    ordering = None if path is None else parse_ordering(other, experiment.read(path), path)
+    for name, (values, attributes) in make_columns(other, ordering, len(geometry.sessions)).items():
+        yield SmallArray(name, values, ("trial",), attributes)
 
 
 def make_trial_arrays(

@@ -11,6 +11,8 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.nsd import COLUMNS_WITH_NAN
 from nsd_zarr.source.bounded import MAX_VOLUME_BYTES, read_whole
 from nsd_zarr.source.experiment import ExperimentFiles
+from nsd_zarr.source.forms.maps import is_map
+from nsd_zarr.source.other_experiments import list_columns
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import HEMISPHERES, ROI, SHARED515
 from nsd_zarr.words import escape_line
@@ -19,8 +21,10 @@ TRIAL_ARRAYS = (
     *("run", "trial_in_run", "nsd_id", "image_10k", "repeat", "shared1000", SHARED515, "time", "isold"),
     *(name.lower() for name in COLUMNS_WITH_NAN),
     "missingdata",
+    *("task", "stimulus_set", "stimulus_id"),
 )
-"""Coordinates along trial that come from the trial table, in the order in which `betas` lists them."""
+"""Coordinates along trial that come from the trial table, in the order in which `betas` lists them; and behind them
+those that other experiments have."""
 
 
 _REGIONS = "regions "
@@ -95,9 +99,12 @@ class Experiment:
     @property
     def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates along trial that it brings."""
+        if self.files.other is not None:
+            return list_columns(self.files.other, self.files.expdesign is not None)
         if self.files.trial_table is None:
             return ()
-        return tuple(name for name in TRIAL_ARRAYS if name != SHARED515 or self.shared515 is not None)
+        others = {"task", "stimulus_set", "stimulus_id", *([SHARED515] if self.shared515 is None else [])}
+        return tuple(name for name in TRIAL_ARRAYS if name not in others)
 
     @property
     def array_names(self) -> tuple[str, ...]:
@@ -139,6 +146,7 @@ class Experiment:
         }
         read = {file.path for file in self.inputs}
         found = [word for word, path in words.items() if path in read]
+        found += [] if files.other is None else [f"runs of {files.other.words}"]
         found += ["valid voxels"] if files.valid else []
         found += [f"{_REGIONS}{roi.name}" for roi in files.rois]
         return ExperimentReport(tuple(found), files.missing, self.notes)
@@ -160,6 +168,6 @@ class Experiment:
 
 
 def find_reference(files: ExperimentFiles) -> Path | None:
-    """The volume whose affine counts: the brain mask, else the first that there is."""
+    """The volume whose affine counts: the brain mask, else the first that there is. A surface has none."""
     singles = (files.brainmask, files.ncsnr, *files.valid, *(path for roi in files.rois for path in roi.volumes))
-    return next((path for path in singles if path is not None), None)
+    return next((path for path in singles if path is not None and not is_map(path)), None)

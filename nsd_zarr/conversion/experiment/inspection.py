@@ -19,6 +19,8 @@ from nsd_zarr.source.bounded import MAX_LABELS_BYTES, MAX_TABLE_BYTES, MAX_VOLUM
 from nsd_zarr.source.design import check_design, check_stimulus_info, complete_table, find_shared515, parse_design
 from nsd_zarr.source.experiment import ExperimentFiles, GivenFiles, find_experiment
 from nsd_zarr.source.find import SessionFile, name_sessions
+from nsd_zarr.source.forms.maps import is_map, list_sides, parse_map
+from nsd_zarr.source.other_experiments import OtherExperiment, parse_ordering
 from nsd_zarr.source.roi import RoiFiles, make_flags, parse_labels
 from nsd_zarr.source.trial_table import TrialTable, parse_trial_table, select_rows
 from nsd_zarr.source.volume import Volume, check_shape, compare_affines, make_label_volume, make_mask, parse_volume
@@ -81,6 +83,8 @@ class _Inspection:
     def inspect_table(self) -> TrialTable | None:
         """The trial table, in agreement with sessions, design and stimulus table; None when there is none."""
         files, trials = self.files, self.geometry.trials_per_session
+        if files.other is not None:
+            self.inspect_other(files.other)
         if files.trial_table is None:
             return None
         table = parse_trial_table(self.read(files.trial_table, MAX_TABLE_BYTES), files.trial_table)
@@ -99,6 +103,18 @@ class _Inspection:
         if (info := files.stim_info) is not None:
             self.inspect_stimulus_info(table, info)
         return table
+
+    def inspect_other(self, other: OtherExperiment) -> None:
+        """Of another experiment: whether its runs are known to be those of the betas, and its design."""
+        path, trials = self.files.expdesign, self.geometry.trials_per_session
+        if trials != other.trials:
+            self.notes.append(
+                f"{trials} trials a session, expected {other.trials} of {other.words}: runs are not known"
+            )
+            self.files = replace(self.files, other=None, expdesign=None)
+        elif path is not None:
+            ordering = self.attempt(path, lambda: parse_ordering(other, self.read(path, MAX_TABLE_BYTES), path))
+            self.files = replace(self.files, expdesign=None if ordering is None else path)
 
     def inspect_stimulus_info(self, table: TrialTable, path: Path) -> None:
         data = self.attempt(path, lambda: self.read(path, MAX_TABLE_BYTES))
@@ -123,7 +139,7 @@ class _Inspection:
         """Every volume: the shape of the betas', lying where the others lie, holding what its kind may hold."""
         files = self.files
         unfit = {path for path in (files.brainmask,) if path is not None and not self.is_fit_mask(path)}
-        if files.ncsnr is not None and self.inspect_volume(files.ncsnr) is None:
+        if files.ncsnr is not None and not self.is_fit_ncsnr(files.ncsnr):
             unfit.add(files.ncsnr)
         valid = tuple(path if path is not None and self.is_fit_mask(path) else None for path in files.valid)
         self.files = replace(
@@ -147,10 +163,19 @@ class _Inspection:
     def is_fit_mask(self, path: Path) -> bool:
         return self.attempt(path, lambda: make_mask(self.parse(path))) is not None
 
-    def inspect_volume(self, path: Path) -> Volume | None:
-        return self.attempt(path, lambda: self.parse(path))
+    def is_fit_ncsnr(self, path: Path) -> bool:
+        """Whether it is fit, of a surface with every hemisphere."""
+        sides = list_sides(path, self.geometry.vertices or (0, 0)) if is_map(path) else (path,)
+        for side in sides or (path,):
+            if self.attempt(path, lambda side=side: self.parse(side)) is None:  # type: ignore[misc]
+                for other in sides:
+                    self.inputs.pop(other, None)
+                return False
+        return True
 
     def parse(self, path: Path) -> Volume:
+        if is_map(path):
+            return Volume(path, parse_map(self.read(path), path, self.geometry.vertices), np.eye(4))
         volume = parse_volume(self.read(path), path)
         check_shape(volume, self.geometry.volume_shape)
         note = "" if self.reference is None else compare_affines(volume, self.reference)
@@ -175,7 +200,7 @@ class _Inspection:
             return None
         labels = self.inspect_labels(fit)
         fit = replace(fit, labels=None if labels is None else fit.labels)
-        codes = make_roi_volumes(fit, list(volumes.values())).codes
+        codes = make_roi_volumes(fit, list(volumes.values()), self.geometry.vertices).codes
         named = self.attempt(fit.volumes[0], lambda: self.check_names(fit, labels or {}, codes))
         if named is None:
             for path in (*fit.volumes, *([] if fit.labels is None else [fit.labels])):
@@ -230,7 +255,8 @@ def find_files_of_experiment(
     given = make_given_files(config)
     if config.no_experiment:
         return None
-    found = find_experiment(files[0].path, geometry.sessions, given, volumes=len(geometry.volume_shape) == 3)
+    volumes = len(geometry.volume_shape) == 3
+    found = find_experiment(files[0].path, geometry.sessions, given, volumes=volumes, vertices=geometry.vertices)
     return None if found.root is None and found.is_empty else found
 
 

@@ -47,6 +47,11 @@ class DatasetReader:
         return self._index is not None
 
     @property
+    def how(self) -> str:
+        """How values are read, for people."""
+        return "through h5py" if self._index is None else "by offset"
+
+    @property
     def can_hand_rows(self) -> bool:
         """Whether read_into can hand on, as rows, all voxels but those that are zero in every trial."""
         is_whole = self._index is not None and len(self._index.offsets) == self.part.voxels
@@ -136,7 +141,9 @@ def read_by_h5py(
 
     Box by box, in whole chunks, so that each chunk is decoded once a pass.
     """
-    assert out.flags.c_contiguous  # of anything else, reshape makes a copy
+    # Rows of one hemisphere lie apart from each other: then each box is read beside them, and copied.
+    is_whole = out.flags.c_contiguous
+    assert is_whole or len(data.shape) == 2  # of anything else, reshape makes a copy
     target = out.reshape(len(trials), *data.shape[1:])
     # Where nothing was ever written and no fill value is defined, HDF5 leaves the buffer as it was.
     target[:] = 0
@@ -149,8 +156,12 @@ def read_by_h5py(
         box = tuple(slice(*border) for border in rest)
         wanted = (slice(start, stop), *box)
         landing = (slice(start - trials.start, stop - trials.start), *box)
-        read_again(partial(data.read_direct, target, wanted, landing), f"reading trials {start} to {stop - 1}")
-        on_read(target[landing].size)
+        what, values = f"reading trials {start} to {stop - 1}", target[landing]
+        if is_whole:
+            read_again(partial(data.read_direct, target, wanted, landing), what)
+        else:
+            values[:] = read_again(partial(data.__getitem__, wanted), what)
+        on_read(values.size)
 
 
 def _choose_box(data: h5py.Dataset, trials: int) -> list[int]:
