@@ -12,7 +12,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nsd_zarr.libraries import explain_absence
 from nsd_zarr.registration import register_accessor
 
 if TYPE_CHECKING:
@@ -136,6 +135,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # On demand, so that importing the package costs nothing and pulls in neither Dask nor xarray.
     if name in _HOMES:
+        from nsd_zarr.libraries import explain_absence
+
         with explain_absence(f"nsd_zarr.{name}"):
             return getattr(import_module(_HOMES[name]), name)
     if name == "__version__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -201,3 +202,21 @@ def test_stores_say_the_release_without_the_suffix_of_development(version, relea
 def test_version_that_a_store_says_is_the_installed_release(monkeypatch):
     monkeypatch.setattr("nsd_zarr.conversion.settings.version", lambda name: "0.2.0.post1.dev3+g1a2b3c4")
     assert make_library_versions()["nsd_zarr"] == "0.2.0"
+
+
+def test_files_that_say_the_version_agree():
+    fallback = PROJECT["tool"]["hatch"]["version"]["fallback-version"]
+    assert re.search(r"^version: (.*)$", (HERE / "CITATION.cff").read_text(), re.MULTILINE)[1] == fallback
+
+
+def test_hosted_jobs_call_scripts_that_run_alone():
+    workflows = (HERE / ".github/workflows").glob("*.yml")
+    called = {word for path in workflows for word in re.findall(r"run: (\S+)", path.read_text())}
+    assert called >= {".ci/run", ".ci/python", ".ci/minimum", ".ci/newest", ".ci/links", ".ci/wheel"}
+    assert [name for name in called if not os.access(HERE / name, os.X_OK)] == []
+
+
+def test_floors_are_printed_as_constraints():
+    done = subprocess.run([sys.executable, HERE / ".ci/floors.py"], capture_output=True, text=True, check=True)
+    assert {"numpy==2.0.*", "zarr==3.1.6", "h5py==3.11.*"} <= set(done.stdout.split())
+    assert not [line for line in done.stdout.split() if not re.fullmatch(r"[\w.-]+==[\d.]+(\.\*)?", line)]
