@@ -10,9 +10,7 @@ import click
 
 from nsd_zarr.cli.options import choosing_subjects, common, count_bench_workers, print_report, printing_others
 from nsd_zarr.cli.terminal import note
-from nsd_zarr.config import make_config
-from nsd_zarr.conversion.events import ignore_event
-from nsd_zarr.conversion.subjects.each import run_one_or_each
+from nsd_zarr.store.tree.groups import is_tree
 
 Found = TypeVar("Found")
 ALONE = 0
@@ -21,6 +19,12 @@ ALONE = 0
 
 def do_for_each(store: str, subjects: str | None, look: Callable[[Path], Found]) -> dict[int, Found]:
     """What *look* finds in the store, or by subject in each group of a store of several. Raises as run_each."""
+    if subjects is None and not is_tree(Path(store)):
+        return {ALONE: look(Path(store))}
+    # Here: one store is looked at without the libraries that make one.
+    from nsd_zarr.config import make_config
+    from nsd_zarr.conversion.events import ignore_event
+    from nsd_zarr.conversion.subjects.each import run_one_or_each
 
     def work(path: Path, config: Any, listen: Any) -> dict[int, Found]:
         return {config.subject or ALONE: look(path)}
