@@ -40,11 +40,19 @@ if TYPE_CHECKING:
         SourceError,
         StoreError,
     )
+    from nsd_zarr.exports.run import ExportReport, export
     from nsd_zarr.maintenance.attach import AttachReport, attach
     from nsd_zarr.maintenance.damage import Damage
     from nsd_zarr.maintenance.repair import RepairReport, repair
     from nsd_zarr.maintenance.verify import VerifyReport, verify
-    from nsd_zarr.options import AttachOptions, ConvertOptions, ImagesOptions, RepairOptions, VerifyOptions
+    from nsd_zarr.options import (
+        AttachOptions,
+        ConvertOptions,
+        ExportOptions,
+        ImagesOptions,
+        RepairOptions,
+        VerifyOptions,
+    )
     from nsd_zarr.read.dataset import OpenOptions, open_dataset, open_tree
 
 __all__ = [
@@ -58,6 +66,8 @@ __all__ = [
     "DoesNotFit",
     "Event",
     "ExperimentReport",
+    "ExportOptions",
+    "ExportReport",
     "ImagesOptions",
     "ImagesReport",
     "Listener",
@@ -82,6 +92,7 @@ __all__ = [
     "attach",
     "convert",
     "convert_images",
+    "export",
     "open_dataset",
     "open_tree",
     "plan",
@@ -113,6 +124,8 @@ _HOMES = {
     "ResumeRefused": "nsd_zarr.errors",
     "SourceError": "nsd_zarr.errors",
     "StoreError": "nsd_zarr.errors",
+    "ExportReport": "nsd_zarr.exports.run",
+    "export": "nsd_zarr.exports.run",
     "AttachReport": "nsd_zarr.maintenance.attach",
     "attach": "nsd_zarr.maintenance.attach",
     "Damage": "nsd_zarr.maintenance.damage",
@@ -122,6 +135,7 @@ _HOMES = {
     "verify": "nsd_zarr.maintenance.verify",
     "AttachOptions": "nsd_zarr.options",
     "ConvertOptions": "nsd_zarr.options",
+    "ExportOptions": "nsd_zarr.options",
     "ImagesOptions": "nsd_zarr.options",
     "RepairOptions": "nsd_zarr.options",
     "VerifyOptions": "nsd_zarr.options",

@@ -146,6 +146,38 @@ class ImagesOptions(LimitOptions, total=False):
     """Forget an unfinished run of this store and start again."""
 
 
+class ExportOptions(TypedDict, total=False):
+    """Options of nsd_zarr.export.
+
+    >>> what: nsd_zarr.ExportOptions = {"roi": ["V1v", "V1d"], "zscore": "session", "split": "shared1000"}
+    >>> nsd_zarr.export("subj01.zarr", "v1", "hdf5", **what).files[:2]
+    ('train/betas.hdf5', 'test/betas.hdf5')
+    """
+
+    layout: str | None
+    """plain, mindeye2 (of hdf5) or algonauts (of npy). Default: plain."""
+    roi: str | Sequence[str] | None
+    """Names of regions or labels, put together. Default: whole volumes; of the other layouts nsdgeneral."""
+    split: str | None
+    """shared1000 or shared515: two folders, train and test. train, test: one side of shared1000. Default: all."""
+    zscore: str | None
+    """session: z-scored within each session, ddof 0."""
+    average: bool | None
+    """The mean over the showings of each image, images as they first come."""
+    raw: bool | None
+    """Stored counts instead of percent signal change."""
+    missing: str | None
+    """Voxels without data in a session: drop (of all), nan, zero. Default: as the store has them."""
+    order: str | None
+    """zyx, or xyz: the order of voxels of code that masks nibabel's arrays. Default: zyx."""
+    sessions: SessionWords | None
+    """Sessions to take. Default: all."""
+    memory: int | str | None
+    """For the whole call, in bytes, or such as "8GiB". Default: half of what is free."""
+    fresh: bool | None
+    """Forget an unfinished export in this folder and start again."""
+
+
 SUBJECTS_EXAMPLE = "1-8 or 1,2,5,7"
 
 

@@ -17,7 +17,7 @@ from nsd_zarr.simulate import Simulation, simulate_root
 pytestmark = pytest.mark.xdist_group("docs")
 
 HERE = Path(__file__).parent.parent
-NEEDS = {"torch": "torch", ".plot(": "matplotlib"}
+NEEDS = {"lightning": "lightning", "torch": "torch", ".plot(": "matplotlib"}
 """Words of a block, and the optional library that it then needs."""
 DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
 TUTORIAL = HERE / "docs/tutorial.md"

@@ -42,6 +42,7 @@ SEES = {
     "maintenance": BASE
     | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers", "progress"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
+    "exports": BASE | {"config", "conversion", "places", "progress", "read", "store"},
     "loading": BASE | {"hdf5", "store", "science", "read", "buffers"},
     "torch": BASE | {"store", "science", "read", "loading", "buffers"},
     "bench": BASE
@@ -61,9 +62,9 @@ SEES = {
     },
     "report": BASE
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
-    "cli": TOP | {"bench", "report", "progress", "tasks"},
+    "cli": TOP | {"bench", "exports", "report", "progress", "tasks"},
     # The public face, on demand.
-    "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read", "libraries"},
+    "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read", "libraries", "exports"},
     "__main__": {"cli"},
 }
 """Which parts of the package a part may import, beside itself. The one table of the arrows."""
@@ -79,8 +80,9 @@ PLACES = {
         "loading/stimuli.py",  # single images, for who has no store of them
         "cli/demo.py",  # times it
         "bench/",  # times it
+        "exports/matrix.py",
     },
-    "xarray": {"read/", "bench/"},
+    "xarray": {"read/", "bench/", "exports/"},
     "dask": {"conversion/"},
     "zarr": {
         "bench/",
@@ -94,7 +96,8 @@ PLACES = {
     "rich": {"cli/", "progress.py"},
     "tqdm": {"progress.py"},
     "pydantic": {"config.py", "conversion/ledger.py"},
-    "pandas": {"source/", "read/table.py", "read/accessor.py"},
+    "pandas": {"source/", "read/table.py", "read/accessor.py", "exports/"},
+    "pyarrow": {"exports/parquet.py"},
     "scipy": {"source/", "simulate/"},
     "nibabel": {"source/", "simulate/", "read/volume.py", "read/picture.py", "read/tools/", "exports/"},
     "nilearn": {"read/tools/"},

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import nsd_zarr
+from nsd_zarr.cli.export import export
 from nsd_zarr.cli.images import images
 from nsd_zarr.cli.look import bench, info
 from nsd_zarr.cli.options import (
@@ -241,5 +242,5 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     return 0 if report.is_whole else 1
 
 
-for each in (info, bench, images):
+for each in (info, bench, images, export):
     commands.add_command(each)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsd_zarr.errors import StoreError
+from nsd_zarr.exports.run import ExportReport
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 MAX_DAMAGES = 20
 """Damages listed one by one; --json has them all."""
 
+MAX_FILES = 12
+"""Files of an export that are listed by name."""
 MAX_UNTRACKED_FILES = 5
 """Files that are not of a store, listed by name."""
 
@@ -70,6 +73,17 @@ def format_images(report: ImagesReport) -> str:
         f"{format_count(report.blocks, 'block')} in {report.seconds:.1f} s{before}.\n"
         f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
     )
+
+
+def format_export(report: ExportReport) -> str:
+    """What an export wrote."""
+    if not report.written:
+        return f"{report.folder} is finished: nothing to do."
+    files = format_count(len(report.files), "file")
+    return (
+        f"{report.folder}: {format_count(report.samples, 'sample')} in {files}, {format_bytes(report.bytes)}, in "
+        f"{report.seconds:.1f} s.\n" + "\n".join(f"  {name}" for name in report.files[:MAX_FILES])
+    ) + (f"\n  and {len(report.files) - MAX_FILES} more" if len(report.files) > MAX_FILES else "")
 
 
 def format_verification(report: VerifyReport) -> str:

@@ -14,7 +14,7 @@ from nsd_zarr.read.lazy import find_lazy, make_lazy, select
 from nsd_zarr.read.missing import tell_missing
 from nsd_zarr.read.roi import Atlas, find_voxels, make_atlas
 from nsd_zarr.read.stored import StoredVariable, check_origin, drop_foreign
-from nsd_zarr.read.volume import AFFINE, AXES, VOXEL, make_millimetres, make_place
+from nsd_zarr.read.volume import AFFINE, AXES, HEMISPHERE, VOXEL, make_millimetres, make_place, read_sides
 
 
 def choose_region(
@@ -31,6 +31,10 @@ def choose_region(
     regions = atlas.choose(names, listed, hemisphere)
     voxels = find_voxels(atlas.make_mask(regions), tuple(dataset.sizes[dim] for dim in dims))
     named = {name: (VOXEL, values) for name, values in atlas.name_voxels(regions, voxels).items()}
+    own = dataset.variables.get(HEMISPHERE)
+    if own is not None and own.dims == dims:
+        # Of a surface: its own, whatever files of regions say.
+        named[HEMISPHERE] = (VOXEL, read_sides(own)[voxels])
     gathered = gather_voxels(dataset, voxels).assign_coords(named)
     return tell_missing(gathered.assign_attrs(roi=_describe(dataset, ", ".join(map(str, regions)))), complete)
 

@@ -21,6 +21,8 @@ AXES = ("z", "y", "x")
 """Axes of a volume, C order."""
 VOXEL = "voxel"
 """Axis of a list of voxels."""
+HEMISPHERE, IN_HEMISPHERE = "hemisphere", "vertex_in_hemisphere"
+"""Coordinates of the vertices of a surface: of which side each is, and its number there, from 0."""
 MILLIMETRES = {"right_mm": 0, "anterior_mm": 1, "superior_mm": 2}
 """Coordinates of a voxel in the file's own millimetres: RAS+."""
 
@@ -118,3 +120,14 @@ def read_affine(dataset: xr.Dataset) -> np.ndarray:
         )
     affine: np.ndarray = dataset[AFFINE].values.astype(np.float64)
     return affine
+
+
+def read_sides(known: xr.Variable) -> np.ndarray:
+    """The side of each vertex, "lh" or "rh", of coordinate `hemisphere`: text, or codes with flag_meanings."""
+    codes: np.ndarray = known.values
+    if codes.dtype.kind in "OUST":
+        return codes.astype(str)
+    words = str(known.attrs.get("flag_meanings", "lh rh")).split()
+    numbers = np.atleast_1d(known.attrs.get("flag_values", np.arange(len(words)))).tolist()
+    by_code = dict(zip(numbers, words, strict=True))
+    return np.array([by_code.get(code, "") for code in codes.tolist()])

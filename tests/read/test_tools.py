@@ -9,7 +9,8 @@ import xarray as xr
 import nsd_zarr
 from nsd_zarr.errors import ConfigError, DoesNotFit, StoreError
 from nsd_zarr.read.tools import samples
-from nsd_zarr.read.tools.brain_images import LazyVolumes, read_sides
+from nsd_zarr.read.tools.brain_images import LazyVolumes
+from nsd_zarr.read.volume import read_sides
 
 
 @pytest.fixture
@@ -260,6 +261,6 @@ def test_surface_needs_a_mesh_of_its_size(surface):
 
 def test_sides_are_read_as_text_or_as_codes():
     texts = xr.DataArray(np.zeros(3), {"hemisphere": ("vertex", ["lh", "rh", "rh"])}, ["vertex"])
-    assert read_sides(texts).tolist() == ["lh", "rh", "rh"]
+    assert read_sides(texts.hemisphere.variable).tolist() == ["lh", "rh", "rh"]
     codes = xr.Variable("vertex", [2, 1, 2], {"flag_values": [1, 2], "flag_meanings": "lh rh"})
-    assert read_sides(texts.assign_coords(hemisphere=codes)).tolist() == ["rh", "lh", "rh"]
+    assert read_sides(codes).tolist() == ["rh", "lh", "rh"]

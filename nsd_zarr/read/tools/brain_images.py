@@ -12,10 +12,18 @@ import xarray as xr
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.read.derive import IMAGE, TRIAL, get_betas
 from nsd_zarr.read.tools.samples import check_fits
-from nsd_zarr.read.volume import VOXEL, make_image, make_nifti, make_volume, move_affine, read_affine
+from nsd_zarr.read.volume import (
+    HEMISPHERE,
+    IN_HEMISPHERE,
+    VOXEL,
+    make_image,
+    make_nifti,
+    make_volume,
+    move_affine,
+    read_affine,
+    read_sides,
+)
 
-HEMISPHERE, IN_HEMISPHERE = "hemisphere", "vertex_in_hemisphere"
-"""Coordinates of the vertices of a surface: of which side each is, and its number there, from 0."""
 PARTS = {"lh": "left", "rh": "right"}
 """Hemispheres in the words of nilearn."""
 
@@ -89,7 +97,7 @@ def _make_surface(values: xr.DataArray, mesh: Any) -> Any:
     vertices = VOXEL if VOXEL in values.dims else "vertex"
     values = values.transpose(vertices, ...)
     check_fits("these maps", values.nbytes)
-    sides, numbers = read_sides(values), values.coords[IN_HEMISPHERE].values
+    sides, numbers = read_sides(values.coords[HEMISPHERE].variable), values.coords[IN_HEMISPHERE].values
     data = {
         part: _scatter(values.values[sides == side], numbers[sides == side], mesh.parts[part].n_vertices, side)
         for side, part in PARTS.items()
@@ -114,14 +122,3 @@ def _scatter(values: np.ndarray, numbers: np.ndarray, count: int, side: str) -> 
     whole = np.full((count, *values.shape[1:]), np.nan if values.dtype.kind == "f" else 0, values.dtype)
     whole[numbers] = values
     return whole
-
-
-def read_sides(values: xr.DataArray) -> np.ndarray:
-    """The side of each vertex, "lh" or "rh", from text or from codes with flag_meanings."""
-    known = values.coords[HEMISPHERE]
-    codes: np.ndarray = known.values
-    if codes.dtype.kind in "OUS":
-        return codes.astype(str)
-    words = str(known.attrs.get("flag_meanings", "lh rh")).split()
-    numbers = np.atleast_1d(known.attrs.get("flag_values", np.arange(len(words)))).tolist()
-    return np.array([dict(zip(numbers, words, strict=True)).get(code, "") for code in codes.tolist()])
