@@ -34,6 +34,8 @@ def folder(tmp_path_factory):
     return made
 
 
+# Of Lightning, about its own libraries and about loggers.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:lightning")
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path != TUTORIAL], ids=lambda path: path.name)
 def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
     monkeypatch.chdir(folder)

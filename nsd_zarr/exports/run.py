@@ -132,7 +132,7 @@ def export(
     opened = open_any(store)
     choice = _choose(open_dataset(store, raw=bool(request.raw)), request)
     block_bytes = _plan_memory(choice.parts, config.effective_memory)
-    identity = {"store": str(opened.attributes.get("checksum") or opened.location), **request.describe()}
+    identity = {"store": opened.fingerprint or opened.location, **request.describe()}
     ledger = Ledger(target, identity, {part.name: part.rows for part in choice.parts})
     with _alone(target), draw_progress(progress, on_event, FILES) as listen:
         ledger.open(fresh)

@@ -111,6 +111,7 @@ class TrialLoader:
         self._trials = self._selection.dataset
         self.order = TrialOrder(len(self._selection), batch_size, shuffle, seed, rank, world_size, drop_last)
         self.sampler = TrialSampler(self.order)
+        self.batch_sampler = None  # Lightning asks a loader of validation batches for it
         self.threads = min(4, count_cores()) if threads is None else check_whole("threads", threads, 1)
         self.prefetch = check_whole("prefetch", prefetch, 0)
         self.reuse = reuse

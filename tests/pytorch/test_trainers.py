@@ -21,6 +21,10 @@ def make_loader(volumes):
     return TrialLoader(TrialDataset(volumes.path), BATCH, shuffle=True, seed=3, threads=2)
 
 
+def make_validation_loader(volumes):
+    return TrialLoader(TrialDataset(volumes.path), BATCH, threads=2)
+
+
 def list_valid(batch):
     return batch["trial"][batch["valid"]].tolist()
 
@@ -59,6 +63,9 @@ def fit(volumes, tmp_path):
             self.seen.append((self.current_epoch, list_valid(batch)))
             return (self.layer(batch["betas"][batch["valid"]].flatten(1)) - 1).square().mean()
 
+        def validation_step(self, batch, number):
+            assert len(list_valid(batch)) <= BATCH
+
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), 1e-4)
 
@@ -74,7 +81,7 @@ def fit(volumes, tmp_path):
             **quiet,
         )
         model = Model()
-        trainer.fit(model, make_loader(volumes), ckpt_path=resume)
+        trainer.fit(model, make_loader(volumes), make_validation_loader(volumes), ckpt_path=resume)
         return model.seen, model.layer.weight.detach().clone()
 
     return run
