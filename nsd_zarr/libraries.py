@@ -22,6 +22,7 @@ EXTRAS = {
     "torch": "torch",
     "matplotlib": "plot",
     "jinja2": "report",
+    "pyarrow": "parquet",
     "numba": "speed",
 }
 """The extra of pyproject.toml that brings each optional library, by the name that is imported. The one table of it."""

@@ -10,6 +10,7 @@ import nsd_zarr
 from nsd_zarr.cli.options import common, print_report
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.layout import Kind
+from nsd_zarr.libraries import check_extra
 
 FILES = Kind("betas", "sample", "file")
 """The words of an export."""
@@ -36,6 +37,7 @@ def export(store: str, directory: str, form: str, quiet: bool, as_json: bool, **
     """Write STORE, or a part of it, to DIRECTORY as files for another tool. Again: goes on."""
     from nsd_zarr.cli.show import format_export
 
+    check_extra("convert", "nsd-zarr export")
     given = {name: value for name, value in options.items() if value not in (None, ())}
     with show_progress(quiet, FILES) as on_event:
         report = nsd_zarr.export(store, directory, form, on_event=on_event, **given)

@@ -27,10 +27,8 @@ class ParquetWriter:
         """See Writer."""
         if done == self.part.rows and self._path.is_file():
             return done
-        try:
-            import pyarrow.parquet
-        except ImportError as error:
-            raise ImportError('Parquet needs pyarrow: pip install "nsd-zarr[parquet]"') from error
+        import pyarrow.parquet
+
         self._file = DurableFile(self._path)
         self._table = pyarrow.parquet.ParquetWriter(str(self._file.partial), self._make_rows(0, self._empty()).schema)
         return 0

@@ -22,6 +22,7 @@ from nsd_zarr.exports.ledger import Ledger
 from nsd_zarr.exports.request import ALGONAUTS, Request, make_request
 from nsd_zarr.exports.tables import write_tables
 from nsd_zarr.layout import Kind, SessionNumber, format_bytes
+from nsd_zarr.libraries import check_library
 from nsd_zarr.options import ExportOptions, check_options
 from nsd_zarr.places.durable import make_folder
 from nsd_zarr.places.free import read_free_space
@@ -115,7 +116,7 @@ def export(
         The folder holds an unfinished export of something else.
     DoesNotFit
         Memory or disk do not suffice.
-    ImportError
+    MissingLibrary
         Parquet without pyarrow.
 
     Examples
@@ -126,6 +127,7 @@ def export(
     """
     check_options("export", options, ExportOptions, others=("on_event", "progress"))
     started, target = time.perf_counter(), Path(os.path.abspath(folder))
+    check_library("pyarrow" if form == "parquet" else "h5py", f"an export to {form}")  # before anything is written
     fresh, config = bool(options.pop("fresh", False)), make_config(None, memory=options.pop("memory", None))
     options["sessions"] = make_config(None, sessions=options.get("sessions")).sessions
     request = make_request(form, **options)
