@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsd_zarr.errors import StoreError
-from nsd_zarr.exports.run import ExportReport
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.root import Store
@@ -16,6 +15,7 @@ from nsd_zarr.words import escape_line
 if TYPE_CHECKING:
     from nsd_zarr.conversion.images import ImagesReport
     from nsd_zarr.conversion.run import ConversionReport
+    from nsd_zarr.exports.run import ExportReport
     from nsd_zarr.maintenance.attach import AttachReport
     from nsd_zarr.maintenance.damage import Damage
     from nsd_zarr.maintenance.repair import RepairReport
