@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
@@ -45,3 +47,17 @@ def explain_lack_of_threads() -> Iterator[None]:
             hint="Raise the limit (ulimit -u; of a container, its limit of processes), or give fewer --workers; then "
             "run the same command again.",
         ) from error
+
+
+class Once:
+    """A lock for each key. In a process that was forked off, or unpickles it, none of them is held."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[int, Hashable], threading.Lock] = {}
+
+    def __reduce__(self) -> tuple[type[Once], tuple[()]]:
+        return Once, ()
+
+    def hold(self, key: Hashable) -> threading.Lock:
+        """The lock of *key*, for a with block: within it, look again whether another thread has made it."""
+        return self._locks.setdefault((os.getpid(), key), threading.Lock())

@@ -35,7 +35,7 @@ SEES = {
     "places": BASE,
     "progress": {"layout", "libraries", "conversion"},  # the types of its events
     "source": BASE | {"hdf5", "tasks", "retry"},
-    "store": BASE | {"buffers", "places", "retry"},
+    "store": BASE | {"buffers", "places", "retry", "tasks"},
     "science": BASE | {"tasks", "buffers"},
     "simulate": BASE | {"places"},
     "conversion": BASE | {"config", "places", "source", "store", "science", "tasks", "buffers", "progress"},
@@ -43,8 +43,8 @@ SEES = {
     | {"config", "places", "source", "store", "science", "conversion", "tasks", "buffers", "progress"},
     "read": BASE | {"store", "science", "buffers", "tasks"},
     "exports": BASE | {"config", "conversion", "places", "progress", "read", "store"},
-    "loading": BASE | {"hdf5", "store", "science", "read", "buffers"},
-    "torch": BASE | {"store", "science", "read", "loading", "buffers"},
+    "loading": BASE | {"hdf5", "places", "store", "science", "read", "buffers"},
+    "torch": BASE | {"places", "store", "science", "read", "loading", "buffers"},
     "bench": BASE
     | {
         "__init__",
@@ -90,6 +90,8 @@ PLACES = {
         "store/foreign.py",
         "maintenance/verify_values.py",  # reads the store a second way
     },
+    "obstore": {"places/objects/"},
+    "boto3": {"places/objects/"},
     "fsspec": {"store/zarr_group.py", "store/foreign.py", "store/foreign_bounds.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},

@@ -6,6 +6,7 @@ request   what is asked for of each trial, resolved against a store
 order     which trial comes when: a pure function of seed and epoch
 ring      slots that threads fill ahead of a consumer
 loader    batches of trials, decoded into the slots
+in_flight  requests that wait for answers, and batches ahead for them
 images    the image that each trial showed
 stimuli   single images out of the stimulus HDF5 file
 """

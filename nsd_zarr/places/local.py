@@ -100,15 +100,24 @@ class LocalPlace:
         """Path of file *key*."""
         return str(self.folder / key)
 
+    @property
+    def requests_at_once(self) -> int:
+        """0: cores decide."""
+        return 0
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, max_bytes: int) -> bytes:
         """The whole of file *key*; see files.read_file. Raises ValueError, OSError."""
         return read_file(self.folder, key, max_bytes)
 
-    def open(self, key: str) -> LocalObject:
+    def open(self, key: str, size: int | None = None) -> LocalObject:
         """Open file *key*; see files.open_file. Raises ValueError, OSError."""
         return LocalObject(self.folder, key)
+
+    def drop_copy(self, key: str) -> bool:
+        """False: files are read where they are."""
+        return False
 
     def measure(self, key: str) -> int:
         """Bytes of file *key*. Raises OSError."""

@@ -62,13 +62,23 @@ class Place(Protocol):
     def locate(self, key: str) -> str:
         """What a person calls object *key*. For messages."""
 
+    @property
+    def requests_at_once(self) -> int:
+        """Reads that are worth making side by side, because each waits for an answer; 0: as many as there are cores."""
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, max_bytes: int) -> bytes:
         """The whole of *key*. Raises ValueError when it is larger than *max_bytes*, before it reads; OSError."""
 
-    def open(self, key: str) -> OpenObject:
-        """Open *key* to read ranges of it. Raises OSError, ValueError."""
+    def open(self, key: str, size: int | None = None) -> OpenObject:
+        """Open *key* to read ranges of it; *size*: its bytes, where the caller knows them. Raises OSError, ValueError.
+
+        An object store makes no request then: the first range shows whether the object has that size.
+        """
+
+    def drop_copy(self, key: str) -> bool:
+        """Forget the copy of *key* that is kept nearer than the object itself; whether there was one."""
 
     def measure(self, key: str) -> int:
         """Bytes of *key*. Raises OSError (FileNotFoundError where there is none)."""

@@ -23,7 +23,7 @@ from nsd_zarr.read.stored import STORE, StoredVariable, add_store, make_store_co
 from nsd_zarr.read.table import DIGESTS
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
-from nsd_zarr.store.foreign import open_any
+from nsd_zarr.store.foreign import find_path, open_any
 from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, CONVENTIONS, HEMISPHERE, SHARED515
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
@@ -48,7 +48,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         if not isinstance(filename_or_obj, (str, os.PathLike)):
             return False
         try:
-            path = _make_path(filename_or_obj)
+            path = find_path(filename_or_obj)
             return is_store(path) or is_tree(path)
         except (OSError, ValueError):  # no working directory, a NUL in a user's name
             return False
@@ -61,6 +61,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         mask_and_scale: bool | Mapping[str, bool] | None = None,
         allow_unfinished: bool = False,
         group: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         # There is nothing of these in a store; accepted so that code which sets them for every engine runs.
         concat_characters: bool | None = None,
         decode_times: bool | None = None,
@@ -69,7 +70,6 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         decode_timedelta: bool | None = None,
         # Options of the engine "zarr": how it finds metadata, which a store of ours says itself.
         consolidated: bool | None = None,
-        storage_options: Mapping[str, Any] | None = None,
         mode: str = "r",
         synchronizer: Any = None,
         chunk_store: Any = None,
@@ -78,8 +78,12 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         use_zarr_fill_value_as_mask: bool | None = None,
         cache_members: bool = True,
     ) -> xr.Dataset:
-        """Open a store lazily; see nsd_zarr.open_dataset. *group*: a store inside the folder, such as "subj01"."""
-        store = open_any(_join(filename_or_obj, group), allow_unfinished=allow_unfinished)
+        """Open a store lazily; see nsd_zarr.open_dataset. *group*: a store inside the folder, such as "subj01".
+
+        *storage_options*: how a URL is reached, as xarray's engine "zarr" takes them.
+        """
+        location = _join(filename_or_obj, group)
+        store = open_any(location, allow_unfinished=allow_unfinished, storage_options=storage_options)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         reader = make_reader(store)
         scaled = mask_and_scale.get(BETAS, True) if isinstance(mask_and_scale, Mapping) else mask_and_scale
@@ -109,7 +113,7 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
 
         *subjects*: which; None for all that are finished. Of the store of one subject: its dataset, at "/".
         """
-        path = _make_path(_join(filename_or_obj, group))
+        path = find_path(_join(filename_or_obj, group))
         if not is_tree(path) and subjects is None:
             return {"/": self.open_dataset(filename_or_obj, group=group, **options)}
         chosen = read_listed_subjects(path) if subjects is None else parse_subjects(subjects)
@@ -137,11 +141,6 @@ class NsdZarrBackendEntrypoint(BackendEntrypoint):
         for path, dataset in nodes.items():
             tree[path].set_close(dataset._close)
         return tree
-
-
-def _make_path(filename: str | os.PathLike[str]) -> Path:
-    """As xarray's own engines do; absolute, so that what is opened stays readable from another folder."""
-    return Path(os.path.abspath(os.path.expanduser(os.fsdecode(filename))))
 
 
 def _join(location: Any, group: str | None) -> Any:

@@ -21,18 +21,20 @@ Read = Callable[[int, int], None]
 """Reads a trial into a row of the result: read(trial, row)."""
 
 
-def read_rows(read: Read, wanted: Sequence[int], out: np.ndarray) -> None:
+def read_rows(read: Read, wanted: Sequence[int], out: np.ndarray, requests: int = 0) -> None:
     """Have *read* fill each row of *out* with a trial of *wanted*, each different trial read once, in store order.
 
-    Threads only where this is the main thread: elsewhere somebody else shares out the work, as Dask does. Raises
-    the first error that *read* raises, after all threads have stopped.
+    Threads only where this is the main thread: elsewhere somebody else shares out the work, as Dask does; or where each
+    read waits for an answer: then *requests* at once. Raises the first error that *read* raises, after all threads have
+    stopped.
     """
     rows: dict[int, int] = {}
     for row, trial in enumerate(wanted):
         rows.setdefault(trial, row)
     todo = deque(sorted(rows.items()))
-    threads = min(MAX_THREADS, count_cores())
-    if len(todo) < MIN_TRIALS_FOR_THREADS or threads == 1 or threading.current_thread() is not threading.main_thread():
+    threads = min(requests or min(MAX_THREADS, count_cores()), len(todo))
+    is_shared_out = not requests and threading.current_thread() is not threading.main_thread()
+    if threads <= 1 or is_shared_out or (not requests and len(todo) < MIN_TRIALS_FOR_THREADS):
         _work(read, todo)
     else:
         with ThreadPoolExecutor(threads, thread_name_prefix="nsd-zarr bulk") as executor:

@@ -49,6 +49,8 @@ class OpenOptions(TypedDict, total=False):
     """With *chunks*: more for `dask.array.from_array`."""
     backend_kwargs: dict[str, Any] | None
     """Options of the engine as a dict, as xarray takes them."""
+    storage_options: Mapping[str, Any] | None
+    """How a URL is reached, as pandas and xarray take them: key, secret, endpoint_url, region, anon, profile."""
     allow_unfinished: bool
     """Open a store whose conversion has not finished; what is not there yet raises when it is read."""
 
@@ -65,7 +67,7 @@ def open_dataset(path: str | os.PathLike[str], *, raw: bool = False, **options: 
     Parameters
     ----------
     path
-        The store's folder, or a URL.
+        The store's folder, or a URL (s3://, gs://, az://, https://): see docs/objects.md.
     raw
         The stored counts, in the stored dtype, instead (xarray's `mask_and_scale=False`).
     **options

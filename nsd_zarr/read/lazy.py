@@ -14,9 +14,10 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.read.bulk import read_rows
 from nsd_zarr.read.view import make_view
 from nsd_zarr.store.format import BETAS
-from nsd_zarr.store.reader import StageSeconds
+from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import find_chunk_rows, read_chunk
+from nsd_zarr.store.zarr_reader import AnyReader, ZarrReader
 
 Key = tuple[Any, ...]
 """One int, slice or 1-D integer array for each axis; arrays select orthogonally."""
@@ -31,6 +32,19 @@ class ReadsTrials(Protocol):
 
     def read_into(self, trial: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         """Read one trial."""
+
+
+def find_counts(reader: Any) -> AnyReader | None:
+    """What reads the stored counts, of which *reader* makes what is asked for; None where that is not known."""
+    while reader is not None and not isinstance(reader, (TrialReader, ZarrReader)):
+        reader = next((getattr(reader, name) for name in ("reader", "percent", "view") if hasattr(reader, name)), None)
+    return reader
+
+
+def count_requests(reader: Any) -> int:
+    """Trials that are worth reading at once because each waits for an answer; 0: as many as there are cores."""
+    counts = find_counts(reader)
+    return 0 if counts is None else counts.requests_at_once
 
 
 class TrialArray(BackendArray):
@@ -62,7 +76,8 @@ class TrialArray(BackendArray):
 
     def _read_whole(self, wanted: list[int]) -> np.ndarray:
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        read_rows(lambda trial, row: self.trials.read_into(trial, out[row]), wanted, out)
+        requests = count_requests(self.trials)
+        read_rows(lambda trial, row: self.trials.read_into(trial, out[row]), wanted, out, requests)
         return out
 
     def _read_parts(self, wanted: list[int], voxel_key: Key) -> np.ndarray:
@@ -75,7 +90,7 @@ class TrialArray(BackendArray):
                 self.trials.read_into(trial, volume)
                 out[row] = select(volume, voxel_key)
 
-        read_rows(read, wanted, out)
+        read_rows(read, wanted, out, count_requests(self.trials))
         return out
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ import numpy as np
 
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT, DTYPE_BYTES, MAX_TRIALS, Geometry, SessionNumber, make_dims
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, find_remote
 from nsd_zarr.retry import read_again
 from nsd_zarr.store.attributes import parse_foreign_attributes
 from nsd_zarr.store.check import MAX_ROOT_BYTES
@@ -29,12 +30,21 @@ from nsd_zarr.store.root import Store, check_complete, check_version, make_store
 from nsd_zarr.store.zarr_group import open_group
 
 
-def open_any(location: str | os.PathLike[str], *, allow_unfinished: bool = False) -> Store:
+def open_any(
+    location: str | os.PathLike[str],
+    *,
+    allow_unfinished: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Store:
     """Open a store to read from: ours, or a Zarr group (version 2 or 3) elsewhere or of another layout with `betas`.
 
-    *location*: a folder, a zip file, or a URL as fsspec takes it ("s3://bucket/subj01.zarr"). Raises StoreError:
-    missing, something else, unfinished; DamageFound when the root document of a store of ours is damaged.
+    *location*: a folder, a zip file, or a URL ("s3://bucket/subj01.zarr"), reached by *storage_options*. Raises
+    StoreError: missing, something else, unfinished; DamageFound when the root document of a store of ours is damaged;
+    ConfigError for options.
     """
+    remote = find_remote(location, storage_options)
+    if remote is not None and find_spec("obstore") is not None:
+        return _open_objects(remote, allow_unfinished)
     text = os.fsdecode(location)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
@@ -46,6 +56,14 @@ def open_any(location: str | os.PathLike[str], *, allow_unfinished: bool = False
             return _make_foreign(str(path), path, allow_unfinished)
     store = open_store(path, allow_unfinished=allow_unfinished)
     return store if is_trial_sharded(store) else store.read_through_zarr(str(path))
+
+
+def find_path(location: str | os.PathLike[str]) -> Path:
+    """*location* as xarray's own engines take it: absolute, so that what is opened stays readable from another folder.
+
+    A URL as a path that knows how it is reached.
+    """
+    return find_remote(location) or Path(os.path.abspath(os.path.expanduser(os.fsdecode(location))))
 
 
 def is_trial_sharded(store: Store) -> bool:
@@ -84,8 +102,29 @@ def _is_written_by_us(path: Path) -> bool:
         return True
 
 
+def _open_objects(path: Path, allow_unfinished: bool) -> Store:
+    """A store behind the URL *path*. One of ours is read by the decode engine, by one request."""
+    place, data = choose_place(path), b""
+    try:
+        with suppress(FileNotFoundError):
+            data = read_again(lambda: place.read(METADATA_NAME, MAX_ROOT_BYTES), place.locate(METADATA_NAME))
+    except (OSError, ValueError) as error:
+        if isinstance(error, NsdZarrError):
+            raise
+        text = getattr(error, "strerror", None) or error
+        raise StoreError(f"the store cannot be opened: {text}", path=path) from error
+    if data[:4] == b'{\n "':
+        store = make_store(path, data)
+        check_complete(store, allow_unfinished)
+        return store if is_trial_sharded(store) else store.read_through_zarr(str(path))
+    try:
+        return _make_foreign(str(path), path, allow_unfinished)
+    except _NotOurs as error:
+        raise StoreError(f"no Zarr store with betas is there: {error}", hint="Check the URL.", path=path) from error
+
+
 def _open_remote(url: str, allow_unfinished: bool) -> Store:
-    """A store behind a URL. One of ours has its seal checked, and each of its shards is looked for."""
+    """A store behind a URL of another kind. One of ours has its seal checked, and each of its shards is looked for."""
     try:
         data = read_remote(url, METADATA_NAME, MAX_ROOT_BYTES)
         if data is not None and data[:4] == b'{\n "':
@@ -123,7 +162,7 @@ def _describe_group(location: str, path: Path, allow_unfinished: bool) -> Store:
     if problem := find_oversize(path):
         raise _refuse(problem, path)
     try:
-        group = open_group(location)
+        group = open_group(location, path)
         betas = group[BETAS]
     except Exception as error:  # Each kind of store and each version of zarr-python has errors of its own.
         raise _NotOurs(str(error)) from error

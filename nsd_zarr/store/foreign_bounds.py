@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nsd_zarr.places.choose import is_remote
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.format import METADATA_NAME
 
@@ -18,6 +19,8 @@ MAX_INFLATED_BYTES = 2**28
 
 def find_oversize(path: Path) -> str:
     """Why the metadata of the store at *path* may not be read, a folder or a zip file; empty where nothing is odd."""
+    if is_remote(path):
+        return ""
     try:
         if path.is_dir():
             return next(_find_in_folder(path), "")

@@ -2,14 +2,20 @@
 
 A shard's index is read once and kept (16 bytes a trial); a trial is then one preadv into a buffer that is
 reused, a decode straight into the caller's array, and a comparison of what was decoded with the trial's digest, which
-shows a chunk of another trial or version as well as a changed bit. Nothing is locked: the few shared dictionaries are
-touched by single operations, so a reader may be used from any thread, and goes through fork and pickle.
+shows a chunk of another trial or version as well as a changed bit. Trials are read without a lock: the few shared
+dictionaries are touched by single operations, so a reader may be used from any thread, and goes through fork and
+pickle. What all threads need is read by one while the others wait (tasks.Once).
+
+From an object store an index and a trial are one request each. Many are worth making side by side, and no more trials
+are decoded at once than there are cores.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +26,7 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import DamageFound, NsdZarrError, StoreError
 from nsd_zarr.layout import TRIALS
 from nsd_zarr.places.place import OpenObject
+from nsd_zarr.resources import count_cores
 from nsd_zarr.retry import may_pass, read_again
 from nsd_zarr.store.codec import ChunkError, check_crc, decode_chunk, decode_unchecked
 from nsd_zarr.store.digest import CRC_BYTES
@@ -27,6 +34,7 @@ from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
+from nsd_zarr.tasks import Once
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +72,19 @@ class TrialReader:
         self._buffers = BufferPool()
         self._digests: TrialDigests | None = None
         self._has_looked = False
+        self._once = Once()
+        self._decoding: AbstractContextManager[Any] = nullcontext()
+        if self.requests_at_once:
+            self.limit_decoding(count_cores())
+
+    @property
+    def requests_at_once(self) -> int:
+        """Trials worth reading side by side because each waits for an answer; 0: as many as there are cores."""
+        return self.store.place.requests_at_once
+
+    def limit_decoding(self, threads: int) -> None:
+        """Decode at most *threads* trials at once, however many threads read."""
+        self._decoding = threading.BoundedSemaphore(threads)
 
     def __getstate__(self) -> Store:
         return self.store
@@ -94,9 +115,21 @@ class TrialReader:
             raise IndexError(f"trial {trial} is outside the store's {geometry.trials} trials")
         if not self._has_looked:
             # Known with the first reading: opening reads no chunk.
-            self._digests, self._has_looked = find_digests(self.store), True
+            self._find_digests()
         trial = int(trial)
         shard = trial // geometry.trials_per_shard
+        try:
+            self._read_kept(trial, shard, out, stages)
+        except (OSError, ValueError) as error:
+            raise self._explain(trial, shard, error) from error
+
+    def _find_digests(self) -> None:
+        with self._once.hold("digests"):
+            if not self._has_looked:
+                self._digests, self._has_looked = find_digests(self.store), True
+
+    def _read_kept(self, trial: int, shard: int, out: np.ndarray, stages: StageSeconds | None) -> None:
+        """Read; where the copy of a shard on this machine is damaged, from another copy. Raises OSError, ValueError."""
         try:
             try:
                 self._read(trial, shard, out, stages)
@@ -104,18 +137,25 @@ class TrialReader:
                 if not may_pass(error):
                     raise
                 self._read_again(trial, shard, out, error)
-        except (OSError, ValueError) as error:
-            raise self._explain(trial, shard, error) from error
+        except ValueError as error:
+            key = make_shard_key(self.store.geometry, shard)
+            with self._once.hold(shard):
+                if not self.store.place.drop_copy(key):
+                    raise
+                self._shards.pop(shard, None)
+            logger.warning("%s: the copy on this machine is fetched again: %s", self._locate(shard), str(error))
+            self._read(trial, shard, out, stages)
 
     def _read(self, trial: int, shard: int, out: np.ndarray, stages: StageSeconds | None = None) -> None:
         started = time.perf_counter()
-        opened = self._shards.get(shard) or self._open_shard(shard)
+        opened = self._shards.get(shard) or self._open_once(shard)
         offset, length = opened.entries[trial - shard * self.store.geometry.trials_per_shard].tolist()
         with self._buffers.borrow((length,), np.uint8) as chunk:
             if opened.file.read_into(chunk.data, offset) != length:
                 raise ChunkError("the file ends inside it")
             read = time.perf_counter()
-            self._decode(trial, chunk, out)
+            with self._decoding:
+                self._decode(trial, chunk, out)
         if stages is not None:
             stages.read += read - started
             stages.decode += time.perf_counter() - read
@@ -166,11 +206,15 @@ class TrialReader:
         """Close the open shards. They are opened again when they are needed."""
         self._shards = {}
 
+    def _open_once(self, shard: int) -> _Shard:
+        with self._once.hold(shard):
+            return self._shards.get(shard) or self._open_shard(shard)
+
     def _open_shard(self, shard: int) -> _Shard:
         key = make_shard_key(self.store.geometry, shard)
-        file = self.store.place.open(key)
-        slots, size = self.store.geometry.trials_per_shard, file.size
         record = self.store.manifest.get(key)
+        file = self.store.place.open(key, None if record is None else record.size)
+        slots, size = self.store.geometry.trials_per_shard, file.size
         if record is not None and size != record.size:
             raise ChunkError(f"the shard has {size} bytes, expected {record.size}")
         length, trials = shard_index_bytes(slots), len(self.store.geometry.shard_trials(shard))

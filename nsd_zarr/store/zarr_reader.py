@@ -45,6 +45,11 @@ class ZarrReader:
         self.__init__(store)  # type: ignore[misc]
 
     @property
+    def requests_at_once(self) -> int:
+        """0: zarr-python makes several requests by itself."""
+        return 0
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Stored dtype, in this machine's byte order."""
         return np.dtype(self.store.geometry.dtype)
@@ -64,7 +69,7 @@ class ZarrReader:
         try:
             self._check_file(trial)
             if self._array is None:
-                self._array = open_group(self.store.zarr_location)[BETAS]
+                self._array = open_group(self.store.zarr_location, self.store.path)[BETAS]
             np.copyto(out, self._array[int(trial)], casting="equiv")
             self._check_values(trial, out)
         except NsdZarrError:
@@ -102,7 +107,7 @@ class ZarrReader:
         key = make_shard_key(self.store.geometry, shard)
         if shard in self._seen or key not in self.store.manifest:
             return
-        size, expected = read_size(self.store.zarr_location, key), self.store.manifest[key].size
+        size, expected = read_size(self.store.zarr_location, self.store.path, key), self.store.manifest[key].size
         if size != expected:
             found = "missing" if size is None else f"of {size} bytes"
             raise DamageFound(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
 from nsd_zarr.loading.request import Request, find_trials, read_table
+from nsd_zarr.places.choose import is_remote, keep_copies
 from nsd_zarr.science import kernels
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
@@ -66,6 +67,14 @@ class TrialDataset(Dataset[Sample]):
         nsd_id, so the store must have its trial table.
     transform
         Called with each sample, returns what is handed out.
+    storage_options
+        How a URL is reached, as pandas and xarray take them: key, secret, endpoint_url, region, anon, profile.
+    cache
+        A local folder that keeps whole shards of a store behind a URL once they were touched. Several processes may
+        share it; what others put there is left alone.
+    cache_limit
+        Bytes of all shards in it, or such as "100GB"; those beyond it are read trial by trial. None for 90 % of what
+        is free.
 
     Raises
     ------
@@ -105,8 +114,11 @@ class TrialDataset(Dataset[Sample]):
         dtype: torch.dtype | None = None,
         images: str | os.PathLike[str] | None = None,
         transform: Callable[[Sample], Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_limit: int | str | None = None,
     ) -> None:
-        opened = open_any(store)
+        opened = open_any(keep_copies(store, storage_options, cache, cache_limit))
         if dtype not in (None, *_FORMS) or (raw and dtype is not None):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
@@ -131,7 +143,8 @@ class TrialDataset(Dataset[Sample]):
         names = ("trials", "request", "raw", "dtype", "transform")
         state = {name: getattr(self, name) for name in names}
         images = None if self.images is None else self.images.describe()
-        return state | {"path": self.store.location, "fingerprint": self.store.fingerprint, "images": images}
+        path = self.store.path if is_remote(self.store.path) else self.store.location
+        return state | {"path": path, "fingerprint": self.store.fingerprint, "images": images}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         store, images = open_any(state.pop("path")), state.pop("images")

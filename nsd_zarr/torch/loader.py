@@ -15,6 +15,7 @@ import torch
 
 from nsd_zarr.buffers import Slots
 from nsd_zarr.errors import ConfigError, ResumeRefused
+from nsd_zarr.loading.in_flight import choose_prefetch, choose_requests, count_threads
 from nsd_zarr.loading.loader import BatchLoader, BatchMemory, LoaderStats, TrialBatch, describe_stats, make_slots
 from nsd_zarr.loading.order import PADDING, TrialOrder, check_whole
 from nsd_zarr.resources import count_cores
@@ -58,9 +59,11 @@ class TrialLoader:
         Whole number from 0.
     threads
         That decode; None for one each core, at most 4.
+    requests
+        Of a store behind a URL, in flight at once, at most 64; None for 32.
     prefetch
         Batches decoded ahead; with the one in use prefetch + 1 batches of memory, kept from one epoch to the next,
-        and what the consumer keeps.
+        and what the consumer keeps. None for 2; behind a URL for as many as keep all requests in use.
     rank, world_size
         Which share of each global batch is this process's, from 0, and of how many.
     drop_last
@@ -97,7 +100,8 @@ class TrialLoader:
         shuffle: bool = False,
         seed: int = 0,
         threads: int | None = None,
-        prefetch: int = 2,
+        requests: int | None = None,
+        prefetch: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
@@ -113,7 +117,8 @@ class TrialLoader:
         self.sampler = TrialSampler(self.order)
         self.batch_sampler = None  # Lightning asks a loader of validation batches for it
         self.threads = min(4, count_cores()) if threads is None else check_whole("threads", threads, 1)
-        self.prefetch = check_whole("prefetch", prefetch, 0)
+        self.requests = choose_requests(self._trials.reader, requests)
+        self.prefetch = choose_prefetch(prefetch, self.requests, self.order.rows)
         self.reuse = reuse
         self.device = torch.device(device) if device is not None else torch.device("cpu")
         self._slots = _make_slots(self._trials, self.order.rows, self.prefetch, self.device, reuse=reuse)
@@ -238,7 +243,8 @@ class TrialLoader:
     def _decode(self, place: Place, stats: LoaderStats) -> Generator[Sample, None, None]:
         """Batches in the memory of slots; for other devices than CUDA as they are handed out."""
         dataset = self._trials
-        loader = BatchLoader(dataset.reader, self._selection.trials, self.order, self.threads, dataset.images)
+        threads = count_threads(dataset.reader, self.threads, self.requests)
+        loader = BatchLoader(dataset.reader, self._selection.trials, self.order, threads, dataset.images)
         with closing(loader.iterate(self._slots, place.epoch, place.batches, stats)) as batches:
             yield from map(self._make, batches)
 

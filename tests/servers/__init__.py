@@ -1,0 +1,1 @@
+"""Real servers of objects, started for tests, and what is put before them."""
