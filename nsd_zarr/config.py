@@ -145,6 +145,29 @@ class Config(BaseModel):
     (FILE.json), or a distributed.Client."""
     fresh: bool = False
     """Forget an unfinished run of this store and start again."""
+    profile: str | None = None
+    """Of URLs: the profile of ~/.aws with which they are reached."""
+    anonymous: bool = False
+    """Of URLs: without credentials, as a public bucket is reached."""
+    endpoint_url: str | None = None
+    """Of URLs: the server, where it is not the provider's own."""
+    region: str | None = None
+    """Of URLs: the region of the bucket."""
+    storage_options: dict[str, Any] | None = Field(None, repr=False)
+    """Of URLs: how they are reached, as pandas and xarray take it; of one URL under its name. Wins over those above."""
+    scratch: Path | None = None
+    """Folder for session files that are fetched from a URL; None: memory where they fit, else the system's own."""
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """How URLs are reached, as storage_options."""
+        words = {
+            "profile": self.profile,
+            "anon": self.anonymous or None,
+            "endpoint_url": self.endpoint_url,
+            "region": self.region,
+        }
+        return {name: value for name, value in words.items() if value is not None} | (self.storage_options or {})
 
     @property
     def effective_clevel(self) -> int:

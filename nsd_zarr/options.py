@@ -23,6 +23,23 @@ SubjectWords = int | str | Iterable[int]
 """A subject number, text such as "1-8" or "1,2,5,7", or numbers."""
 
 
+class RemoteOptions(TypedDict, total=False):
+    """How URLs are reached, of sources and of the store. Default: as the environment says."""
+
+    profile: str | None
+    """Profile of ~/.aws."""
+    anonymous: bool | None
+    """Without credentials: a public bucket."""
+    endpoint_url: str | None
+    """A server of one's own."""
+    region: str | None
+    """Region of the bucket."""
+    storage_options: Mapping[str, Any] | None
+    """As pandas and xarray take them; of one URL under its name. Wins over those above."""
+    scratch: AnyPath | None
+    """Folder for session files that are fetched. Default: memory where they fit, else the system's own."""
+
+
 class SourceOptions(TypedDict, total=False):
     """Which betas are meant below an NSD root. Every option here and below may be None: as if it were not given."""
 
@@ -79,7 +96,7 @@ class ExperimentOptions(TypedDict, total=False):
     """Attach none of it."""
 
 
-class VerifyOptions(SourceOptions, SubjectsOptions, LimitOptions, total=False):
+class VerifyOptions(SourceOptions, SubjectsOptions, RemoteOptions, LimitOptions, total=False):
     """Options of nsd_zarr.verify.
 
     >>> limits: nsd_zarr.VerifyOptions = {"workers": 2, "memory": "2GiB"}
@@ -88,7 +105,7 @@ class VerifyOptions(SourceOptions, SubjectsOptions, LimitOptions, total=False):
     """
 
 
-class AttachOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOptions, total=False):
+class AttachOptions(SourceOptions, SubjectsOptions, RemoteOptions, LimitOptions, ExperimentOptions, total=False):
     """Options of nsd_zarr.attach.
 
     >>> which: nsd_zarr.AttachOptions = {"subject": 1, "space": "func1pt8mm"}
@@ -97,7 +114,7 @@ class AttachOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOpti
     """
 
 
-class RepairOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOptions, total=False):
+class RepairOptions(SourceOptions, SubjectsOptions, RemoteOptions, LimitOptions, ExperimentOptions, total=False):
     """Options of nsd_zarr.repair.
 
     >>> which: nsd_zarr.RepairOptions = {"subject": 1, "space": "func1pt8mm"}
@@ -106,7 +123,7 @@ class RepairOptions(SourceOptions, SubjectsOptions, LimitOptions, ExperimentOpti
     """
 
 
-class ConvertOptions(SourceOptions, LimitOptions, ExperimentOptions, total=False):
+class ConvertOptions(SourceOptions, RemoteOptions, LimitOptions, ExperimentOptions, total=False):
     """Options of nsd_zarr.convert and nsd_zarr.plan.
 
     >>> small: nsd_zarr.ConvertOptions = {"subject": 1, "codec": "zstd", "sessions": "1-2"}

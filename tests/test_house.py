@@ -32,9 +32,9 @@ SEES = {
     "buffers": set(),
     "retry": set(),
     "config": BASE,
-    "places": BASE,
+    "places": BASE | {"retry", "tasks"},
     "progress": {"layout", "libraries", "conversion"},  # the types of its events
-    "source": BASE | {"hdf5", "tasks", "retry"},
+    "source": BASE | {"hdf5", "places", "tasks", "retry"},
     "store": BASE | {"buffers", "places", "retry", "tasks"},
     "science": BASE | {"tasks", "buffers"},
     "simulate": BASE | {"places"},
@@ -62,7 +62,7 @@ SEES = {
     },
     "report": BASE
     | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"},
-    "cli": TOP | {"bench", "exports", "report", "progress", "tasks"},
+    "cli": TOP | {"places", "bench", "exports", "report", "progress", "tasks"},
     # The public face, on demand.
     "__init__": {"errors", "options", "registration", "conversion", "maintenance", "read", "libraries", "exports"},
     "__main__": {"cli"},

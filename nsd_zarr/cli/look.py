@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 import click
 
-from nsd_zarr.cli.options import choosing_subjects, common, count_bench_workers, print_report, printing_others
+from nsd_zarr.cli.options import (
+    choosing_subjects,
+    common,
+    count_bench_workers,
+    locate_store,
+    print_report,
+    printing_others,
+    reaching,
+)
 from nsd_zarr.cli.terminal import note
 from nsd_zarr.store.tree.groups import is_tree
 
@@ -17,7 +25,7 @@ ALONE = 0
 """In place of a subject, of a store that is not one of several."""
 
 
-def do_for_each(store: str, subjects: str | None, look: Callable[[Path], Found]) -> dict[int, Found]:
+def do_for_each(store: Path, subjects: str | None, look: Callable[[Path], Found]) -> dict[int, Found]:
     """What *look* finds in the store, or by subject in each group of a store of several. Raises as run_each."""
     if subjects is None and not is_tree(Path(store)):
         return {ALONE: look(Path(store))}
@@ -32,7 +40,7 @@ def do_for_each(store: str, subjects: str | None, look: Callable[[Path], Found])
     def join(tree: Path, found: dict[int, dict[int, Found]], seconds: float) -> dict[int, Found]:
         return {subject: each for one in found.values() for subject, each in one.items()}
 
-    return run_one_or_each(Path(store), make_config(None, subjects=subjects), ignore_event, work, join, None)
+    return run_one_or_each(store, make_config(None, subjects=subjects), ignore_event, work, join, None)
 
 
 def print_each(
@@ -56,8 +64,9 @@ def print_each(
 @click.argument("store")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @choosing_subjects
+@reaching
 @common
-def info(store: str, quiet: bool, as_json: bool, subjects: str | None) -> None:
+def info(store: str, quiet: bool, as_json: bool, subjects: str | None, **options: Any) -> None:
     """Say what is in STORE and what made it."""
     from nsd_zarr.cli.show import describe_store, format_store
     from nsd_zarr.store.root import Store, open_store
@@ -66,7 +75,8 @@ def info(store: str, quiet: bool, as_json: bool, subjects: str | None) -> None:
         print_each(opened, describe_store, format_store, store, as_json, quiet)
 
     with printing_others(show):
-        show(do_for_each(store, subjects, lambda path: open_store(path, allow_unfinished=True, kind=None)))
+        where = locate_store(store, options)
+        show(do_for_each(where, subjects, lambda path: open_store(path, allow_unfinished=True, kind=None)))
 
 
 @click.command()
@@ -108,7 +118,7 @@ def bench(
     with printing_others(show):
         show(
             do_for_each(
-                store,
+                Path(store),
                 subjects,
                 lambda path: measure(path, threads=count, workers=dataloaders, on_step=show_step, **options),
             )

@@ -21,9 +21,12 @@ from nsd_zarr.cli.options import (
     configured,
     converting,
     count_sessions,
+    locate_store,
     naming_experiment,
     print_report,
     printing_others,
+    reaching,
+    scratching,
 )
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
@@ -183,6 +186,7 @@ def convert(source: tuple[str, ...], store: str, quiet: bool, as_json: bool, **o
 @naming_experiment
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @choosing
+@reaching
 @common
 def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Give STORE the experiment found in SOURCE (an NSD root), or named; trials stay untouched. Again: replace it."""
@@ -203,6 +207,8 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 @click.option("--quick", is_flag=True, help="Presence, sizes and indexes only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @choosing
+@reaching
+@scratching
 @common
 def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_json: bool, **options: Any) -> int:
     """Prove STORE: every file there, every checksum right, every trial's values what was read. Exit code 1: damage."""
@@ -213,7 +219,7 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
         print_report(report.as_dict(), format_verification(report), as_json, quiet and report.is_whole)
 
     with printing_others(show):
-        with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
+        with show_progress(quiet, read_kind(locate_store(store, options)) or TRIALS) as on_event:
             report = nsd_zarr.verify(store, source or None, quick=quick, on_event=on_event, **options)
         show(report)
     return 0 if report.is_whole else 1
@@ -226,6 +232,8 @@ def verify(store: str, source: tuple[str, ...], quick: bool, quiet: bool, as_jso
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @naming_experiment
 @choosing
+@reaching
+@scratching
 @common
 def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> int:
     """Make what is damaged or missing in STORE again from its sources; write nothing else. Exit code 1: damage left."""
@@ -236,7 +244,7 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
         print_report(report.as_dict(), format_repair(report), as_json, quiet and report.is_whole)
 
     with printing_others(show):
-        with show_progress(quiet, read_kind(Path(store)) or TRIALS) as on_event:
+        with show_progress(quiet, read_kind(locate_store(store, options)) or TRIALS) as on_event:
             report = nsd_zarr.repair(store, source, on_event=on_event, **options)
         show(report)
     return 0 if report.is_whole else 1

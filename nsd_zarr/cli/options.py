@@ -16,6 +16,7 @@ import click
 
 from nsd_zarr.cli.terminal import say, start_log
 from nsd_zarr.errors import ConfigError, NsdZarrError
+from nsd_zarr.places.choose import make_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,6 +78,32 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return choosing_subjects(command)
+
+
+def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how URLs are reached."""
+    for option in reversed(
+        [
+            click.option("--profile", help="Of URLs: profile of ~/.aws. [default: the environment's]"),
+            click.option("--anonymous", is_flag=True, default=None, help="Of URLs: without credentials."),
+            click.option("--endpoint-url", help="Of URLs: a server of one's own."),
+            click.option("--region", help="Of URLs: region of the bucket."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def locate_store(store: str, options: dict[str, Any]) -> Path:
+    """STORE as a path, or as a URL that is reached as *options* say. Raises ConfigError."""
+    words = {"profile": "profile", "anonymous": "anon", "endpoint_url": "endpoint_url", "region": "region"}
+    return make_path(store, {word: options[name] for name, word in words.items() if options.get(name) is not None})
+
+
+scratching = click.option(
+    "--scratch", type=click.Path(), help="Folder for session files fetched from a URL. [default: memory where they fit]"
+)
+"""Where sources are fetched to."""
 
 
 def naming_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,7 +187,7 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
         ]
     ):
         command = option(command)
-    return choosing(common(naming_experiment(command)))
+    return choosing(reaching(scratching(common(naming_experiment(command)))))
 
 
 def count_sessions(value: str) -> int:

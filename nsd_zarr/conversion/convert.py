@@ -16,6 +16,7 @@ from nsd_zarr.conversion.subjects.plan import SubjectsPlan, plan_subjects
 from nsd_zarr.conversion.subjects.root import looks_like_tree
 from nsd_zarr.errors import StoreError
 from nsd_zarr.options import ConvertOptions, SourceWords, SubjectWords, check_options
+from nsd_zarr.places.choose import make_path
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.store.tree.groups import find_subjects
@@ -80,7 +81,8 @@ def plan(
     sessions    1-3: 3 found, none missing; 0 done, 3 to convert
     """
     check_options("plan", options, ConvertOptions, others=("subjects", "config"))
-    path, chosen = Path(os.path.abspath(store)), make_config(config, subjects=subjects, **options)
+    chosen = make_config(config, subjects=subjects, **options)
+    path = make_path(store, chosen.access)
     if chosen.subjects is not None:
         return plan_subjects(source, path, chosen)
     _check_no_tree(path)
@@ -144,7 +146,8 @@ def convert(
     ()
     """
     check_options("convert", options, ConvertOptions, others=("subjects", "config", "on_event", "progress"))
-    path, chosen = Path(os.path.abspath(store)), make_config(config, subjects=subjects, **options)
+    chosen = make_config(config, subjects=subjects, **options)
+    path = make_path(store, chosen.access)
     with draw_progress(progress, on_event) as listen:
         if chosen.subjects is not None:
             return convert_subjects(source, path, chosen, listen)

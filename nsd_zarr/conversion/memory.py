@@ -59,6 +59,8 @@ class Need:
     """What the process takes on top of BASE_BYTES before the first session."""
     in_order: bool = False
     """Whether every session holds one trial after the other, so that some shards at a time read it once."""
+    fetched_bytes: int = 0
+    """Of a session file that was fetched into memory."""
 
     @property
     def trial_bytes(self) -> int:
@@ -81,7 +83,7 @@ class Need:
         voxels = self.geometry.voxels
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
         work = max(read, threads * 2 * self.trial_bytes, threads * tile_bytes(voxels), voxels * RESULT_BYTES_PER_VOXEL)
-        return trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
+        return self.fetched_bytes + trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
 
 
 def make_need(geometry: Geometry, sources: Iterable[SourcePart], extra_bytes: int = 0) -> Need:

@@ -13,14 +13,16 @@ from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
+from nsd_zarr.conversion.fetching import plan_fetching
 from nsd_zarr.conversion.finish import make_source_attributes
-from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, make_memory_plan, make_need, make_worker_plan
+from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, Need, make_memory_plan, make_need, make_worker_plan
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors, format_bytes, format_count
 from nsd_zarr.options import SourceWords as SourceWords
+from nsd_zarr.places.choose import as_path, find_remote, make_path
 from nsd_zarr.source.find import (
     Choice,
     SessionFile,
@@ -138,7 +140,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
 
     Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
     """
-    target = Path(os.path.abspath(store))
+    target = make_path(store, config.access)
     files = find_files(source, config)
     sources = tuple(inspect_file(file, config.dataset) for file in files)
     check_uniform(sources)
@@ -150,6 +152,8 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     if progress.state is not TargetState.FINISHED:
         experiment, report = read_experiment(given, settings.geometry)
+    memory, need = _make_memory_plan(settings, sources, max(1, left), config, experiment is not None)
+    sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
     notes = find_unfinished(files[0].path.parent, settings.sessions)
     report = replace(report, notes=(*notes, *find_twin_notes(files), *report.notes))
     return Plan(
@@ -157,7 +161,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
         settings=settings,
         sources=sources,
         progress=progress,
-        memory=_make_memory_plan(settings, sources, max(1, left), config, experiment is not None),
+        memory=memory,
         space=make_space_plan(target, settings, left, 0 if experiment is None else experiment.count_files()),
         scheduler=config.scheduler,
         fresh=config.fresh,
@@ -168,9 +172,10 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     )
 
 
-def as_words(source: SourceWords) -> list[str | os.PathLike[str]]:
-    """SOURCE as a list, whichever way it was given."""
-    return [source] if isinstance(source, (str, os.PathLike)) else list(source)
+def as_words(source: SourceWords, config: Config) -> list[str | os.PathLike[str]]:
+    """SOURCE as a list, whichever way it was given; URLs as paths that know how they are reached."""
+    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    return [find_remote(word, config.access) or word for word in words]
 
 
 def make_choice(config: Config) -> Choice:
@@ -180,11 +185,12 @@ def make_choice(config: Config) -> Choice:
 
 def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
     """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
-    words, files = as_words(source), find_session_files(as_words(source), make_choice(config))
+    words = as_words(source, config)
+    files = find_session_files(words, make_choice(config))
     if config.sessions is not None:
         return select_sessions(files, config.sessions)
     # A folder is meant whole, from session 1; who names files may begin anywhere.
-    is_folder = len(words) == 1 and Path(words[0]).is_dir()
+    is_folder = len(words) == 1 and as_path(words[0]).is_dir()
     expected = find_first_session(files[0].path.parent)
     check_complete(files, (expected if files[0].session >= expected else 1) if is_folder else files[0].session)
     return files
@@ -216,12 +222,12 @@ def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
 
 def _make_memory_plan(
     settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool
-) -> MemoryPlan:
+) -> tuple[MemoryPlan, Need]:
     need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment)
     if is_cluster(config.scheduler):
         # Each worker plans by its own limits; without --memory this says what one pass takes there.
-        return make_worker_plan(need, config.effective_workers, config.memory)
-    return make_memory_plan(need, left, config.effective_workers, config.effective_memory)
+        return make_worker_plan(need, config.effective_workers, config.memory), need
+    return make_memory_plan(need, left, config.effective_workers, config.effective_memory), need
 
 
 def _format_lines(plan: Plan) -> Iterator[str]:

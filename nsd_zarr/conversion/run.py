@@ -27,9 +27,8 @@ from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, make_path, make_read_ahead
 from nsd_zarr.places.durable import explain_write_error, sync_folders
-from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.small import read_array
@@ -86,7 +85,7 @@ def run_conversion(
 ) -> ConversionReport:
     """Plan, then carry out. Everything that refuses does so before anything is written."""
     started = time.perf_counter()
-    path = Path(os.path.abspath(store))
+    path = make_path(store, config.access)
     check_free(path)
     plan = make_plan(source, path, config)
     done: tuple[SessionDone, ...] = ()
@@ -208,7 +207,7 @@ def run_units(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listene
 
 def _run_here(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener) -> tuple[SessionDone, ...]:
     stop = Event()
-    with ReadAhead([unit.source.path for unit in units]) as read_ahead:
+    with make_read_ahead([unit.source.path for unit in units]) as read_ahead:
         return _compute(units, plan, RunContext(listen, stop, lock, read_ahead=read_ahead), stop)
 
 

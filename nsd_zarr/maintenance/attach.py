@@ -21,7 +21,7 @@ from nsd_zarr.conversion.experiment.validity import compare_valid
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays, write_while_held
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
-from nsd_zarr.conversion.plan import SourceWords, make_choice, make_given_files
+from nsd_zarr.conversion.plan import SourceWords, as_words, make_choice, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
 from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
@@ -32,6 +32,7 @@ from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
 from nsd_zarr.options import AttachOptions, check_options
+from nsd_zarr.places.choose import make_path
 from nsd_zarr.places.durable import sync_folders
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
@@ -144,7 +145,8 @@ def attach(
     True
     """
     check_options("attach", options, AttachOptions, others=("config", "on_event", "progress"))
-    path, options_in_force = Path(os.path.abspath(store)), make_config(config, **options)
+    options_in_force = make_config(config, **options)
+    path = make_path(store, options_in_force.access)
     with draw_progress(progress, on_event) as listen:
         return run_one_or_each(path, options_in_force, listen, partial(_attach_to, source=source), _join, source)
 
@@ -179,7 +181,7 @@ def find_and_inspect(geometry: Geometry, source: SourceWords, config: Config) ->
     if config.no_experiment:
         make_given_files(config)  # refuses both at once
         return None
-    files = _find(geometry, [source] if isinstance(source, (str, os.PathLike)) else list(source), config)
+    files = _find(geometry, as_words(source, config), config)
     if files.is_empty:
         raise SourceError(
             "nothing of an experiment was found"

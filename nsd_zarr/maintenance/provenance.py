@@ -11,6 +11,7 @@ import numpy as np
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.plan import SourceWords, as_words, make_choice
 from nsd_zarr.errors import SourceError
+from nsd_zarr.places.choose import as_path
 from nsd_zarr.source.find import SessionFile, find_session_files
 from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.origin import Origin, find_origin
@@ -44,7 +45,7 @@ def check_provenance(store: Store, source: SourceWords, config: Config) -> None:
 
 
 def _find_files(source: SourceWords, config: Config) -> list[SessionFile]:
-    words = as_words(source)
+    words = as_words(source, config)
     try:
         return find_session_files(words, make_choice(config)) if words else []
     except SourceError:
@@ -56,8 +57,8 @@ def _find_origins(source: SourceWords, files: list[SessionFile], config: Config)
         yield find_origin(config.ncsnr), config.ncsnr
     if files:
         yield find_origin(files[0].path), files[0].path.parent
-    elif words := as_words(source):
-        yield Origin(config.subject, config.space, config.betas), Path(words[0])
+    elif words := as_words(source, config):
+        yield Origin(config.subject, config.space, config.betas), as_path(words[0])
 
 
 def _compare_trial(store: Store, files: list[SessionFile]) -> None:

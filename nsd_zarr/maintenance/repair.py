@@ -35,7 +35,7 @@ from nsd_zarr.maintenance.verify_files import find_file_problem
 from nsd_zarr.maintenance.verify_tree import check_tree
 from nsd_zarr.nsd import find_subject_name
 from nsd_zarr.options import RepairOptions, SessionWords, check_options
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, make_path
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import METADATA_NAME, make_chunk_key
@@ -128,7 +128,8 @@ def repair(
     ('session/c/0',)
     """
     check_options("repair", options, RepairOptions, others=("sessions", "on_event", "progress"))
-    path, config = Path(os.path.abspath(store)), make_config(None, sessions=sessions, **options)
+    config = make_config(None, sessions=sessions, **options)
+    path = make_path(store, config.access)
     with draw_progress(progress, on_event, read_kind(path) or TRIALS) as listen:
         return run_one_or_each(path, config, listen, partial(_repair, source=source), _repair_tree, source)
 

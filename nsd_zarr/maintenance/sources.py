@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from nsd_zarr.config import Config
+from nsd_zarr.conversion.fetching import fetch_to_disk
 from nsd_zarr.conversion.image_plan import ALL, find_wanted, plan_block_memory
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
@@ -15,6 +15,7 @@ from nsd_zarr.errors import DamageFound, SourceError
 from nsd_zarr.forms import find_form
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
 from nsd_zarr.nsd import HEMISPHERES
+from nsd_zarr.places.choose import as_path
 from nsd_zarr.source.find import SessionFile, select_sessions
 from nsd_zarr.source.images import make_blocks
 from nsd_zarr.source.inspect import inspect_file
@@ -44,7 +45,7 @@ def find_sources(
                 path=info.path,
                 session=info.session,
             )
-    return infos
+    return fetch_to_disk(infos, config)
 
 
 def _find_like(store: Store, source: SourceWords, config: Config) -> list[SessionFile]:
@@ -77,14 +78,14 @@ def find_blocks(
     store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
 ) -> Sequence[SourcePart]:
     """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
-    file = _inspect_source(store, source)
+    file = _inspect_source(store, source, config)
     blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)
     return [block for block in blocks if block.session in numbers]
 
 
-def _inspect_source(store: Store, source: SourceWords) -> StimulusInfo:
-    words, shape = as_words(source), store.geometry.volume_shape
-    file = inspect_stimuli(find_stimuli(Path(words[0])), store.attributes.dataset)
+def _inspect_source(store: Store, source: SourceWords, config: Config) -> StimulusInfo:
+    words, shape = as_words(source, config), store.geometry.volume_shape
+    file = inspect_stimuli(find_stimuli(as_path(words[0])), store.attributes.dataset)
     if file.shape[1:] != shape or len(words) > 1:
         raise SourceError(
             f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
@@ -108,7 +109,7 @@ def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]
         selection = store.attributes.settings["selection"]
         if selection == ALL:
             return range(store.geometry.trials)
-        wanted = find_wanted(_inspect_source(store, source), config)
+        wanted = find_wanted(_inspect_source(store, source, config), config)
         if make_digest(np.array(wanted, "<i4")) != selection:
             raise
         return wanted

@@ -25,6 +25,7 @@ from nsd_zarr.maintenance.verify_shards import check_shards
 from nsd_zarr.maintenance.verify_tree import check_tree, find_untracked_in_tree
 from nsd_zarr.maintenance.verify_values import compare_source
 from nsd_zarr.options import VerifyOptions, check_options
+from nsd_zarr.places.choose import make_path
 from nsd_zarr.places.files import open_file
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.find import format_sessions
@@ -155,7 +156,8 @@ def verify(
             "quick, and a source to compare with",
             hint="Leave out quick to compare every value with the source, or leave out the source.",
         )
-    path, config = Path(os.path.abspath(store)), make_config(None, **options)
+    config = make_config(None, **options)
+    path = make_path(store, config.access)
     prove = partial(_verify, source=source, quick=quick)
     with draw_progress(progress, on_event, read_kind(path) or TRIALS) as listen:
         report: VerifyReport = run_one_or_each(path, config, listen, prove, partial(_join, config=config), source)
@@ -166,7 +168,7 @@ def _verify(path: Path, config: Config, listen: Listener, source: SourceWords | 
     """Prove the store of one subject, or of images."""
     started = time.perf_counter()
     strength = "quick" if quick else "full" if source is None else "source"
-    words = () if source is None else tuple(os.path.abspath(word) for word in as_words(source))
+    words = () if source is None else tuple(str(make_path(word)) for word in as_words(source, config))
     choice = tuple(_list_choice(config))
     try:
         opened = open_to_check(path)

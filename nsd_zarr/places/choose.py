@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsd_zarr.places.local import LocalPlace
 from nsd_zarr.places.place import Place
+from nsd_zarr.places.read_ahead import ReadAhead
+
+if TYPE_CHECKING:
+    from nsd_zarr.places.objects.fetch import FetchedObject
+    from nsd_zarr.places.objects.place import Version
 
 
 def choose_place(path: Path) -> Place:
@@ -22,9 +28,57 @@ def is_remote(path: Path) -> bool:
     return hasattr(path, "place")
 
 
+def as_path(word: str | os.PathLike[str]) -> Path:
+    """*word* as a path; one that is a path already stays what it is."""
+    return word if isinstance(word, Path) else Path(word)
+
+
 def make_path(word: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Path:
     """*word* as an absolute path, or as the URL that it is, which knows how it is reached. Raises ConfigError."""
     return find_remote(word, storage_options) or Path(os.path.abspath(word))
+
+
+def look_at_object(path: Path) -> Version:
+    """Which version of an object is at the URL *path* now. Raises OSError."""
+    from nsd_zarr.places.objects.path import ObjectPath
+
+    assert isinstance(path, ObjectPath)
+    return path.look()
+
+
+def open_object(path: Path, *, whole: bool) -> AbstractContextManager[FetchedObject]:
+    """The object at the URL *path* as a file: fetched *whole*, or what is read of it. Raises OSError, ValueError."""
+    from nsd_zarr.places.objects.fetch import open_parts, open_whole
+
+    return open_whole(path) if whole else open_parts(path)
+
+
+def make_read_ahead(paths: Sequence[Path]) -> ReadAhead:
+    """What reads sources ahead of who needs them: into the page cache, or to this machine."""
+    if not any(map(is_remote, paths)):
+        return ReadAhead(paths)
+    from nsd_zarr.places.objects.fetch import FetchAhead
+
+    return FetchAhead(paths)
+
+
+def set_scratch(path: Path, folder: str | None) -> Path:
+    """The URL *path*, fetched into *folder* where it is fetched whole; None: into memory."""
+    from nsd_zarr.places.objects.path import ObjectPath
+
+    return path.with_scratch(folder) if isinstance(path, ObjectPath) else path
+
+
+def walk_names(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder below *top*, itself among them, that holds files, and their names. Raises OSError for a URL."""
+    if not is_remote(top):
+        yield from ((Path(folder), names) for folder, _, names in os.walk(top))
+        return
+    names: dict[str, list[str]] = {}
+    for key in choose_place(top).list_keys():
+        folder, _, name = key.rpartition("/")
+        names.setdefault(folder, []).append(name)
+    yield from ((top / folder if folder else top, found) for folder, found in sorted(names.items()))
 
 
 def keep_copies(

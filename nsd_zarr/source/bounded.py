@@ -11,9 +11,12 @@ import io
 import os
 import stat
 import zlib
+from functools import partial
 from pathlib import Path
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.places.choose import choose_place, is_remote
+from nsd_zarr.retry import read_again
 
 MAX_VOLUME_BYTES = 256 * 2**20
 """Of a NIfTI file, compressed or not: four times what the largest volume of the dataset takes as float64."""
@@ -40,6 +43,8 @@ def open_regular(path: Path) -> int:
 def read_whole(path: Path, max_bytes: int) -> bytes:
     """All bytes of a file beside the betas. Raises SourceError, also for more than *max_bytes*."""
     try:
+        if is_remote(path):
+            return _read_object(path, max_bytes)
         with open(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= max_bytes:
@@ -48,7 +53,7 @@ def read_whole(path: Path, max_bytes: int) -> bytes:
         raise
     except OSError as error:
         raise SourceError(
-            f"cannot read the file: {error.strerror}",
+            f"cannot read the file: {error.strerror or error}",
             hint="Check that it is there and that you may read it.",
             path=path,
         ) from error
@@ -59,6 +64,13 @@ def read_whole(path: Path, max_bytes: int) -> bytes:
         expected=max_bytes,
         found=size,
     )
+
+
+def _read_object(path: Path, max_bytes: int) -> bytes:
+    try:
+        return read_again(partial(choose_place(path.parent).read, path.name, max_bytes), str(path))
+    except ValueError as error:
+        raise SourceError(str(error), hint="Give the dataset's own file, or leave it out.", path=path) from error
 
 
 def decompress(data: bytes, max_bytes: int) -> bytes:

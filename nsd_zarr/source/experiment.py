@@ -12,6 +12,7 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.forms import FSAVERAGE
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.nsd import HEMISPHERES, NIFTI_ENDINGS, VALID_FILE, NsdPaths, locate_session_file
+from nsd_zarr.places.choose import as_path
 from nsd_zarr.source.find import Choice, name_sessions
 from nsd_zarr.source.forms.maps import Vertices, list_sides
 from nsd_zarr.source.other_experiments import OtherExperiment, find_other, locate_design
@@ -129,7 +130,7 @@ def find_experiment_below(
 
     *choice* must name subject and space; the noise ceiling is found when it names the betas, too. Raises SourceError.
     """
-    root = Path(words[0]).absolute() if len(words) == 1 else None
+    root = as_path(words[0]).absolute() if len(words) == 1 else None
     if root is None or choice.subject is None or choice.space is None or not (root / "nsddata").is_dir():
         return None
     return _find(NsdPaths(root, choice.subject, choice.space, choice.betas or ""), sessions, given, volumes, vertices)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.forms import FORM_NAMES
+from nsd_zarr.nsd import NsdPaths
+from nsd_zarr.places.choose import as_path, is_remote, walk_names
 from nsd_zarr.source.forms.files import Choice as Choice
 from nsd_zarr.source.forms.files import SessionFile as SessionFile
 from nsd_zarr.source.forms.files import number_files
@@ -22,11 +24,16 @@ def find_session_files(words: Sequence[str | os.PathLike[str]], choice: Choice |
     names only. Raises SourceError: nothing there, several betas folders, two files for one session.
     """
     choice = choice or Choice()
-    paths = [Path(word) for word in words]
-    if len(paths) == 1 and paths[0].is_dir():
-        folder = _find_betas_folder(paths[0], choice)
-        return number_files(_list_sessions(folder, choice), choice)
-    return number_files((path for word in words for path in _expand(os.fspath(word))), choice)
+    try:
+        paths = [as_path(word) for word in words]
+        if len(paths) == 1 and paths[0].is_dir():
+            folder = _find_betas_folder(paths[0], choice)
+            return number_files(_list_sessions(folder, choice), choice)
+        return number_files((path for word in words for path in _expand(word)), choice)
+    except OSError as error:  # Of a URL: who may not look does not learn that nothing is there.
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"cannot look for sessions: {error.strerror or error}", path=as_path(words[0])) from error
 
 
 def check_complete(files: Sequence[SessionFile], first: int) -> None:
@@ -82,7 +89,10 @@ def _name_sessions(numbers: Sequence[int]) -> str:
     return f"session {numbers[0]:02d} is" if len(numbers) == 1 else f"sessions {format_sessions(numbers)} are"
 
 
-def _expand(word: str) -> list[Path]:
+def _expand(word: str | os.PathLike[str]) -> list[Path]:
+    if isinstance(word, Path) and is_remote(word):
+        return _expand_remote(word)
+    word = os.fspath(word)
     if os.path.exists(word):
         if os.path.isdir(word):
             raise SourceError(
@@ -92,6 +102,13 @@ def _expand(word: str) -> list[Path]:
     found = sorted(Path(name) for name in glob.glob(word, recursive=True))
     if not found:
         raise SourceError("no such file or folder", hint="Check the path of SOURCE.", path=word)
+    return found
+
+
+def _expand_remote(path: Path) -> list[Path]:
+    found = sorted(path.parent.glob(path.name)) if glob.has_magic(path.name) else [path] if path.is_file() else []
+    if not found:
+        raise SourceError("no such object or folder of objects", hint="Check the URL of SOURCE.", path=path)
     return found
 
 
@@ -105,7 +122,7 @@ def _list_sessions(folder: Path, choice: Choice) -> list[Path]:
 def _find_betas_folder(top: Path, choice: Choice) -> Path:
     if _list_sessions(top, choice) and set(choice.folder_names) <= set(top.resolve().parts):
         return top
-    folders = [Path(folder) for folder in _walk(top, choice) if set(choice.folder_names) <= set(folder.resolve().parts)]
+    folders = [folder for folder in _walk(top, choice) if set(choice.folder_names) <= set(folder.resolve().parts)]
     if len(folders) == 1:
         return folders[0]
     asked = f" for {', '.join(choice.folder_names)}" if choice.folder_names else ""
@@ -130,11 +147,24 @@ def _find_betas_folder(top: Path, choice: Choice) -> Path:
 def _walk(top: Path, choice: Choice) -> list[Path]:
     """Folders below *top* with session files as *choice* takes them; of those that hold HDF5 no others, if any do."""
     found: dict[bool, list[Path]] = {True: [], False: []}
-    for folder, _, names in os.walk(top):
+    for folder, names in _list_folders(top, choice):
         taken = [name for name in names if choice.takes(name)]
         if taken:
-            found[any(name.lower().endswith(".hdf5") for name in taken)].append(Path(folder))
+            found[any(name.lower().endswith(".hdf5") for name in taken)].append(folder)
     return sorted(found[True] or found[False])
+
+
+def _list_folders(top: Path, choice: Choice) -> Iterable[tuple[Path, list[str]]]:
+    """Folders below *top* with files, and the files' names; of a bucket with the dataset its betas alone.
+
+    The bucket has some hundred thousand objects, of which a request lists a thousand.
+    """
+    if is_remote(top):
+        betas = NsdPaths(top, choice.subject or 1).betas_folder.parent.parent
+        for part in (betas, betas.parent) if choice.subject is not None else (betas.parent,):
+            if found := list(walk_names(part)):
+                return found
+    return walk_names(top)
 
 
 def _list_there(top: Path) -> str:

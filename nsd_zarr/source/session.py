@@ -14,7 +14,7 @@ from nsd_zarr.errors import SourceError
 from nsd_zarr.layout import DTYPE_BYTES, MAX_TRIALS, SessionNumber
 from nsd_zarr.source.find import SessionFile
 from nsd_zarr.source.hdf5.chunk_index import NotRecognised, find_btree
-from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset, open_source
 from nsd_zarr.source.hdf5.parts import find_parts
 from nsd_zarr.source.hdf5.reader import DatasetReader, open_reader
 from nsd_zarr.source.identity import FileIdentity, read_identity
@@ -106,7 +106,11 @@ class SessionInfo:
 
 def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
     """Inspect one session file: metadata only, no values. Raises SourceError where it is unfit."""
-    with open_dataset(file.path, dataset, file.session) as data, explain_hdf5_errors(file.path, file.session):
+    with (
+        open_source(file.path, file.session, whole=False) as (fetched, descriptor),
+        open_dataset(file.path, dataset, file.session, fetched) as data,
+        explain_hdf5_errors(file.path, file.session),
+    ):
         _check_shape(data, file)
         _check_filters(data, file)
         parts = find_parts(data, file.path, file.session)
@@ -119,11 +123,11 @@ def inspect_session(file: SessionFile, dataset: str) -> SessionInfo:
             shape=tuple(data.shape),
             dtype=data.dtype.newbyteorder("=").name,
             chunks=data.chunks,
-            offset_refusal=_refuse_offsets(data, file.path, parts),
+            offset_refusal=_refuse_offsets(data, descriptor, parts),
         )
 
 
-def _refuse_offsets(data: h5py.Dataset, path: Path, parts: tuple[Path, ...]) -> str:
+def _refuse_offsets(data: h5py.Dataset, descriptor: int, parts: tuple[Path, ...]) -> str:
     """Why the dataset is not plainly stored rows of all trials; empty when it is. The only place of this rule."""
     row = (data.shape[0], *(1 for _ in data.shape[1:]))
     properties = data.id.get_create_plist()
@@ -136,13 +140,12 @@ def _refuse_offsets(data: h5py.Dataset, path: Path, parts: tuple[Path, ...]) -> 
         (data.id.get_type() == h5py.h5t.py_create(data.dtype.newbyteorder("<")), "not plain little-endian numbers"),
         (properties.fill_value_defined() != h5py.h5d.FILL_VALUE_UNDEFINED, "no fill value"),
     ]
-    return next((reason for holds, reason in checks if not holds), "") or _refuse_index(data, path)
+    return next((reason for holds, reason in checks if not holds), "") or _refuse_index(data, descriptor)
 
 
-def _refuse_index(data: h5py.Dataset, path: Path) -> str:
+def _refuse_index(data: h5py.Dataset, descriptor: int) -> str:
     try:
-        with open(path, "rb") as file:
-            find_btree(data, file.fileno())
+        find_btree(data, descriptor)
     except NotRecognised as error:
         return str(error)
     return ""

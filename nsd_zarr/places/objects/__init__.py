@@ -6,4 +6,5 @@ explain  what servers refuse, in words that say what to do
 place    a prefix of a bucket as a place
 path     URLs where the package takes paths
 cache    whole objects kept in a local folder
+fetch    objects fetched to this machine, to be read as files are
 """

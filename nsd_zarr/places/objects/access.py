@@ -49,10 +49,16 @@ class Access:
     """What was given, by obstore's names, sorted."""
     cache: CacheChoice | None = None
     """Where objects are kept on this machine; None: nowhere."""
+    scratch: str | None = None
+    """Folder for sources that are fetched whole, "" for the system's own; None: memory."""
 
     def find(self, name: str) -> Any:
         """The value that was given for *name*; None where none was."""
         return dict(self.options).get(name)
+
+    def with_scratch(self, folder: str | None) -> Access:
+        """The same, with sources fetched into *folder*."""
+        return replace(self, scratch=folder)
 
     def with_cache(self, cache: CacheChoice | None) -> Access:
         """The same, with objects kept as *cache* says."""

@@ -10,6 +10,8 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _QUERY = re.compile(r"\?\S*")
 """Queries of URLs, which may hold signatures."""
 
+_XML = re.compile(r":?\s*<.*$")
+"""The beginning of a document, behind the line."""
 MAX_TEXT = 300
 
 _CREDENTIALS = "give --profile NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage_options"
@@ -61,7 +63,7 @@ def explain_object_error(error: BaseException) -> OSError | ValueError:
         return ObjectReplaced("another object has taken its place since it was opened: open the store again")
     if status == "416":
         return CutShort("it is shorter than it was when it was written")
-    if name in ("PermissionDeniedError", "UnauthenticatedError"):
+    if name in ("PermissionDeniedError", "UnauthenticatedError") or status in ("401", "403"):
         return PermissionError(
             f"access is denied ({code or status or name}): these credentials may not; {_CREDENTIALS}"
         )
@@ -70,7 +72,7 @@ def explain_object_error(error: BaseException) -> OSError | ValueError:
 
 def shorten(text: str) -> str:
     """The first line of a client's text, without queries and times."""
-    line = _QUERY.sub("", text.strip().split("\n", 1)[0])
+    line = _XML.sub("", _QUERY.sub("", text.strip().split("\n", 1)[0]))
     return line if len(line) <= MAX_TEXT else f"{line[:MAX_TEXT]}..."
 
 

@@ -59,6 +59,10 @@ class ObjectPath(PosixPath):
         """Where the objects themselves are."""
         return ObjectPlace(str(self), self.access)
 
+    def with_scratch(self, folder: str | None) -> ObjectPath:
+        """The same, fetched into *folder* where it is fetched whole; None: into memory."""
+        return ObjectPath.make(str(self), self.access.with_scratch(folder))
+
     def keep_copies(self, cache: CacheChoice | None) -> ObjectPath:
         """The same, whose objects are kept in a local folder."""
         return ObjectPath.make(str(self), self.access.with_cache(cache))
@@ -133,7 +137,7 @@ class ObjectPath(PosixPath):
 
     def is_dir(self) -> bool:
         """Whether there is an object below. Raises OSError where that cannot be found out."""
-        return next(self.origin.list_keys(), None) is not None
+        return self.origin.holds_any()
 
     def is_symlink(self) -> bool:
         """False."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.places.objects.access import Access
 from nsd_zarr.places.objects.client import connect, find_root
 from nsd_zarr.places.objects.explain import ObjectReplaced, explain_object_error
+from nsd_zarr.retry import read_again
 
 
 @contextmanager
@@ -86,9 +88,10 @@ class ObjectFile:
         data = bytearray(length)
         return bytes(data[: self.read_into(memoryview(data), offset)])
 
-    def stream(self) -> Iterator[Any]:
-        """All bytes, part by part, by one request. Raises OSError, ValueError."""
-        return self._request(0, self.size) if self.size else iter(())
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[Any]:
+        """The *length* bytes from *offset* on, or all, part by part, by one request. Raises OSError, ValueError."""
+        length = self.size if length is None else length
+        return self._request(offset, length) if length else iter(())
 
     def _request(self, offset: int, length: int) -> Iterator[Any]:
         import obstore
@@ -112,6 +115,11 @@ class ObjectFile:
 
 STREAM_BYTES = 2**18
 """Bytes that are handed over at a time: 230 trials of 0.7 MB/s by one thread, 177 where a response is taken whole."""
+
+
+def _explain_parts(parts: Any) -> Iterator[Any]:
+    with explaining():
+        yield from parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,19 @@ class ObjectPlace:
         """Object *key*, to be read by ranges. *size*: its bytes, where known; no request is made then."""
         return ObjectFile(self, key, size)
 
+    def begin_reading(self, key: str, length: int) -> tuple[Version, Iterator[Any]]:
+        """The present version of *key*, and its first *length* bytes part by part, by one request. Raises OSError."""
+        import obstore
+
+        with explaining():
+            try:
+                result = obstore.get(self.client, self.find(key), options={"range": (0, length)})
+            except Exception as error:
+                if "416" not in str(error):
+                    raise
+                return self.look(key), iter(())  # An empty object has no range.
+        return make_version(result.meta), _explain_parts(result.stream(min_chunk_size=STREAM_BYTES))
+
     def drop_copy(self, key: str) -> bool:
         """False: no copy is kept here."""
         return False
@@ -181,17 +202,32 @@ class ObjectPlace:
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """Keys of all objects below *prefix*. Raises OSError."""
         start = len(find_root(self.url)[1])
+        paths = read_again(partial(self._list, prefix), self.locate(prefix))
+        yield from (path[start:].lstrip("/") for path in paths)
+
+    def _list(self, prefix: str) -> list[str]:
         with explaining():
-            for batch in self.client.list(prefix=f"{self.find(prefix)}/".lstrip("/") or None):
-                for meta in batch:
-                    yield str(meta["path"])[start:].lstrip("/")
+            batches = self.client.list(prefix=f"{self.find(prefix)}/".lstrip("/") or None)
+            return [str(meta["path"]) for batch in batches for meta in batch]
+
+    def holds_any(self) -> bool:
+        """Whether there is an object below the URL: one request. Raises OSError."""
+        return read_again(self._look_below, self.url)
+
+    def _look_below(self) -> bool:
+        with explaining():
+            batches = self.client.list(prefix=f"{self.find('')}/".lstrip("/") or None)
+            return any(len(batch) for batch in batches)
 
     def list_folder(self) -> tuple[list[str], list[str]]:
         """Names of folders, and of objects, right below the URL. Raises OSError."""
-        with explaining():
-            found = self.client.list_with_delimiter(prefix=f"{self.find('')}/".lstrip("/") or None)
+        found = read_again(self._list_folder, self.url)
         folders = [str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"]]
         return folders, [str(meta["path"]).rsplit("/", 1)[-1] for meta in found["objects"]]
+
+    def _list_folder(self) -> Any:
+        with explaining():
+            return self.client.list_with_delimiter(prefix=f"{self.find('')}/".lstrip("/") or None)
 
     # -- writing -------------------------------------------------------------------------------------------------
 

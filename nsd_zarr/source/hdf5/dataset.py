@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import h5py
 
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.hdf5 import open_hdf5
+from nsd_zarr.places.choose import is_remote, open_object
 from nsd_zarr.source.bounded import open_regular
 from nsd_zarr.source.hdf5.parts import check_link
 
+if TYPE_CHECKING:
+    from nsd_zarr.places.objects.fetch import FetchedObject
+
 
 @contextmanager
-def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[h5py.Dataset]:
-    """The dataset *name* of a session file, open for reading. Raises SourceError that says what the file is instead."""
-    _check_readable(path, session)
+def open_dataset(
+    path: Path, name: str, session: int | None = None, fetched: BinaryFile | None = None
+) -> Iterator[h5py.Dataset]:
+    """The dataset *name* of a session file, open for reading. Raises SourceError that says what the file is instead.
+
+    *fetched*: what was fetched of an object behind a URL.
+    """
+    if fetched is None:
+        _check_readable(path, session)
     try:
-        file = open_hdf5(path)
+        file = open_hdf5(path) if fetched is None else h5py.File(fetched, "r")
     except OSError as error:
         raise _explain_open_error(error, path, session) from error
     with file:
@@ -28,6 +39,52 @@ def open_dataset(path: Path, name: str, session: int | None = None) -> Iterator[
             check_link(file, name, path, session)
             data = _get_dataset(file, name, path, session)
         yield data
+
+
+BinaryFile: TypeAlias = "FetchedObject"
+"""What was fetched of an object: a file as Python has it, with a descriptor."""
+
+
+@contextmanager
+def open_source(path: Path, session: int | None, *, whole: bool) -> Iterator[tuple[BinaryFile | None, int]]:
+    """A source to be read by its descriptor; of an object behind a URL also the file that was fetched of it.
+
+    *whole*: all of it is fetched now; else what is read through the file. Raises SourceError.
+    """
+    if is_remote(path):
+        with _open_fetched(path, session, whole) as fetched:
+            yield fetched, fetched.fileno()
+        return
+    try:
+        # Without waiting for a pipe, which is refused where it is looked at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise _explain_unreadable(error, path, session) from error
+    try:
+        yield None, descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _open_fetched(path: Path, session: int | None, whole: bool) -> Iterator[FetchedObject]:
+    with ExitStack() as stack:
+        try:
+            fetched = stack.enter_context(open_object(path, whole=whole))
+        except (OSError, ValueError) as error:
+            if isinstance(error, NsdZarrError):
+                raise
+            raise _explain_unreadable(error, path, session) from error
+        yield fetched
+
+
+def _explain_unreadable(error: OSError | ValueError, path: Path, session: int | None) -> SourceError:
+    return SourceError(
+        f"cannot read the file: {getattr(error, 'strerror', None) or error}",
+        hint="Check that it is there and that you may read it.",
+        path=path,
+        session=session,
+    )
 
 
 @contextmanager
@@ -54,12 +111,7 @@ def _check_readable(path: Path, session: int | None) -> None:
         error.session = session
         raise
     except OSError as error:
-        raise SourceError(
-            f"cannot read the file: {error.strerror}",
-            hint="Check that it is there and that you may read it.",
-            path=path,
-            session=session,
-        ) from error
+        raise _explain_unreadable(error, path, session) from error
 
 
 def _explain_open_error(error: OSError, path: Path, session: int | None) -> SourceError:

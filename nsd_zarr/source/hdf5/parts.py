@@ -12,6 +12,7 @@ import h5py
 
 from nsd_zarr.errors import SourceError
 from nsd_zarr.hdf5 import open_hdf5
+from nsd_zarr.places.choose import is_remote
 
 MAX_LINKS = 16
 """Links followed from the name of a dataset to the dataset; more are a circle."""
@@ -78,7 +79,8 @@ def find_parts(data: h5py.Dataset, path: Path, session: int | None, hops: int = 
     be long enough. Raises SourceError.
     """
     parts: list[Path] = []
-    if Path(data.file.filename).resolve() != path.resolve():
+    # What was fetched of an object has no name, and a link out of it was refused.
+    if not is_remote(path) and Path(data.file.filename).resolve() != path.resolve():
         parts.append(_resolve(data.file.filename, path, session, "the dataset lies in"))
     left = math.prod(data.shape) * data.dtype.itemsize
     if data.external:

@@ -16,7 +16,7 @@ import numpy as np
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.retry import read_again
 from nsd_zarr.source.hdf5.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
-from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset
+from nsd_zarr.source.hdf5.dataset import BinaryFile, explain_hdf5_errors, open_dataset, open_source
 from nsd_zarr.source.hdf5.gather import gather_trials
 from nsd_zarr.source.protocol import OnRead, OnRows, SourcePart, check_not_cut, ignore_read
 from nsd_zarr.tasks import is_lack_of_threads
@@ -87,15 +87,30 @@ class DatasetReader:
 @contextmanager
 def open_reader(part: SourcePart, dataset: str, *, by_offset: bool) -> Iterator[DatasetReader]:
     """Open the dataset of an inspected part again. *by_offset* False reads through h5py alone. Raises SourceError."""
-    with open_dataset(part.path, dataset, part.error_session) as data:
+    path, session = part.path, part.error_session
+    with (
+        open_source(path, session, whole=True) as (fetched, descriptor),
+        open_dataset(path, dataset, session, fetched) as data,
+    ):
         check_same_dataset(data, part, part.shape)
-        descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with explain_hdf5_errors(part.path, part.error_session):
-                index = _try_index(data, descriptor) if by_offset else None
-            yield DatasetReader(part, data, descriptor, index)
-        finally:
-            os.close(descriptor)
+        _check_same_object(part, fetched)
+        with explain_hdf5_errors(path, session):
+            index = _try_index(data, descriptor) if by_offset else None
+        yield DatasetReader(part, data, descriptor, index)
+
+
+def _check_same_object(part: SourcePart, fetched: BinaryFile | None) -> None:
+    """Refuse another object than the one that was inspected. Raises SourceError."""
+    found = part.identity.tag if fetched is None else fetched.version.tag
+    if found != part.identity.tag:
+        raise SourceError(
+            "the object was replaced by another since it was inspected",
+            hint="Run the same command again.",
+            path=part.path,
+            session=part.error_session,
+            expected=part.identity.tag,
+            found=found,
+        )
 
 
 def check_same_dataset(data: h5py.Dataset, part: SourcePart, shape: tuple[int, ...]) -> None:
