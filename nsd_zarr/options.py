@@ -147,7 +147,7 @@ class ConvertOptions(SourceOptions, RemoteOptions, LimitOptions, ExperimentOptio
     """Forget an unfinished run of this store and start again."""
 
 
-class ImagesOptions(LimitOptions, total=False):
+class ImagesOptions(RemoteOptions, LimitOptions, total=False):
     """Options of nsd_zarr.convert_images.
 
     >>> small: nsd_zarr.ImagesOptions = {"codec": "zstd", "workers": 2}

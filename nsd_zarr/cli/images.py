@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import nsd_zarr
-from nsd_zarr.cli.options import common, print_report
+from nsd_zarr.cli.options import common, print_report, reaching
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import IMAGES
@@ -28,6 +28,7 @@ from nsd_zarr.layout import IMAGES
 @click.option("--memory", help="For the whole run, such as 8GiB. [default: half of what is free]")
 @click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@reaching
 @common
 def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert stimulus images (SOURCE: nsd_stimuli.hdf5 or an NSD root) to STORE, one a chunk. Again: goes on."""

@@ -30,6 +30,7 @@ from nsd_zarr.conversion.settings import ImageSettings
 from nsd_zarr.layout import IMAGES
 from nsd_zarr.nsd import IMAGES_DATASET
 from nsd_zarr.options import ImagesOptions, SubjectWords, check_options
+from nsd_zarr.places.choose import make_path
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.attributes import COMPLETE
 from nsd_zarr.store.format import NSD_ID, make_shard_key
@@ -130,9 +131,10 @@ def convert_images(
     """
     named = ("subject", "subjects", "trial_table", "dataset", "images_per_shard", "on_event", "progress")
     check_options("convert_images", options, ImagesOptions, others=named)
-    started, path = time.perf_counter(), Path(os.path.abspath(store))
+    started = time.perf_counter()
     table = None if trial_table is None else Path(trial_table)
     config = make_config(None, subject=subject, subjects=subjects, trial_table=table, dataset=dataset, **options)
+    path = make_path(store, config.access)
     check_free(path)
     plan = make_image_plan(Path(source), path, config, images_per_shard)
     done = 0

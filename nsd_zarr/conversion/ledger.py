@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import SessionNumber
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import encode_json
@@ -184,6 +184,8 @@ def make_run_folder(store: Path) -> Path:
     Beside the folder that links lead to, so that every name of a store has the same lock and the same records. That of
     a group of a tree lies beside the tree, in the tree's own: `nsd.zarr.run/subj01`.
     """
+    if is_remote(store):
+        return store.with_name(store.name + ".run")
     real = Path(os.path.realpath(store))
     of_tree = real.parent.with_name(real.parent.name + ".run") / real.name
     # It stays where it is when the root document of the tree is lost.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,9 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.conversion.ledger import make_run_folder
+from nsd_zarr.conversion.remote.generations import RELEASED, ObjectLock, find_latest, read_beat, take_lock
+from nsd_zarr.conversion.remote.generations import read_holder as read_object_holder
 from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.places.durable import explain_write_error, make_folder
-from nsd_zarr.places.holder import is_named, is_same_holder, make_holder, parse_holder, read_holder, write_holder
+from nsd_zarr.places.holder import (
+    beating,
+    is_alive_elsewhere,
+    is_named,
+    is_same_holder,
+    make_holder,
+    parse_holder,
+    read_holder,
+    write_holder,
+)
 from nsd_zarr.places.locks import OddLock, is_at, look_at_lock_file, open_folder, open_lock_file, try_lock
 
 BEAT_SECONDS = 2.0
@@ -112,6 +121,32 @@ class HeldLock(Watch):
             os.close(self._folder)
 
 
+class HeldObjectLock(HeldLock):
+    """The same of a store behind a URL."""
+
+    def __init__(self, store: Path, lock: ObjectLock) -> None:
+        Watch.__init__(self)
+        self._store, self._lock = store, lock
+
+    def cover_folder(self) -> None:
+        """Nothing: a URL has no other paths."""
+
+    def _look(self) -> bool:
+        return self._lock.is_lost()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@contextmanager
+def _hold_object_lock(store: Path) -> Iterator[HeldLock]:
+    lock = take_lock(store, PATIENCE_SECONDS, BEAT_SECONDS / 4)
+    if not isinstance(lock, ObjectLock):
+        raise _explain_holder(lock, store)
+    with lock.beating(BEAT_SECONDS):
+        yield HeldObjectLock(store, lock)
+
+
 @contextmanager
 def hold_lock(store: Path) -> Iterator[HeldLock]:
     """Hold the lock of *store*. Raises StoreError that names host, pid and start time of the run that has it.
@@ -119,18 +154,22 @@ def hold_lock(store: Path) -> Iterator[HeldLock]:
     On one host the kernel's lock decides, and ends with its process however that dies. A lock left by another host is
     watched for a while: a live run renews it, since not every shared file system carries locks between hosts.
     """
+    if is_remote(store):
+        with _hold_object_lock(store) as held:
+            yield held
+        return
     path = make_run_folder(store) / _LOCK_NAME
     make_folder(path.parent)
     descriptor = _open_lock(path)
     try:
-        if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
+        if not _try_lock(descriptor) or is_alive_elsewhere(descriptor, PATIENCE_SECONDS, BEAT_SECONDS / 4):
             raise _explain_holder(read_holder(descriptor), store)
         holder = make_holder()
         try:
             write_holder(descriptor, holder, 0)
         except OSError as error:
             raise explain_write_error(error, path) from error
-        with _beating(descriptor, holder), closing(HeldLock(store, descriptor, holder)) as lock:
+        with beating(descriptor, holder, BEAT_SECONDS), closing(HeldLock(store, descriptor, holder)) as lock:
             yield lock
     finally:
         os.close(descriptor)
@@ -154,6 +193,8 @@ def _explain_odd_lock(path: Path) -> StoreError:
 def check_free(store: Path) -> None:
     """Refuse a store that a run on this host has in use, or whose name is too long. Writes nothing.
 
+    Of a store behind a URL its name alone is looked at.
+
     Raises StoreError, ConfigError.
     """
     if len(os.fsencode(store.name)) > MAX_NAME_BYTES:
@@ -163,6 +204,8 @@ def check_free(store: Path) -> None:
             hint="Choose a shorter name for the store.",
             path=store.parent,
         )
+    if is_remote(store):
+        return  # To see whether a run lives takes a while: whoever writes looks.
     path = make_run_folder(store) / _LOCK_NAME
     try:
         holder = _look_at(look_at_lock_file, path)
@@ -204,6 +247,9 @@ class RunEnded(Watch):
     def of_present_run(cls, store: Path) -> RunEnded:
         """Of the run that holds the lock of *store* now."""
         path = make_run_folder(store) / _LOCK_NAME
+        if is_remote(store):
+            place = choose_place(make_run_folder(store))
+            return ObjectRunEnded(path.parent, read_object_holder(place, find_latest(place)))
         return cls(path, parse_holder(path.read_bytes()))
 
     def _look(self) -> bool:
@@ -211,6 +257,15 @@ class RunEnded(Watch):
             return not is_same_holder(parse_holder(self.path.read_bytes()), self.holder)
         except FileNotFoundError:
             return True
+
+
+class ObjectRunEnded(RunEnded):
+    """The same of a store behind a URL. *path*: the run folder."""
+
+    def _look(self) -> bool:
+        place = choose_place(self.path)
+        latest = find_latest(place)
+        return read_object_holder(place, latest) != self.holder or read_beat(place, latest) == RELEASED
 
 
 def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -224,42 +279,6 @@ def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(LOOK_SECONDS / 20)
-
-
-def _is_alive_elsewhere(descriptor: int) -> bool:
-    holder = read_holder(descriptor)
-    if not holder or holder.get("host") == socket.gethostname():
-        return False
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if read_holder(descriptor) != holder:
-            return True
-        time.sleep(BEAT_SECONDS / 4)
-    return False
-
-
-@contextmanager
-def _beating(descriptor: int, holder: dict[str, Any]) -> Iterator[None]:
-    """Renew the lock until the block ends, then take our name out of it."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        for count in itertools.count(1):
-            if stop.wait(BEAT_SECONDS):
-                return
-            with suppress(OSError):  # The next beat may succeed; a full disk is reported by the conversion itself.
-                if is_named(descriptor, holder):  # Not where another host took it over while we were suspended.
-                    write_holder(descriptor, holder, count)
-
-    thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        if is_named(descriptor, holder):
-            os.truncate(descriptor, 0)
 
 
 def _explain_other_path(store: Path) -> StoreError:

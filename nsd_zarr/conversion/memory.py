@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from nsd_zarr.conversion.pipeline.in_order import EXTRA_BLOCKS
 from nsd_zarr.conversion.session_statistics import RESULT_BYTES_PER_VOXEL
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.science.moments import ACCUMULATOR_BYTES_PER_VOXEL, row_bytes, tile_bytes
 from nsd_zarr.source.hdf5.gather import TILE_BYTES
 from nsd_zarr.source.hdf5.reader import SLAB_BYTES
@@ -61,6 +63,8 @@ class Need:
     """Whether every session holds one trial after the other, so that some shards at a time read it once."""
     fetched_bytes: int = 0
     """Of a session file that was fetched into memory."""
+    unsent_shards: int = 0
+    """Of a store behind a URL: shards that wait in memory to be sent, beside the one of each thread."""
 
     @property
     def trial_bytes(self) -> int:
@@ -83,15 +87,20 @@ class Need:
         voxels = self.geometry.voxels
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
         work = max(read, threads * 2 * self.trial_bytes, threads * tile_bytes(voxels), voxels * RESULT_BYTES_PER_VOXEL)
-        return self.fetched_bytes + trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
+        unsent = (threads + self.unsent_shards) * self.geometry.trials_per_shard * self.trial_bytes
+        held = self.fetched_bytes + (unsent if self.unsent_shards else 0)
+        return held + trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
 
 
-def make_need(geometry: Geometry, sources: Iterable[SourcePart], extra_bytes: int = 0) -> Need:
-    """What the conversion of one of *sources* takes."""
+def make_need(
+    geometry: Geometry, sources: Iterable[SourcePart], extra_bytes: int = 0, store: Path | None = None
+) -> Need:
+    """What the conversion of one of *sources* takes; to *store*, where it is behind a URL."""
     parts = list(sources)
     slow = [source.chunk_bytes for source in parts if not (source.by_offset or source.in_order)]
     in_order = all(source.in_order for source in parts)
-    return Need(geometry, not slow, max(slow, default=0), extra_bytes, in_order)
+    unsent = 0 if store is None or not is_remote(store) else choose_place(store).max_uncommitted
+    return Need(geometry, not slow, max(slow, default=0), extra_bytes, in_order, unsent_shards=unsent)
 
 
 def make_worker_plan(need: Need, threads: int, limit_bytes: int | None) -> MemoryPlan:

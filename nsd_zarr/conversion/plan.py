@@ -13,9 +13,9 @@ from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
-from nsd_zarr.conversion.fetching import plan_fetching
 from nsd_zarr.conversion.finish import make_source_attributes
 from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, Need, make_memory_plan, make_need, make_worker_plan
+from nsd_zarr.conversion.remote.fetching import plan_fetching
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
@@ -152,7 +152,7 @@ def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     if progress.state is not TargetState.FINISHED:
         experiment, report = read_experiment(given, settings.geometry)
-    memory, need = _make_memory_plan(settings, sources, max(1, left), config, experiment is not None)
+    memory, need = _make_memory_plan(settings, sources, max(1, left), config, experiment is not None, target)
     sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
     notes = find_unfinished(files[0].path.parent, settings.sessions)
     report = replace(report, notes=(*notes, *find_twin_notes(files), *report.notes))
@@ -221,9 +221,9 @@ def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
 
 
 def _make_memory_plan(
-    settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool
+    settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool, store: Path
 ) -> tuple[MemoryPlan, Need]:
-    need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment)
+    need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment, store)
     if is_cluster(config.scheduler):
         # Each worker plans by its own limits; without --memory this says what one pass takes there.
         return make_worker_plan(need, config.effective_workers, config.memory), need
@@ -251,7 +251,8 @@ def _format_lines(plan: Plan) -> Iterator[str]:
         f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials"
     )
     inodes = "" if space.free_inodes is None else f", {space.free_inodes} inodes"
-    yield f"disk        {format_bytes(space.free_bytes)} free{inodes}"
+    if space.free_bytes is not None:
+        yield f"disk        {format_bytes(space.free_bytes)} free{inodes}"
     yield f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed"
     yield (
         f"work        {format_count(todo, 'unit')}; {memory.sessions_at_once} at once, "

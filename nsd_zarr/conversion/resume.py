@@ -11,6 +11,7 @@ from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.settings import AnySettings, make_byte_versions
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import Kind, SessionNumber
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.source.identity import FileIdentity
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.root import Store, is_store, is_vacant, open_store
@@ -115,11 +116,8 @@ def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Seque
 
 def has_files(store: Path, record: SessionRecord) -> bool:
     """Whether all shards and statistics of a recorded session are there, of the size that was written."""
-    try:
-        files = {file.key: file.size for file in record.shards} | {file.key: file.size for file in record.statistics}
-        return all((store / key).stat().st_size == size for key, size in files.items())
-    except OSError:
-        return False
+    files = {file.key: file.size for file in (*record.shards, *record.statistics)}
+    return choose_place(store).measure_all(files) == files
 
 
 def _check_untouched(
@@ -149,4 +147,4 @@ def _describe_change(before: FileIdentity, now: FileIdentity) -> str:
         return f"{now.size} bytes, expected {before.size}"
     if before.name != now.name:
         return f"file {now.name}, expected {before.name}"
-    return "its modification time is another"
+    return "its modification time is another" if before.tag == now.tag else "it is another version, by its ETag"

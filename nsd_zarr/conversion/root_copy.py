@@ -51,21 +51,15 @@ def _check_root(store: Path, root: bytes) -> None:
             hint="Give other sources: what is odd in them is in the text above.",
             path=store,
         )
+    sizes = choose_place(store).measure_all(manifest)
     for key, record in manifest.items():
-        if _measure(store / key) != record.size:
+        if sizes.get(key) != record.size:
             raise StoreError(
                 f"{key} is not in the store as it was written: expected a file of {record.size} bytes",
                 hint="Another program moved or changed it. Run nsd-zarr repair on a finished store; otherwise run the "
                 "same command again.",
                 path=store,
             )
-
-
-def _measure(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def remove_copy(store: Path) -> None:

@@ -27,7 +27,7 @@ from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
-from nsd_zarr.places.choose import choose_place, make_path, make_read_ahead
+from nsd_zarr.places.choose import choose_place, is_remote, make_path, make_read_ahead
 from nsd_zarr.places.durable import explain_write_error, sync_folders
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
 from nsd_zarr.store.root import open_store
@@ -154,6 +154,11 @@ def remove_unfinished(store: Path) -> None:
 
     The root document goes last: without it, what a kill leaves would be taken for something else, and refused.
     """
+    if is_remote(store):
+        place = choose_place(store)
+        place.remove(*(key for key in place.list_keys() if key != METADATA_NAME))
+        place.remove(METADATA_NAME)
+        return
     try:
         for entry in store.iterdir() if store.exists() else ():
             if entry.is_dir() and not entry.is_symlink():
@@ -197,7 +202,7 @@ def run_units(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listene
         return ()
     try:
         if is_cluster(plan.scheduler):
-            need = make_need(plan.settings.geometry, (unit.source for unit in units))
+            need = make_need(plan.settings.geometry, (unit.source for unit in units), store=plan.store)
             return run_on_cluster(units, plan.scheduler, need, plan.worker_memory_bytes, listen)
         return _run_here(units, plan, lock, listen)
     except (Stopped, StoreError):

@@ -11,8 +11,9 @@ from pathlib import Path
 from nsd_zarr.conversion.settings import ImageSettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
+from nsd_zarr.places.choose import is_remote
 from nsd_zarr.places.durable import explain_write_error
-from nsd_zarr.places.free import find_unwritable, is_read_only, read_free_space
+from nsd_zarr.places.free import FreeSpace, find_unwritable, is_read_only, read_free_space
 
 EXPECTED_RATIO = {"lz4": 2.0, "zstd": 2.4, "lz4hc": 2.1, "blosclz": 1.7, "zlib": 2.2}
 """Compression to expect of int16 betas, a little below what realistic ones gave (lz4 2.02 to 2.07, zstd 2.56)."""
@@ -40,8 +41,8 @@ class SpacePlan:
     """Bytes that sessions still to do will take, as far as that is known without reading them."""
     files: int
     """Files of the finished store."""
-    free_bytes: int
-    """Bytes free for this user where the store lies."""
+    free_bytes: int | None
+    """Bytes free for this user where the store lies; None where nobody knows, behind a URL."""
     free_inodes: int | None
     """Inodes free there; None where the file system does not count them."""
 
@@ -52,7 +53,7 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
     Raises DoesNotFit.
     """
     geometry = settings.geometry
-    free = read_free_space(store)
+    free = find_free_space(store)
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
     ratio = ratio if settings.clevel else 1.0
     plan = SpacePlan(
@@ -63,8 +64,8 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
         + 2 * (geometry.dtype == "int16")
         + 4 * (geometry.vertices is not None)
         + experiment_files,
-        free_bytes=free.bytes,
-        free_inodes=free.inodes,
+        free_bytes=None if free is None else free.bytes,
+        free_inodes=None if free is None else free.inodes,
     )
     # Each session has a record in the run, too.
     per_session = (geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
@@ -76,16 +77,27 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
 def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int) -> SpacePlan:
     """Compare what *images_left* images still to be stored take with what is free. Raises DoesNotFit."""
     geometry = settings.geometry
-    free = read_free_space(store)
+    free = find_free_space(store)
     left = -(-images_left // geometry.trials_per_shard)
     # Lossless, and some photographs do not shrink; see ImageSettings.blosc.
-    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, free.bytes, free.inodes)
+    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, *_split(free))
     check_space(plan, left * (INODES_PER_SHARD + 1) + 2 * IMAGE_FILES if left else 0, store, "--images-per-shard")
     return plan
 
 
+def find_free_space(store: Path) -> FreeSpace | None:
+    """What is free where *store* lies; None behind a URL. Raises OSError."""
+    return None if is_remote(store) else read_free_space(store)
+
+
+def _split(free: FreeSpace | None) -> tuple[int | None, int | None]:
+    return (None, None) if free is None else (free.bytes, free.inodes)
+
+
 def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
     """Refuse what does not fit, or may not be written; *option* makes shards larger. Raises DoesNotFit, StoreError."""
+    if is_remote(store):
+        return
     if inodes and (unwritable := find_unwritable(store)) is not None:
         raise _explain_unwritable(unwritable)
     if plan.free_inodes is not None and plan.free_inodes < inodes:
@@ -96,7 +108,7 @@ def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
             expected=inodes,
             found=plan.free_inodes,
         )
-    if plan.free_bytes < plan.expected_bytes:
+    if plan.free_bytes is not None and plan.free_bytes < plan.expected_bytes:
         raise DoesNotFit(
             f"disk: {format_bytes(plan.free_bytes)} free, and about {format_bytes(plan.expected_bytes)} are needed",
             hint="Make room, put the store elsewhere, or compress harder with --codec zstd.",

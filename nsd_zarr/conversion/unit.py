@@ -18,6 +18,7 @@ from nsd_zarr.conversion.pipeline.in_order import write_in_order
 from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics, write_statistics
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
+from nsd_zarr.places.choose import choose_place
 from nsd_zarr.science.moments import Moments
 from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
 from nsd_zarr.store.digest import make_digest
@@ -114,7 +115,7 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
     # quiet disk rather than 3.2 to 3.5 s, and more on a slow one. Left last: whatever stops a run, each shard that was
     # written whole is still committed, and no file stays open.
     with (
-        ThreadPoolExecutor(1, "nsd-zarr commit") as committer,
+        ThreadPoolExecutor(choose_place(unit.store).commits_at_once, "nsd-zarr commit") as committer,
         ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
         unit.source.open(context.trial_cache) as reader,
     ):
@@ -159,7 +160,7 @@ def _write_session(
     """
     geometry, codec = unit.settings.geometry, unit.settings.blosc
     commits: list[Future[ShardRecord]] = []
-    room = Semaphore(MAX_UNCOMMITTED)
+    room = Semaphore(min(MAX_UNCOMMITTED, unit.threads + choose_place(unit.store).max_uncommitted))
 
     def write(number: int, part: np.ndarray) -> Future[ShardRecord]:
         room.acquire()

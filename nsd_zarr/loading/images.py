@@ -13,6 +13,7 @@ from nsd_zarr.layout import IMAGES
 from nsd_zarr.loading.order import PADDING
 from nsd_zarr.loading.request import read_column
 from nsd_zarr.loading.stimuli import StimulusImages
+from nsd_zarr.places.choose import find_remote
 from nsd_zarr.store.format import NSD_ID
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store, open_store
@@ -68,8 +69,9 @@ class StoreImages:
 
 def open_images(location: str | os.PathLike[str]) -> AnyImages:
     """Open a store of images (a folder), or the stimulus HDF5 file. Raises StoreError, SourceError, DamageFound."""
-    path = Path(os.path.abspath(os.path.expanduser(os.fsdecode(location))))
-    return StimulusImages(path) if path.is_file() else StoreImages(path)
+    remote = find_remote(location)
+    path = remote or Path(os.path.abspath(os.path.expanduser(os.fsdecode(location))))
+    return StimulusImages(path) if remote is None and path.is_file() else StoreImages(path)
 
 
 class PairedImages:

@@ -32,7 +32,7 @@ from nsd_zarr.layout import Geometry
 from nsd_zarr.maintenance.provenance import check_provenance
 from nsd_zarr.maintenance.recompute import compute_statistics
 from nsd_zarr.options import AttachOptions, check_options
-from nsd_zarr.places.choose import make_path
+from nsd_zarr.places.choose import is_remote, make_path
 from nsd_zarr.places.durable import sync_folders
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.experiment import ExperimentFiles, find_experiment, find_experiment_below
@@ -247,7 +247,7 @@ def _check_not_users(store: Store, names: Iterable[str]) -> None:
     """Refuse to write over what the user added to the folder of the store. Raises StoreError."""
     known = {*store.members, *Ledger(store.path).read_arrays()}
     for name in names:
-        if name not in known and os.path.lexists(store.path / name):
+        if name not in known and _lies_there(store.path / name):
             raise StoreError(
                 f"{name} is in the folder of the store, and no array of the store: attach would write over it",
                 hint="Move it away, or give the file of the region another name; then run the same command again.",
@@ -289,3 +289,7 @@ def _add_statistics(
             counts.append(statistics.rail_count)
     arrays = make_statistics_arrays(geometry.sessions, geometry.volume_shape, counts)
     contents.add_arrays(arrays, settings.blosc)
+
+
+def _lies_there(path: Path) -> bool:
+    return path.exists() if is_remote(path) else os.path.lexists(path)

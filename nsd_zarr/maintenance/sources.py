@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from nsd_zarr.config import Config
-from nsd_zarr.conversion.fetching import fetch_to_disk
 from nsd_zarr.conversion.image_plan import ALL, find_wanted, plan_block_memory
 from nsd_zarr.conversion.memory import MemoryPlan, Need, make_memory_plan
 from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
+from nsd_zarr.conversion.remote.fetching import fetch_to_disk
 from nsd_zarr.errors import DamageFound, SourceError
 from nsd_zarr.forms import find_form
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber

@@ -25,8 +25,7 @@ from nsd_zarr.maintenance.verify_shards import check_shards
 from nsd_zarr.maintenance.verify_tree import check_tree, find_untracked_in_tree
 from nsd_zarr.maintenance.verify_values import compare_source
 from nsd_zarr.options import VerifyOptions, check_options
-from nsd_zarr.places.choose import make_path
-from nsd_zarr.places.files import open_file
+from nsd_zarr.places.choose import choose_place, make_path
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.source.find import format_sessions
 from nsd_zarr.source.protocol import SourcePart
@@ -249,7 +248,7 @@ def _has_lost_root(path: Path) -> bool:
         names = (f"{kind.digests}/{name}" for kind in FORMATS for name in (METADATA_NAME, "c/0"))
         if not any((path / name).exists() for name in names):
             return False
-        os.close(open_file(path, METADATA_NAME))
+        choose_place(path).open(METADATA_NAME)
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     except ValueError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.layout import TRIALS, SessionNumber
 from nsd_zarr.maintenance.damage import Damage, make_file_damage, make_shard_damage
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.store.digest import digest_object, join_digests, make_digest
 from nsd_zarr.store.format import BETAS, METADATA_NAME, encode_json, make_chunk_key, make_shard_key
 from nsd_zarr.store.reader import TrialReader
@@ -52,6 +52,10 @@ def _list_documents(store: Store) -> Iterator[str]:
 
 def find_untracked_files(store: Store) -> Iterator[str]:
     """Files in the store's folder that are not of the store, by their path inside it. Follows no links."""
+    if is_remote(store.path):
+        keys = (key for key in sorted(store.place.list_keys()))
+        yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
+        return
     for folder, _, names in sorted(os.walk(store.path)):
         keys = (Path(folder, name).relative_to(store.path).as_posix() for name in sorted(names))
         yield from (key for key in keys if key not in store.manifest and key != METADATA_NAME)
@@ -60,7 +64,7 @@ def find_untracked_files(store: Store) -> Iterator[str]:
 def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> str:
     """What is wrong with file *key* of *size* bytes and *digest* (None: not looked at); empty when nothing is."""
     try:
-        opened = choose_place(store).open(key)
+        opened = choose_place(store).open(key, size)
         if opened.size != size:
             return f"{opened.size} bytes, expected {size}"
         if digest is not None and digest_object(opened) != digest:
@@ -68,7 +72,7 @@ def find_file_problem(store: Path, key: str, size: int, digest: str | None) -> s
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
     except ValueError as error:
         return str(error)
     return ""

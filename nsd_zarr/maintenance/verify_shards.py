@@ -46,6 +46,27 @@ class _SessionWatch:
             self._listen(SessionDone(session, 0, time.perf_counter() - self._started[session], "from the store"))
 
 
+class _InMemory:
+    """An object behind a URL, read whole by one request."""
+
+    def __init__(self, file: OpenObject) -> None:
+        self.size = file.size
+        self._data = memoryview(file.read_range(0, file.size))
+
+    def expect_end(self, end: bytes) -> None:
+        """Nothing: it was read."""
+
+    def read_into(self, out: memoryview, offset: int) -> int:
+        """As of the object."""
+        part = self._data[offset : offset + len(out)]
+        out[: len(part)] = part
+        return len(part)
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """As of the object."""
+        return bytes(self._data[offset : offset + length])
+
+
 def check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
     """Everything that is wrong with the shards of a store, in their order."""
     try:
@@ -83,9 +104,11 @@ def check_shard(
     *on_trial* is called before each trial.
     """
     try:
-        file = store.place.open(make_shard_key(store.geometry, shard))
+        file: OpenObject = store.place.open(make_shard_key(store.geometry, shard))
+        if store.place.requests_at_once:
+            file = _InMemory(file)
     except OSError as error:
-        return [make_shard_damage(store, shard, f"cannot be read: {error.strerror}")]
+        return [make_shard_damage(store, shard, f"cannot be read: {error.strerror or error}")]
     except ValueError as error:
         return [make_shard_damage(store, shard, str(error))]
     try:
@@ -131,7 +154,7 @@ def _find_chunk_problem(file: OpenObject, offset: int, chunk: np.ndarray, values
         decode_chunk(chunk, values)
     except OSError as error:
         # A disk that cannot read it back has lost it, as far as a proof goes.
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
     except ChunkError as error:
         return f"lost or damaged: {error}"
     return ""

@@ -17,6 +17,7 @@ from nsd_zarr.conversion.events import Listener, ReadCounter, SessionDone, Trial
 from nsd_zarr.maintenance.damage import Damage, make_trial_damage
 from nsd_zarr.source.protocol import SourcePart
 from nsd_zarr.store.root import Store
+from nsd_zarr.store.zarr_group import open_group
 
 SLICE_BYTES = 32 * 2**20
 """Decoded bytes that zarr-python is asked for at a time: it holds them about three times."""
@@ -59,7 +60,5 @@ def _compare(store: Store, first: int, expected: np.ndarray, info: SourcePart) -
 
 def read_by_zarr(store: Store, first: int, count: int) -> np.ndarray:
     """Stored values of *count* trials from trial *first* of the store, through zarr-python."""
-    import zarr
-
-    array: Any = zarr.open_group(store.path, mode="r")[store.geometry.kind.array]
+    array: Any = open_group(str(store.path), store.path)[store.geometry.kind.array]
     return np.asarray(array[first : first + count])

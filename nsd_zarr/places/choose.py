@@ -14,7 +14,7 @@ from nsd_zarr.places.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from nsd_zarr.places.objects.fetch import FetchedObject
-    from nsd_zarr.places.objects.place import Version
+    from nsd_zarr.places.objects.file import Version
 
 
 def choose_place(path: Path) -> Place:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -51,3 +56,40 @@ def is_same_holder(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def is_named(descriptor: int, holder: dict[str, Any]) -> bool:
     """Whether an open lock file names *holder*. An empty one does not: another host took it, and has given it back."""
     return is_same_holder(read_holder(descriptor), holder)
+
+
+def is_alive_elsewhere(descriptor: int, patience_seconds: float, look_seconds: float) -> bool:
+    """Whether an open lock file is of a process of another host that goes on counting, watched for a while."""
+    holder = read_holder(descriptor)
+    if not holder or holder.get("host") == socket.gethostname():
+        return False
+    deadline = time.monotonic() + patience_seconds
+    while time.monotonic() < deadline:
+        if read_holder(descriptor) != holder:
+            return True
+        time.sleep(look_seconds)
+    return False
+
+
+@contextmanager
+def beating(descriptor: int, holder: dict[str, Any], seconds: float) -> Iterator[None]:
+    """Renew the lock until the block ends, then take our name out of it."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        for count in itertools.count(1):
+            if stop.wait(seconds):
+                return
+            with suppress(OSError):  # The next beat may succeed; a full disk is reported by the conversion itself.
+                if is_named(descriptor, holder):  # Not where another host took it over while we were suspended.
+                    write_holder(descriptor, holder, count)
+
+    thread = threading.Thread(target=beat, name="nsd-zarr lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if is_named(descriptor, holder):
+            os.truncate(descriptor, 0)

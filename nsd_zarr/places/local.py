@@ -6,8 +6,8 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,16 @@ class LocalPlace:
         """0: cores decide."""
         return 0
 
+    @property
+    def commits_at_once(self) -> int:
+        """1: a disk flushes one file after the other."""
+        return 1
+
+    @property
+    def max_uncommitted(self) -> int:
+        """As many as whoever writes keeps open."""
+        return 2**10
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, max_bytes: int) -> bytes:
@@ -125,6 +135,14 @@ class LocalPlace:
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(f"{self.folder / key} is no regular file")
         return status.st_size
+
+    def measure_all(self, keys: Collection[str]) -> dict[str, int]:
+        """Bytes of those of the files *keys* that are there."""
+        found = {}
+        for key in keys:
+            with suppress(OSError):
+                found[key] = os.stat(self.folder / key).st_size
+        return found
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """Keys of the files below the folder, or below *prefix* in it. Links to folders are not entered."""

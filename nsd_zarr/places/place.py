@@ -11,7 +11,7 @@ so. Who writes gets StoreError or DoesNotFit, which say what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -66,6 +66,14 @@ class Place(Protocol):
     def requests_at_once(self) -> int:
         """Reads that are worth making side by side, because each waits for an answer; 0: as many as there are cores."""
 
+    @property
+    def commits_at_once(self) -> int:
+        """New objects that are worth committing side by side."""
+
+    @property
+    def max_uncommitted(self) -> int:
+        """New objects that may be written and not committed yet, beside those that are being written."""
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, max_bytes: int) -> bytes:
@@ -82,6 +90,9 @@ class Place(Protocol):
 
     def measure(self, key: str) -> int:
         """Bytes of *key*. Raises OSError (FileNotFoundError where there is none)."""
+
+    def measure_all(self, keys: Collection[str]) -> dict[str, int]:
+        """Bytes of those of *keys* that are there. Raises OSError where that cannot be found out."""
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """Keys of all objects, or of those below *prefix*; in any order. Raises OSError."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.places.durable import PARTIAL_SUFFIX
 from nsd_zarr.places.place import Place
 from nsd_zarr.retry import read_again
@@ -109,6 +109,8 @@ def is_vacant(path: Path) -> bool:
     Raises StoreError where one may not even look.
     """
     try:
+        if is_remote(path):
+            return next(choose_place(path).list_keys(), None) is None
         os.lstat(path)
         return path.is_dir() and all(entry.name.endswith(PARTIAL_SUFFIX) for entry in path.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -208,12 +210,18 @@ def _explain_no_look(error: OSError, path: Path) -> StoreError:
 
 def _explain_absence(path: Path, kind: Kind | None) -> StoreError:
     try:
-        os.lstat(path / METADATA_NAME)
+        if is_remote(path):  # Read, because servers say more of what they refuse there.
+            read_root(path)
+        else:
+            os.lstat(path / METADATA_NAME)
+        is_there = path.exists()
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        is_there = not is_vacant(path) if is_remote(path) else path.exists()
+    except ValueError:
+        is_there = True
     except OSError as error:
         return _explain_no_look(error, path)
-    if not path.exists():
+    if not is_there:
         hint = f"Check the path, or make it: nsd-zarr {_COMMANDS[kind or TRIALS]} SOURCE STORE."
         return StoreError("no such store", hint=hint, path=path)
     found = read_kind(path)

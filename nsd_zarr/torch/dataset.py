@@ -15,7 +15,7 @@ from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
 from nsd_zarr.loading.request import Request, find_trials, read_table
-from nsd_zarr.places.choose import is_remote, keep_copies
+from nsd_zarr.places.choose import find_remote, is_remote, keep_copies
 from nsd_zarr.science import kernels
 from nsd_zarr.store.foreign import open_any
 from nsd_zarr.store.root import Store
@@ -130,7 +130,7 @@ class TrialDataset(Dataset[Sample]):
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
-        self._attach(opened, images)
+        self._attach(opened, images and (find_remote(images, storage_options) or images))
 
     def _attach(self, store: Store, images: str | os.PathLike[str] | None) -> None:
         self.store = store

@@ -124,7 +124,7 @@ def test_plan_counts_what_is_fetched_into_memory(server, url, source, sessions_u
 
 
 def test_scratch_without_room_is_refused(sessions_url, options, tmp_path, monkeypatch):
-    from nsd_zarr.conversion import fetching
+    from nsd_zarr.conversion.remote import fetching
     from nsd_zarr.places.free import FreeSpace
 
     monkeypatch.setattr(fetching, "read_free_space", lambda folder: FreeSpace(100, None))

@@ -106,7 +106,7 @@ def check_space_of_all(planned: SubjectsPlan) -> None:
     """Compare what all subjects take together with what is free. Raises DoesNotFit."""
     for plan in list(planned.plans.values())[:1]:
         space, needed = plan.space, planned.expected_bytes
-        if space.free_bytes < needed:
+        if space.free_bytes is not None and space.free_bytes < needed:
             raise DoesNotFit(
                 f"disk: {format_bytes(space.free_bytes)} free, and about {format_bytes(needed)} are needed for all "
                 f"{len(planned.plans)} subjects",

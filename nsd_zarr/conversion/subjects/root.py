@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from nsd_zarr.conversion.lock import HeldLock, hold_lock
-from nsd_zarr.errors import StoreError
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.errors import ConfigError, StoreError
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.places.durable import PARTIAL_SUFFIX, make_folder
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.format import METADATA_NAME
@@ -24,14 +24,20 @@ _TRY_AGAIN_SECONDS = 0.05
 def create_tree(path: Path) -> None:
     """Make an empty tree at *path*, or leave the one that is there; its root document is right when this returns.
 
-    Raises StoreError where something else is there.
+    Raises StoreError where something else is there, ConfigError behind a URL.
     """
     check_place(path)
     update_root(path)
 
 
 def check_place(path: Path) -> None:
-    """Refuse what is neither a tree nor vacant. Writes nothing. Raises StoreError."""
+    """Refuse what is neither a tree nor vacant. Writes nothing. Raises StoreError, ConfigError."""
+    if is_remote(path):
+        raise ConfigError(
+            "several subjects in one store behind a URL",
+            hint="Convert each to a URL of its own, or all to a disk and copy the store.",
+            path=path,
+        )
     if looks_like_tree(path) or is_vacant(path):
         return
     what = "the store of one subject" if is_store(path, kind=None) else "something else"
@@ -44,6 +50,8 @@ def check_place(path: Path) -> None:
 
 def looks_like_tree(path: Path) -> bool:
     """Whether a tree is at *path*, also one whose root document is lost or damaged: then stores of subjects alone."""
+    if is_remote(path):
+        return False
     if is_tree(path):
         return True
     if not path.is_dir() or is_store(path, kind=None):

@@ -3,6 +3,7 @@
 access   how they are reached: storage_options, the environment, profiles of ~/.aws
 client   the client of a bucket, one a process
 explain  what servers refuse, in words that say what to do
+file     one object, read by ranges
 place    a prefix of a bucket as a place
 path     URLs where the package takes paths
 cache    whole objects kept in a local folder

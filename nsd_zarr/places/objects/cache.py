@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from nsd_zarr.places.free import read_free_space
 from nsd_zarr.places.local import LocalObject
 from nsd_zarr.places.locks import is_at, open_lock_file, try_lock, wait_for_lock
 from nsd_zarr.places.objects.access import CacheChoice
-from nsd_zarr.places.objects.place import ObjectFile, ObjectPlace
+from nsd_zarr.places.objects.file import ObjectFile
+from nsd_zarr.places.objects.place import ObjectPlace
 from nsd_zarr.places.place import NewObject, OpenObject
 
 TOP = "nsd-zarr-cache"
@@ -73,6 +74,16 @@ class CachedPlace:
     def requests_at_once(self) -> int:
         """As without a cache."""
         return self.origin.requests_at_once
+
+    @property
+    def commits_at_once(self) -> int:
+        """As ObjectPlace."""
+        return self.origin.commits_at_once
+
+    @property
+    def max_uncommitted(self) -> int:
+        """As ObjectPlace."""
+        return self.origin.max_uncommitted
 
     @property
     def folder(self) -> Path:
@@ -150,6 +161,10 @@ class CachedPlace:
     def measure(self, key: str) -> int:
         """As ObjectPlace."""
         return self.origin.measure(key)
+
+    def measure_all(self, keys: Collection[str]) -> dict[str, int]:
+        """As ObjectPlace."""
+        return self.origin.measure_all(keys)
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """As ObjectPlace."""

@@ -37,7 +37,18 @@ _ROLES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 
-_clients: dict[tuple[str, Access], Any] = {}
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_SKIP_SIGNATURE",
+)
+"""Variables that make another client where somebody sets them meanwhile, in a notebook."""
+_clients: dict[tuple[Any, ...], Any] = {}
 _process = 0
 """The process that made them; 0 before the first."""
 
@@ -65,7 +76,7 @@ def connect(root: str, access: Access) -> Any:
             'processes by spawn or forkserver (DataLoader(..., multiprocessing_context="forkserver")), or use '
             "TrialLoader, which needs none"
         )
-    key = (root, Access(access.options))
+    key = (root, access.options, *map(os.environ.get, _ENVIRONMENT))
     if key not in _clients:
         client, _process = _make_client(root, access), os.getpid()
         _clients[key] = client

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from nsd_zarr.places.objects.file import Version
 from nsd_zarr.places.objects.path import ObjectPath
-from nsd_zarr.places.objects.place import ObjectFile, Version
 from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.retry import read_again
 from nsd_zarr.tasks import map_all
@@ -46,7 +46,7 @@ class FetchedObject(io.RawIOBase):
         self._descriptor = _open_scratch(scratch)
         try:
             self.version = read_again(partial(self._begin, RANGE_BYTES if whole else BLOCK_BYTES), str(path))
-            self._file = ObjectFile(self._place, self._key, None, self.version)
+            self._file = self._place.open_version(self._key, self.version)
             self._there = {0}
             self._is_whole = whole
             if whole:

@@ -11,7 +11,8 @@ from typing import Any
 
 from nsd_zarr.places.objects.access import Access, CacheChoice
 from nsd_zarr.places.objects.cache import CachedPlace
-from nsd_zarr.places.objects.place import ObjectPlace, Version
+from nsd_zarr.places.objects.file import Version
+from nsd_zarr.places.objects.place import ObjectPlace
 from nsd_zarr.places.place import Place
 
 _START = re.compile(r"^([A-Za-z0-9]+):/+")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,115 +11,15 @@ from typing import Any
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.places.objects.access import Access
 from nsd_zarr.places.objects.client import connect, find_root
-from nsd_zarr.places.objects.explain import ObjectReplaced, explain_object_error
-from nsd_zarr.retry import read_again
-
-
-@contextmanager
-def explaining() -> Iterator[None]:
-    """Raise what obstore raises as OSErrors that say what to do."""
-    try:
-        yield
-    except Exception as error:
-        is_bare = isinstance(error, (FileNotFoundError, NotImplementedError)) and not getattr(error, "errno", None)
-        if is_bare or type(error).__module__.startswith("obstore"):
-            raise explain_object_error(error) from None  # Its text holds pages of what was sent.
-        raise
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """Which version of an object was read."""
-
-    size: int
-    """Bytes."""
-    tag: str
-    """ETag; where a server has none, the time of its last change."""
-
-    @property
-    def condition(self) -> dict[str, str]:
-        """What makes a request fail where the object is another; weak tags compare as unequal always."""
-        return {"if_match": self.tag} if self.tag.startswith('"') else {}
-
-
-def make_version(meta: Any) -> Version:
-    """The version that a response's metadata tell of."""
-    return Version(int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
-
-
-class ObjectFile:
-    """An object that is read by ranges, all of one version: the one of the first response, or *version*.
-
-    Holds no connection. Usable by several threads at once.
-    """
-
-    __slots__ = ("_key", "_place", "size", "version")
-
-    def __init__(self, place: ObjectPlace, key: str, size: int | None, version: Version | None = None) -> None:
-        self._place, self._key, self.version = place, key, version
-        if size is None and version is None:
-            self.version = place.look(key)
-        self.size = self.version.size if self.version is not None else int(size or 0)
-
-    def expect_end(self, end: bytes) -> None:
-        """Nothing: ranges are bound to one version already."""
-
-    def read_into(self, out: memoryview, offset: int) -> int:
-        """Fill *out* with the bytes from *offset* on; returns how many, fewer only where the object ends.
-
-        One request. Raises OSError (ObjectReplaced where another object has taken its place), ValueError where it is
-        of another size.
-        """
-        length, done = min(len(out), self.size - offset), 0
-        if length <= 0:
-            return 0
-        for part in self._request(offset, length):
-            view = memoryview(part)
-            if done + len(view) > length:
-                raise OSError("the server sent more than it was asked for")
-            out[done : done + len(view)] = view
-            done += len(view)
-        if done != length:
-            raise ObjectReplaced(f"{done} bytes came of {length} that were asked for")
-        return done
-
-    def read_range(self, offset: int, length: int) -> bytes:
-        """The *length* bytes from *offset* on; fewer where the object ends. One request. Raises OSError."""
-        data = bytearray(length)
-        return bytes(data[: self.read_into(memoryview(data), offset)])
-
-    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[Any]:
-        """The *length* bytes from *offset* on, or all, part by part, by one request. Raises OSError, ValueError."""
-        length = self.size if length is None else length
-        return self._request(offset, length) if length else iter(())
-
-    def _request(self, offset: int, length: int) -> Iterator[Any]:
-        import obstore
-
-        condition = {} if self.version is None else self.version.condition
-        options: Any = {"range": (offset, offset + length), **condition}
-        with explaining():
-            result = obstore.get(self._place.client, self._place.find(self._key), options=options)
-            self._check(make_version(result.meta))
-            yield from result.stream(min_chunk_size=STREAM_BYTES)
-
-    def _check(self, found: Version) -> None:
-        """Compared by ourselves too: some servers ignore the condition."""
-        if found.size != self.size:
-            raise ValueError(f"the object has {found.size} bytes, expected {self.size}")
-        if self.version is None:
-            self.version = found
-        elif found.tag != self.version.tag:
-            raise ObjectReplaced("another object has taken its place since it was opened: open the store again")
-
-
-STREAM_BYTES = 2**18
-"""Bytes that are handed over at a time: 230 trials of 0.7 MB/s by one thread, 177 where a response is taken whole."""
-
-
-def _explain_parts(parts: Any) -> Iterator[Any]:
-    with explaining():
-        yield from parts
+from nsd_zarr.places.objects.file import (
+    STREAM_BYTES,
+    ObjectFile,
+    Version,
+    explain_parts,
+    explaining,
+    make_version,
+    persist,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +59,23 @@ class ObjectPlace:
         """32: at 30 ms a request, 64 read 1.7 times as fast, and 16 half as fast."""
         return 32
 
+    @property
+    def commits_at_once(self) -> int:
+        """3: one request sends 130 MB a second, and a shard waits in memory."""
+        return 3
+
+    @property
+    def max_uncommitted(self) -> int:
+        """3: each is a shard in memory."""
+        return 3
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, max_bytes: int) -> bytes:
         """The whole of object *key*, by one request. Raises ValueError (too large, its body is not read), OSError."""
+        return persist(partial(self._read, key, max_bytes), self.locate(key))
+
+    def _read(self, key: str, max_bytes: int) -> bytes:
         with explaining():
             result = self.client.get(self.find(key))
             if result.meta["size"] > max_bytes:
@@ -171,7 +84,11 @@ class ObjectPlace:
 
     def open(self, key: str, size: int | None = None) -> ObjectFile:
         """Object *key*, to be read by ranges. *size*: its bytes, where known; no request is made then."""
-        return ObjectFile(self, key, size)
+        return ObjectFile(lambda: self.client, self.find(key), self.look(key) if size is None else size)
+
+    def open_version(self, key: str, version: Version) -> ObjectFile:
+        """Object *key*, as long as it is of that version."""
+        return ObjectFile(lambda: self.client, self.find(key), version)
 
     def begin_reading(self, key: str, length: int) -> tuple[Version, Iterator[Any]]:
         """The present version of *key*, and its first *length* bytes part by part, by one request. Raises OSError."""
@@ -184,7 +101,7 @@ class ObjectPlace:
                 if "416" not in str(error):
                     raise
                 return self.look(key), iter(())  # An empty object has no range.
-        return make_version(result.meta), _explain_parts(result.stream(min_chunk_size=STREAM_BYTES))
+        return make_version(result.meta), explain_parts(result.stream(min_chunk_size=STREAM_BYTES))
 
     def drop_copy(self, key: str) -> bool:
         """False: no copy is kept here."""
@@ -199,20 +116,30 @@ class ObjectPlace:
         """Bytes of object *key*. Raises OSError."""
         return self.look(key).size
 
+    def measure_all(self, keys: Collection[str]) -> dict[str, int]:
+        """Bytes of those of *keys* that are there: a request for a thousand. Raises OSError."""
+        wanted = set(keys)
+        return {key: size for key, size in self._list("").items() if key in wanted} if wanted else {}
+
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """Keys of all objects below *prefix*. Raises OSError."""
-        start = len(find_root(self.url)[1])
-        paths = read_again(partial(self._list, prefix), self.locate(prefix))
-        yield from (path[start:].lstrip("/") for path in paths)
+        yield from self._list(prefix)
 
-    def _list(self, prefix: str) -> list[str]:
-        with explaining():
-            batches = self.client.list(prefix=f"{self.find(prefix)}/".lstrip("/") or None)
-            return [str(meta["path"]) for batch in batches for meta in batch]
+    def _list(self, prefix: str) -> dict[str, int]:
+        """Keys and sizes of all objects below *prefix*."""
+        start = len(find_root(self.url)[1])
+
+        def read() -> dict[str, int]:
+            with explaining():
+                batches = self.client.list(prefix=f"{self.find(prefix)}/".lstrip("/") or None)
+                found = [meta for batch in batches for meta in batch]
+            return {str(meta["path"])[start:].lstrip("/"): int(meta["size"]) for meta in found}
+
+        return persist(read, self.locate(prefix))
 
     def holds_any(self) -> bool:
         """Whether there is an object below the URL: one request. Raises OSError."""
-        return read_again(self._look_below, self.url)
+        return persist(self._look_below, self.url)
 
     def _look_below(self) -> bool:
         with explaining():
@@ -221,7 +148,7 @@ class ObjectPlace:
 
     def list_folder(self) -> tuple[list[str], list[str]]:
         """Names of folders, and of objects, right below the URL. Raises OSError."""
-        found = read_again(self._list_folder, self.url)
+        found = persist(self._list_folder, self.url)
         folders = [str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"]]
         return folders, [str(meta["path"]).rsplit("/", 1)[-1] for meta in found["objects"]]
 
@@ -234,7 +161,7 @@ class ObjectPlace:
     def write(self, key: str, data: bytes | bytearray) -> None:
         """Make *data* the whole of object *key*, by one request. Raises StoreError."""
         with self._explaining_writes(key):
-            self._put(key, data)
+            persist(partial(self._put, key, data), self.locate(key))
 
     def create(self, key: str, data: bytes) -> bool:
         """As write, but only where there is no object *key* yet; whether it was written.
@@ -243,18 +170,19 @@ class ObjectPlace:
         who wrote it. Raises StoreError.
         """
         with self._explaining_writes(key):
-            try:
-                self._put(key, data, mode="create")
-            except OSError:
-                return self._is_mine(key, data)
-            return True
+            return persist(partial(self._create, key, data), self.locate(key))
 
-    def _is_mine(self, key: str, data: bytes) -> bool:
-        """Whether object *key* holds *data*. Raises OSError, FileNotFoundError where there is no such object."""
+    def _create(self, key: str, data: bytes) -> bool:
         try:
-            return self.read(key, max(len(data), 1)) == data
-        except ValueError:
-            return False
+            self._put(key, data, mode="create")
+        except OSError as error:
+            try:
+                return self.read(key, max(len(data), 1)) == data
+            except ValueError:  # Larger: another's.
+                return False
+            except FileNotFoundError:
+                raise error from None
+        return True
 
     def _put(self, key: str, data: Any, mode: Any = "overwrite") -> None:
         with explaining():
@@ -274,9 +202,17 @@ class ObjectPlace:
     def remove(self, *keys: str) -> None:
         """Remove objects, those of them that are there. Raises StoreError."""
         with self._explaining_writes(""):
-            for key in keys:
-                with suppress(FileNotFoundError), explaining():
-                    self.client.delete(self.find(key))
+            try:
+                persist(partial(self._delete, [self.find(key) for key in keys]), self.url)
+            except FileNotFoundError:  # Of some servers, where one of them is not there.
+                for key in keys:
+                    with suppress(FileNotFoundError):
+                        persist(partial(self._delete, [self.find(key)]), self.locate(key))
+
+    def _delete(self, paths: list[str]) -> None:
+        if paths:
+            with explaining():
+                self.client.delete(paths)
 
     def remove_below(self, prefix: str) -> None:
         """Remove all objects below *prefix*, as far as possible."""
