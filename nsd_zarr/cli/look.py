@@ -27,8 +27,8 @@ ALONE = 0
 
 def do_for_each(store: Path, subjects: str | None, look: Callable[[Path], Found]) -> dict[int, Found]:
     """What *look* finds in the store, or by subject in each group of a store of several. Raises as run_each."""
-    if subjects is None and not is_tree(Path(store)):
-        return {ALONE: look(Path(store))}
+    if subjects is None and not is_tree(store):
+        return {ALONE: look(store)}
     # Here: one store is looked at without the libraries that make one.
     from nsd_zarr.config import make_config
     from nsd_zarr.conversion.events import ignore_event
