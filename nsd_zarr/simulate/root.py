@@ -21,7 +21,7 @@ from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
 from nsd_zarr.simulate.session import make_slabs
 from nsd_zarr.simulate.session_forms import count_form_steps, create_forms, locate_forms
 from nsd_zarr.simulate.stimuli import create_stimulus_file
-from nsd_zarr.simulate.surfaces import write_surface_files
+from nsd_zarr.simulate.surfaces import check_common_labels, write_surface_files
 from nsd_zarr.simulate.trial_table import make_trial_table, write_trial_table
 from nsd_zarr.simulate.voxels import make_ncsnr, make_planted_ncsnr, make_valid_sessions, make_voxel_truth
 
@@ -114,17 +114,23 @@ def simulate_root(directory: Path, simulation: Simulation, on_progress: OnProgre
     root = locate_root(Path(directory), simulation)
     check_place(root, simulation)
     check_design(root, simulation)
+    check_common_labels(locate_paths(root, simulation), simulation)
     write_recipe(root, simulation)
     create_folders(root)
     write_volumes(root, simulation)
     write_label_names(root)
-    write_surface_files(NsdPaths(root.root, simulation.subject, simulation.space, simulation.betas), simulation)
+    write_surface_files(locate_paths(root, simulation), simulation)
     write_design(root, simulation)
     write_sessions(root, simulation, on_progress or (lambda done, total: None))
     if simulation.mess:
         rois = NsdPaths(root.root, simulation.subject, simulation.space).rois
         add_mess(root.betas_folder, root.trial_table, rois, simulation)
     return root
+
+
+def locate_paths(root: SimulatedRoot, simulation: Simulation) -> NsdPaths:
+    """The dataset's paths around the betas of *simulation*."""
+    return NsdPaths(root.root, simulation.subject, simulation.space, simulation.betas)
 
 
 def format_recipe(simulation: Simulation) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nsd_zarr.errors import ConfigError
 from nsd_zarr.forms import FSAVERAGE, NATIVESURFACE, Form
 from nsd_zarr.nsd import HEMISPHERES, ORIGIN_SUBJECT, ORIGIN_VOLUME, ROI_SETS, NsdPaths
 from nsd_zarr.simulate.anatomy import VolumeShape, make_cortex_mask
@@ -63,6 +64,27 @@ def locate_ncsnr(paths: NsdPaths, form: Form) -> tuple[Path, Path]:
     return left, right
 
 
+def check_common_labels(paths: NsdPaths, simulation: Simulation) -> None:
+    """Refuse labels on fsaverage, which all subjects share, of a subject of another volume. Raises ConfigError."""
+    if FSAVERAGE.name not in simulation.forms:
+        return
+    vertices = make_vertices(FSAVERAGE, simulation.volume_shape)
+    for name, files in locate_labels(paths, FSAVERAGE, simulation.rois).items():
+        codes = _make_codes(name, simulation.volume_shape)
+        for path, voxels in zip(files, vertices, strict=True):
+            if path.exists() and read_mgz(path) != encode_mgh(codes[voxels]):
+                raise ConfigError(
+                    "there are already labels on fsaverage of a subject of another volume",
+                    hint="Choose another directory, or the shape of the subject that is there; or leave out fsaverage.",
+                    path=path,
+                )
+
+
+def _make_codes(name: str, volume_shape: VolumeShape) -> NDArray[np.int16]:
+    codes: NDArray[np.int16] = np.maximum(make_roi(name, volume_shape), 0).ravel()
+    return codes
+
+
 def write_surface_files(paths: NsdPaths, simulation: Simulation) -> None:
     """Write ncsnr and labels of each surface that the recipe asks for, coded from 0 on without -1."""
     shape = simulation.volume_shape
@@ -74,7 +96,7 @@ def write_surface_files(paths: NsdPaths, simulation: Simulation) -> None:
         for path, voxels in zip(locate_ncsnr(paths, form), vertices, strict=True):
             write_mgh(path, ncsnr[voxels])
         for name, files in locate_labels(paths, form, simulation.rois).items():
-            codes = np.maximum(make_roi(name, shape), 0).ravel()
+            codes = _make_codes(name, shape)
             for path, voxels in zip(files, vertices, strict=True):
                 write_mgh(path, codes[voxels])
 
@@ -82,13 +104,24 @@ def write_surface_files(paths: NsdPaths, simulation: Simulation) -> None:
 def write_mgh(path: Path, values: NDArray[np.generic]) -> None:
     """Write one value a vertex as float32 in MGH, packed where the name ends in .mgz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = make_mgh_header(len(values), 1) + values.astype(">f4").tobytes()
+    data = encode_mgh(values)
     with path.open("wb") as file:
         if path.suffix == ".mgh":
             file.write(data)
             return
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
             packed.write(data)
+
+
+def encode_mgh(values: NDArray[np.generic]) -> bytes:
+    """One value a vertex as float32 in MGH."""
+    return make_mgh_header(len(values), 1) + values.astype(">f4").tobytes()
+
+
+def read_mgz(path: Path) -> bytes:
+    """What write_mgh packed."""
+    with gzip.open(path, "rb") as file:
+        return file.read()
 
 
 def make_mgh_header(vertices: int, frames: int) -> bytes:

@@ -95,6 +95,20 @@ def test_sessions_that_are_none_are_refused(sessions, hostile, change_root, read
     _check_refused({name: outcome for name, outcome in found.items() if not name.startswith("info")})
 
 
+@pytest.mark.parametrize("vertices", [[80, 85], [165], [-1, 166], [82.0, 83], "ab", [True, 164], [[80], 85]], ids=str)
+def test_hemispheres_that_are_not_those_of_the_betas_are_refused(vertices, hostile, change_root, read_all_ways):
+    change_root(hostile.path, set_at("attributes", "settings", "vertices")(vertices))
+    found = read_all_ways(hostile.path)
+    _check_refused({name: outcome for name, outcome in found.items() if not name.startswith("info")})
+
+
+@pytest.mark.parametrize("affine", [[], 3, [[1.0] * 4] * 3, [[1.0] * 3] * 4, [["a"] * 4] * 4, [[1] * 4] * 4], ids=str)
+def test_affine_of_a_source_that_is_none_is_refused(affine, hostile, change_root, read_all_ways):
+    change_root(hostile.path, set_at("attributes", "sources", 0, "affine")(affine))
+    found = read_all_ways(hostile.path)
+    _check_refused({name: outcome for name, outcome in found.items() if not name.startswith("info")})
+
+
 def _sharding(name, value):
     return set_at("members", "betas", "codecs", 0, "configuration", name)(value)
 

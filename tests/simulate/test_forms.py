@@ -109,6 +109,14 @@ def test_a_form_alone_is_what_it_is_among_others(made, make_root):
     assert not list(make_root("nifti", forms=("nifti",)).root.rglob("*.hdf5"))
 
 
+def test_second_subject_of_another_volume_is_refused_on_fsaverage_alone(tmp_path):
+    simulate_root(tmp_path, Simulation(1, SHAPE, forms=("fsaverage",)))
+    simulate_root(tmp_path, Simulation(1, SHAPE, subject=2, forms=("fsaverage",)))
+    simulate_root(tmp_path, Simulation(1, (13, 7, 5, 11), subject=3, forms=("nativesurface",)))
+    with pytest.raises(ConfigError, match="labels on fsaverage of a subject of another volume"):
+        simulate_root(tmp_path, Simulation(1, (13, 7, 5, 11), subject=4, forms=("fsaverage",)))
+
+
 def test_progress_counts_every_step_once(tmp_path):
     seen = []
     simulation = Simulation(2, SHAPE, forms=("fsaverage", "nifti"))

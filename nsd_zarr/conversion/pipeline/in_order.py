@@ -1,7 +1,7 @@
 """Sessions whose file holds one trial after the other: the next shard is read while those before are written.
 
 One thread reads, so that a stream that only one thread can unpack is never waited for longer than it takes; the others
-compress. Few shards are held: one that is read, one that is added up, one for each thread that writes.
+compress. Few shards are held: one that is read, and one for each thread that writes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from nsd_zarr.science.moments import Moments
 from nsd_zarr.source.protocol import OnRead, PartReader
 
 Result = TypeVar("Result")
-EXTRA_BLOCKS = 2
-"""Blocks beside one for each thread that writes: that which is read, and that which is added up."""
+EXTRA_BLOCKS = 1
+"""Blocks beside one for each thread that writes: that which is read. More take longer to touch for the first time than
+they save."""
 
 
 class _Blocks(Generic[Result]):
