@@ -10,8 +10,8 @@ import pytest
 from nsd_zarr.buffers import Turn
 from nsd_zarr.read import score
 from nsd_zarr.read.score import SessionMissing, SessionScores
+from nsd_zarr.store.foreign.reader import make_reader
 from nsd_zarr.store.root import open_store
-from nsd_zarr.store.zarr_reader import make_reader
 
 
 def test_turn_of_a_fork_is_its_own():

@@ -86,13 +86,13 @@ PLACES = {
     "dask": {"conversion/"},
     "zarr": {
         "bench/",
-        "store/zarr_group.py",
-        "store/foreign.py",
+        "store/foreign/group.py",
+        "store/foreign/open.py",
         "maintenance/verify_values.py",  # reads the store a second way
     },
     "obstore": {"places/objects/"},
     "boto3": {"places/objects/"},
-    "fsspec": {"store/zarr_group.py", "store/foreign.py", "store/foreign_bounds.py"},
+    "fsspec": {"store/foreign/group.py", "store/foreign/open.py", "store/foreign/bounds.py"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "progress.py"},

@@ -29,7 +29,7 @@ from nsd_zarr.places.free import read_free_space
 from nsd_zarr.places.locks import open_folder, try_lock
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.read.dataset import open_dataset
-from nsd_zarr.store.foreign import open_any
+from nsd_zarr.store.foreign.open import open_any
 
 FILES = Kind("betas", "sample", "file")
 """The words of an export."""

@@ -18,10 +18,10 @@ from nsd_zarr.read.view import ViewReader
 from nsd_zarr.science.selection import select_trials
 from nsd_zarr.science.splits import select_split
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.foreign.reader import AnyReader, make_reader
 from nsd_zarr.store.format import SHARED515
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_array
-from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 
 MISSING = ("zero", "nan", "drop")
 """What voxels without data may become."""

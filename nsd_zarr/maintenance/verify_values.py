@@ -16,8 +16,8 @@ import numpy as np
 from nsd_zarr.conversion.events import Listener, ReadCounter, SessionDone, TrialsDone
 from nsd_zarr.maintenance.damage import Damage, make_trial_damage
 from nsd_zarr.source.protocol import SourcePart
+from nsd_zarr.store.foreign.group import open_group
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.zarr_group import open_group
 
 SLICE_BYTES = 32 * 2**20
 """Decoded bytes that zarr-python is asked for at a time: it holds them about three times."""

@@ -23,13 +23,13 @@ from nsd_zarr.read.stored import STORE, StoredVariable, add_store, make_store_co
 from nsd_zarr.read.table import DIGESTS
 from nsd_zarr.read.volume import AFFINE, make_place
 from nsd_zarr.science.splits import find_shared515
-from nsd_zarr.store.foreign import find_path, open_any
+from nsd_zarr.store.foreign.open import find_path, open_any
+from nsd_zarr.store.foreign.reader import AnyReader, make_reader
 from nsd_zarr.store.format import ABOUT_SHARED515, BETAS, CONVENTIONS, HEMISPHERE, SHARED515
 from nsd_zarr.store.root import Store, is_store
 from nsd_zarr.store.small import read_array
 from nsd_zarr.store.tree.document import TREE_TITLE, read_listed_subjects
 from nsd_zarr.store.tree.groups import is_tree, locate_group
-from nsd_zarr.store.zarr_reader import AnyReader, make_reader
 from nsd_zarr.words import escape_controls
 
 OF_THE_FORMAT = {"format", "format_version", "format_minor", "status", "checksum"}

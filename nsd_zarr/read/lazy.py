@@ -13,11 +13,11 @@ from xarray.core import indexing
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.read.bulk import read_rows
 from nsd_zarr.read.view import make_view
+from nsd_zarr.store.foreign.reader import AnyReader, ZarrReader
 from nsd_zarr.store.format import BETAS
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import find_chunk_rows, read_chunk
-from nsd_zarr.store.zarr_reader import AnyReader, ZarrReader
 
 Key = tuple[Any, ...]
 """One int, slice or 1-D integer array for each axis; arrays select orthogonally."""

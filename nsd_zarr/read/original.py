@@ -12,7 +12,7 @@ from nsd_zarr.read.lazy import SmallArray, TrialArray, make_lazy
 from nsd_zarr.read.percent import PercentReader
 from nsd_zarr.read.score import STD
 from nsd_zarr.read.stored import StoredVariable
-from nsd_zarr.store.zarr_reader import make_reader
+from nsd_zarr.store.foreign.reader import make_reader
 
 POSITION = ("session", "trial_in_session")
 """Coordinates that say which trial of the store one is."""

@@ -10,8 +10,8 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.science import kernels
+from nsd_zarr.store.foreign.reader import AnyReader
 from nsd_zarr.store.reader import StageSeconds
-from nsd_zarr.store.zarr_reader import AnyReader
 
 
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:

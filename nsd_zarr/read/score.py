@@ -13,9 +13,9 @@ from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.science.missing import find_missing
 from nsd_zarr.science.moments import Moments, correct_std
 from nsd_zarr.science.zscore import make_factor
+from nsd_zarr.store.foreign.reader import AnyReader
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_chunk
-from nsd_zarr.store.zarr_reader import AnyReader
 
 MEAN, STD = "session_mean", "session_std"
 """Arrays of the store: mean and standard deviation (ddof 0) of every session, in percent signal change."""

@@ -18,8 +18,8 @@ from nsd_zarr.read.percent import PercentReader, scale_into
 from nsd_zarr.read.score import KEPT_BYTES, SessionMissing, SessionScores
 from nsd_zarr.science.repeats import NONE, average_into
 from nsd_zarr.science.zscore import zscore_into
+from nsd_zarr.store.foreign.reader import AnyReader
 from nsd_zarr.store.reader import StageSeconds
-from nsd_zarr.store.zarr_reader import AnyReader
 
 
 class ViewReader:

@@ -52,7 +52,7 @@ class Store:
     geometry: Geometry
     """How sessions, trials and shards lie."""
     zarr_location: str = ""
-    """Where zarr-python opens it, for a store of another layout or place (zarr_reader.py); empty for our own."""
+    """Where zarr-python opens it, for a store of another layout or place (foreign/); empty for our own."""
 
     @property
     def place(self) -> Place:

@@ -13,10 +13,10 @@ from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import find_max_bytes
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.foreign.group import read_zarr_rows
 from nsd_zarr.store.format import decode_small, make_chunk_key
 from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import Store
-from nsd_zarr.store.zarr_group import read_zarr_rows
 
 
 def find_chunk_rows(metadata: ArrayMeta) -> int:

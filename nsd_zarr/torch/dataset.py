@@ -17,7 +17,7 @@ from nsd_zarr.loading.images import PairedImages
 from nsd_zarr.loading.request import Request, find_trials, read_table
 from nsd_zarr.places.choose import find_remote, is_remote, keep_copies
 from nsd_zarr.science import kernels
-from nsd_zarr.store.foreign import open_any
+from nsd_zarr.store.foreign.open import open_any
 from nsd_zarr.store.root import Store
 
 Sample = dict[str, Any]

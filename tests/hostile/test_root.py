@@ -231,7 +231,7 @@ DOCUMENTS = {
     "nan": b'{"attributes": {"format": "nsd_zarr", "format_version": NaN}}',
     "lone surrogate": b'{"attributes": {"format": "nsd_zarr", "format_version": "\\ud800"}}',
     "escape": b'{"attributes": {"format": "nsd_zarr", "format_version": "\\u001b[2Jgone"}}',
-    # In the form in which this package writes; in another form zarr-python reads what it finds, see store/foreign.py.
+    # In the form in which this package writes; another form is read by zarr-python, see store/foreign/open.py.
     "no members": b'{\n "attributes": {"format": "nsd_zarr", "format_version": 1}}',
 }
 

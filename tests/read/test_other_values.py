@@ -17,10 +17,10 @@ import nsd_zarr
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.loading.images import open_images
 from nsd_zarr.read.view import ViewReader
-from nsd_zarr.store.foreign import open_any
+from nsd_zarr.store.foreign.open import open_any
+from nsd_zarr.store.foreign.reader import ZarrReader, make_reader
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
-from nsd_zarr.store.zarr_reader import ZarrReader, make_reader
 
 TRIALS, SHAPE, PER_SHARD = 14, (5, 11, 3), 7
 

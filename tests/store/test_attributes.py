@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from nsd_zarr.errors import DamageFound
-from nsd_zarr.store.foreign import open_any
+from nsd_zarr.store.foreign.open import open_any
 from nsd_zarr.store.format import make_root_metadata
 from nsd_zarr.store.root import open_store
 

@@ -14,10 +14,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 
 import nsd_zarr
 from nsd_zarr.errors import DamageFound, StoreError
-from nsd_zarr.store.foreign import is_trial_sharded, open_any
+from nsd_zarr.store.foreign.open import is_trial_sharded, open_any
+from nsd_zarr.store.foreign.reader import ZarrReader, make_reader
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
-from nsd_zarr.store.zarr_reader import ZarrReader, make_reader
 
 VOLUME = (5, 11, 3)
 LAYOUTS = {

@@ -1,6 +1,6 @@
 """Arrays of stores of another layout or place, read through zarr-python.
 
-The decode engine (reader.py) knows one layout on one kind of disk: ours. Whatever else holds `betas` (foreign.py) is
+The decode engine (reader.py) knows one layout on one kind of disk: ours. Whatever else holds `betas` (open.py) is
 read here with the same values, at zarr-python's speed. zarr-python fills what is missing with zeros, as Zarr says;
 where the store carries our manifest, each file is looked for first, so that what is lost raises there too.
 """
@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nsd_zarr.errors import DamageFound, NsdZarrError
+from nsd_zarr.store.foreign.group import open_group, read_size
 from nsd_zarr.store.format import BETAS, make_shard_key
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
-from nsd_zarr.store.zarr_group import open_group, read_size
 
 AnyReader: TypeAlias = "TrialReader | ZarrReader"
 """What reads trials as they are stored."""

@@ -22,12 +22,12 @@ from nsd_zarr.store.attributes import parse_foreign_attributes
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.foreign_bounds import find_oversize, read_remote
-from nsd_zarr.store.foreign_codecs import check_codecs
+from nsd_zarr.store.foreign.bounds import find_oversize, read_remote
+from nsd_zarr.store.foreign.codecs import check_codecs
+from nsd_zarr.store.foreign.group import open_group
 from nsd_zarr.store.format import BETAS, FORMAT, METADATA_NAME, Json, make_betas_metadata
 from nsd_zarr.store.meta import ArrayMeta
 from nsd_zarr.store.root import Store, check_complete, check_version, make_store, open_store
-from nsd_zarr.store.zarr_group import open_group
 
 
 def open_any(
