@@ -86,13 +86,12 @@ PLACES = {
     "dask": {"conversion/"},
     "zarr": {
         "bench/",
-        "store/foreign/group.py",
-        "store/foreign/open.py",
+        "store/foreign/",
         "maintenance/verify_values.py",  # reads the store a second way
     },
     "obstore": {"places/objects/"},
     "boto3": {"places/objects/"},
-    "fsspec": {"store/foreign/group.py", "store/foreign/open.py", "store/foreign/bounds.py"},
+    "fsspec": {"store/foreign/"},
     "tensorstore": {"bench/"},
     "click": {"cli/"},
     "rich": {"cli/", "progress.py"},

@@ -9,6 +9,7 @@ import numpy as np
 
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.places.choose import choose_place, is_remote
+from nsd_zarr.store.foreign.bounded import bound_array
 from nsd_zarr.store.root import Store
 
 
@@ -23,10 +24,15 @@ def open_group(location: str, path: Path) -> Any:
     return zarr.open_group(place, mode="r")
 
 
+def open_array(location: str, path: Path, name: str) -> Any:
+    """The zarr.Array *name* of the group there, of which no chunk grows beyond its bounds."""
+    return bound_array(open_group(location, path)[name])
+
+
 def read_zarr_rows(store: Store, name: str, rows: slice) -> np.ndarray:
     """Rows of array *name* of a store that is read by slices; all of an array without axes. Raises DamageFound."""
     try:
-        array = open_group(store.zarr_location, store.path)[name]
+        array = open_array(store.zarr_location, store.path, name)
         return np.asarray(array[rows] if array.shape else array[...])
     except Exception as error:  # The border to stores of all kinds: each has errors of its own.
         raise DamageFound(

@@ -22,6 +22,7 @@ from nsd_zarr.store.attributes import parse_foreign_attributes
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.codec import MAX_FRAME_BYTES, BloscCodec
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.store.foreign.bounded import bound_array
 from nsd_zarr.store.foreign.bounds import find_oversize, read_remote
 from nsd_zarr.store.foreign.codecs import check_codecs
 from nsd_zarr.store.foreign.group import open_group
@@ -285,7 +286,7 @@ def _read_sessions(group: Any, betas: Any, path: Path) -> np.ndarray:
     """Session number of each trial; 1 for all where the store has no such coordinate."""
     if "session" not in group:
         return np.ones(betas.shape[0], np.int16)
-    session = group["session"]
+    session = bound_array(group["session"])
     if (
         session.shape != betas.shape[:1]
         or session.dtype.kind not in "iu"

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nsd_zarr.errors import DamageFound, NsdZarrError
-from nsd_zarr.store.foreign.group import open_group, read_size
+from nsd_zarr.store.foreign.group import open_array, read_size
 from nsd_zarr.store.format import BETAS, make_shard_key
 from nsd_zarr.store.reader import StageSeconds, TrialReader
 from nsd_zarr.store.root import Store
@@ -69,7 +69,7 @@ class ZarrReader:
         try:
             self._check_file(trial)
             if self._array is None:
-                self._array = open_group(self.store.zarr_location, self.store.path)[BETAS]
+                self._array = open_array(self.store.zarr_location, self.store.path, BETAS)
             np.copyto(out, self._array[int(trial)], casting="equiv")
             self._check_values(trial, out)
         except NsdZarrError:
