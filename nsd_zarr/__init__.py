@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from nsd_zarr.registration import register_accessor
 
 if TYPE_CHECKING:
-    from nsd_zarr.conversion.convert import convert, plan
     from nsd_zarr.conversion.events import (
         Event,
         Listener,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     )
     from nsd_zarr.exports.run import ExportReport, export
     from nsd_zarr.maintenance.attach import AttachReport, attach
+    from nsd_zarr.maintenance.convert import convert, plan
     from nsd_zarr.maintenance.damage import Damage
     from nsd_zarr.maintenance.repair import RepairReport, repair
     from nsd_zarr.maintenance.verify import VerifyReport, verify
@@ -101,8 +101,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "convert": "nsd_zarr.conversion.convert",
-    "plan": "nsd_zarr.conversion.convert",
+    "convert": "nsd_zarr.maintenance.convert",
+    "plan": "nsd_zarr.maintenance.convert",
     "Event": "nsd_zarr.conversion.events",
     "Listener": "nsd_zarr.conversion.events",
     "RunStarted": "nsd_zarr.conversion.events",

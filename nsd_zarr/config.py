@@ -145,6 +145,8 @@ class Config(BaseModel):
     (FILE.json), or a distributed.Client."""
     fresh: bool = False
     """Forget an unfinished run of this store and start again."""
+    replace_session: Annotated[tuple[int, ...] | None, BeforeValidator(parse_sessions)] = None
+    """Sessions of a finished store whose files were delivered again; None: none."""
     profile: str | None = None
     """Of URLs: the profile of ~/.aws with which they are reached."""
     anonymous: bool = False

@@ -145,6 +145,8 @@ class ConvertOptions(SourceOptions, RemoteOptions, LimitOptions, ExperimentOptio
     """threads, synchronous, or the address of a Dask scheduler. Default: threads."""
     fresh: bool | None
     """Forget an unfinished run of this store and start again."""
+    replace_session: SessionWords | None
+    """Sessions of a finished store to take from their files again: these were delivered anew."""
 
 
 class ImagesOptions(RemoteOptions, LimitOptions, total=False):

@@ -96,7 +96,7 @@ PLACES = {
     "click": {"cli/"},
     "rich": {"cli/", "progress.py"},
     "tqdm": {"progress.py"},
-    "pydantic": {"config.py", "conversion/ledger.py"},
+    "pydantic": {"config.py", "conversion/ledger.py", "maintenance/extension/generation.py"},
     "pandas": {"source/", "read/table.py", "read/accessor.py", "exports/"},
     "pyarrow": {"exports/parquet.py"},
     "scipy": {"source/", "simulate/"},

@@ -183,6 +183,11 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
                 "can run code here: name only one that you trust.",
             ),
             click.option("--fresh", is_flag=True, default=None, help="Forget an unfinished run and start again."),
+            click.option(
+                "--replace-session",
+                metavar="N",
+                help="Take these sessions of a finished store from their files again, such as 3 or 2,5.",
+            ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         ]
     ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.layout import IMAGES, TRIALS, format_bytes, format_count
-from nsd_zarr.source.find import format_sessions
+from nsd_zarr.source.find import format_sessions, name_sessions
 from nsd_zarr.store.root import Store
 from nsd_zarr.words import escape_line
 
@@ -50,14 +50,15 @@ def _format_next(report: ConversionReport) -> str:
 
 
 def _format_conversion(report: ConversionReport) -> str:
+    kept = f"\nnote        {name_sessions(report.kept)} not in SOURCE: kept as stored" if report.kept else ""
     if not report.sessions:
-        return f"{report.store} is finished: nothing to do."
+        return f"{report.store} is finished: nothing to do.{kept}"
     ratio = report.bytes_in / report.bytes_out
     sessions = format_count(len(report.sessions), "session")
     before = f" ({format_count(report.finished_before, 'session')} finished before)" if report.finished_before else ""
     return (
         f"{report.store}: {report.trials} trials, {format_bytes(report.bytes_in)} as {format_bytes(report.bytes_out)} "
-        f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}."
+        f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.{kept}"
         + "".join(f"\n{line}" for line in report.experiment.format_lines())
     )
 

@@ -3,7 +3,6 @@
 Named conversion rather than convert, so that the function `nsd_zarr.convert` is not shadowed by its own folder.
 Reading order:
 
-convert               the public functions: plan and convert
 settings              what affects values or bytes
 plan                  what a conversion will do, from metadata only
 image_plan            the same for stimulus images

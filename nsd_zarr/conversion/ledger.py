@@ -92,6 +92,14 @@ class Ledger:
         """Take *sources* for the run's own from now on: they were shown to hold the same values."""
         self._write_run(self.read_sources() | sources)
 
+    def adopt(self, other: Ledger) -> None:
+        """Take the records of *other*, a run that has made the next generation of this store, in place of its own."""
+        names = {path.name for path in other.folder.iterdir() if path.name.endswith(".json")}
+        for name in sorted(names):
+            self.place.write(name, other.place.read(name, MAX_RECORD_BYTES))
+        stale = {path.name for path in self.folder.glob("session-*")} - names
+        self.place.remove(_ARRAYS_NAME, *stale)
+
     # -- arrays of an experiment -------------------------------------------------------------------------------
 
     def note_arrays(self, names: Iterable[str]) -> None:
@@ -196,5 +204,6 @@ def make_run_folder(store: Path) -> Path:
 
 def _all_ours(names: Iterable[str]) -> bool:
     return all(
-        name == "lock" or name.startswith(("run.json", "session-", "root.json", "arrays.json")) for name in names
+        name == "lock" or name.startswith(("run.json", "session-", "root.json", "arrays.json", "next", "extension"))
+        for name in names
     )

@@ -119,6 +119,7 @@ class HeldLock(Watch):
         """Let go of the folder."""
         if self._folder is not None:
             os.close(self._folder)
+            self._folder = None
 
 
 class HeldObjectLock(HeldLock):

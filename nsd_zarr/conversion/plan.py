@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
@@ -135,18 +135,32 @@ class Plan:
         }
 
 
-def make_plan(source: SourceWords, store: str | os.PathLike[str], config: Config) -> Plan:
+class FindProgress(Protocol):
+    """Looks at what stands where the store shall be: resume.find_progress, or another one for a store that grows."""
+
+    def __call__(self, store: Path, settings: Settings, sources: Sequence[SourcePart], *, fresh: bool) -> Progress:
+        """How far it is. Reads only."""
+
+
+def make_plan(
+    source: SourceWords,
+    store: str | os.PathLike[str],
+    config: Config,
+    kept: Sequence[SessionNumber] = (),
+    find: FindProgress = find_progress,
+) -> Plan:
     """Plan the conversion of *source* to *store*. Reads no betas, and the experiment's small files; writes nothing.
 
-    Raises SourceError, ConfigError, StoreError, ResumeRefused or DoesNotFit where it could not run to its end.
+    *kept*: sessions that the store has beside those of *source*. Raises SourceError, ConfigError, StoreError,
+    ResumeRefused or DoesNotFit where it could not run to its end.
     """
     target = make_path(store, config.access)
-    files = find_files(source, config)
+    files = find_files(source, config, kept)
     sources = tuple(inspect_file(file, config.dataset) for file in files)
     check_uniform(sources)
     check_countable(sources, MAX_SESSION)
-    settings = make_settings(sources, config)
-    progress = find_progress(target, settings, sources, fresh=config.fresh)
+    settings = make_settings(sources, config, kept)
+    progress = find(target, settings, sources, fresh=config.fresh)
     left = len(sources) - len(progress.done)
     given = find_files_of_experiment(files, config, settings.geometry)
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
@@ -183,21 +197,27 @@ def make_choice(config: Config) -> Choice:
     return Choice(config.subject, config.space, config.betas, config.form, config.hemisphere)
 
 
-def find_files(source: SourceWords, config: Config) -> list[SessionFile]:
-    """The session files that *source* and the configuration mean, without a gap unless it was asked for."""
+def find_files(source: SourceWords, config: Config, kept: Sequence[SessionNumber] = ()) -> list[SessionFile]:
+    """The session files that *source* and the configuration mean, without a gap unless it was asked for.
+
+    *kept*: sessions that a finished store has; of these *source* may have any.
+    """
     words = as_words(source, config)
     files = find_session_files(words, make_choice(config))
     if config.sessions is not None:
-        return select_sessions(files, config.sessions)
+        there = {file.session for file in files}
+        wanted = [number for number in config.sessions if number in there or number not in kept]
+        return select_sessions(files, wanted or config.sessions)
     # A folder is meant whole, from session 1; who names files may begin anywhere.
     is_folder = len(words) == 1 and as_path(words[0]).is_dir()
     expected = find_first_session(files[0].path.parent)
-    check_complete(files, (expected if files[0].session >= expected else 1) if is_folder else files[0].session)
+    first = (expected if files[0].session >= expected else 1) if is_folder else files[0].session
+    check_complete(files, first, kept)
     return files
 
 
-def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
-    """What affects values or bytes, for *sources* of one shape and dtype. Raises ConfigError."""
+def make_settings(sources: Sequence[SourcePart], config: Config, kept: Sequence[SessionNumber] = ()) -> Settings:
+    """What affects values or bytes, for *sources* of one shape and dtype, and *kept* sessions. Raises ConfigError."""
     first = sources[0]
     trials_per_shard = config.trials_per_shard or choose_trials_per_shard(first.trials, first.trial_bytes)
     if first.trials % trials_per_shard:
@@ -210,7 +230,7 @@ def make_settings(sources: Sequence[SourcePart], config: Config) -> Settings:
         )
     return Settings(
         dataset=config.dataset,
-        sessions=tuple(SessionNumber(info.session) for info in sources),
+        sessions=tuple(sorted({*kept, *(SessionNumber(info.session) for info in sources)})),
         trials_per_shard=trials_per_shard,
         codec=config.codec,
         clevel=config.effective_clevel,

@@ -23,6 +23,8 @@ class TargetState(Enum):
     NEW = "new"
     UNFINISHED = "unfinished"
     FINISHED = "finished"
+    EXTENDED = "to be extended"
+    """A finished store, of which the source has more sessions, or other ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,21 @@ def _forget(store: Path, kind: Kind) -> Progress:
 
 
 def _progress_of_finished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:
-    differences = settings.list_differences(opened.attributes.settings)
+    refuse_other_settings(opened, settings.list_differences(opened.attributes.settings))
+    sessions = frozenset(settings.sessions)
+    known = Ledger(opened.path).read_sources()
+    doubtful = (info.session for info in sources if known.get(info.session) != info.identity)
+    return Progress(TargetState.FINISHED, sessions, frozenset(doubtful))
+
+
+def refuse_other_settings(opened: Store, differences: Sequence[str]) -> None:
+    """Refuse to go on with a finished store whose settings differ, as *differences* say. Raises StoreError."""
     if differences:
         raise StoreError(
             f"the store is finished, with other settings: {'; '.join(differences)}",
             hint="Choose another path for the new store, or give the settings that it has.",
             path=opened.path,
         )
-    sessions = frozenset(settings.sessions)
-    known = Ledger(opened.path).read_sources()
-    doubtful = (info.session for info in sources if known.get(info.session) != info.identity)
-    return Progress(TargetState.FINISHED, sessions, frozenset(doubtful))
 
 
 def _progress_of_unfinished(opened: Store, settings: AnySettings, sources: Sequence[SourcePart]) -> Progress:

@@ -27,6 +27,7 @@ from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.conversion.unit import Unit, announce, run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
+from nsd_zarr.layout import SessionNumber
 from nsd_zarr.places.choose import choose_place, is_remote, make_path, make_read_ahead
 from nsd_zarr.places.durable import explain_write_error, sync_folders
 from nsd_zarr.store.format import METADATA_NAME, make_shard_key
@@ -50,7 +51,7 @@ class ConversionReport:
     sessions: tuple[SessionDone, ...]
     """Sessions that this run converted or read again; empty when there was nothing to do."""
     finished_before: int
-    """Sessions that an earlier run had finished."""
+    """Sessions of the source that an earlier run had finished."""
     trials: int
     """Trials in the store."""
     bytes_in: int
@@ -63,6 +64,8 @@ class ConversionReport:
     """What of the experiment was found and went in."""
     parts: tuple[ConversionReport, ...] = ()
     """Of several subjects: the report of each, whose sum this one is."""
+    kept: tuple[SessionNumber, ...] = ()
+    """Sessions of the store that the source does not have: they stay."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
@@ -81,19 +84,31 @@ def finish_plan(plan: Plan, records: Sequence[SessionRecord], lock: HeldLock) ->
 
 
 def run_conversion(
-    source: SourceWords, store: str | os.PathLike[str], config: Config, listen: Listener
+    source: SourceWords,
+    store: str | os.PathLike[str],
+    config: Config,
+    listen: Listener,
+    kept: Sequence[SessionNumber] = (),
 ) -> ConversionReport:
-    """Plan, then carry out. Everything that refuses does so before anything is written."""
+    """Plan, then carry out. Everything that refuses does so before anything is written.
+
+    *kept*: of a finished store, its sessions: of these *source* may have any.
+    """
     started = time.perf_counter()
     path = make_path(store, config.access)
     check_free(path)
-    plan = make_plan(source, path, config)
+    plan = make_plan(source, path, config, kept)
     done: tuple[SessionDone, ...] = ()
     if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
         with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
-            plan = make_plan(source, path, config)
+            plan = make_plan(source, path, config, kept)
             done = carry_out(plan, lock, listen)
+    return make_report(path, plan, done, started)
+
+
+def make_report(path: Path, plan: Plan, done: tuple[SessionDone, ...], started: float) -> ConversionReport:
+    """What was done to the store at *path*, which is finished; *started*: when, by time.perf_counter."""
     geometry, opened = plan.settings.geometry, open_store(path)
     manifest, report = opened.manifest, plan.experiment_report
     if plan.progress.state is not TargetState.FINISHED:
@@ -102,6 +117,7 @@ def run_conversion(
         store=path,
         sessions=done,
         finished_before=len(plan.progress.done - plan.progress.doubtful),
+        kept=tuple(number for number in geometry.sessions if number not in {info.session for info in plan.sources}),
         trials=geometry.trials,
         bytes_in=geometry.trials * geometry.trial_bytes,
         bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),

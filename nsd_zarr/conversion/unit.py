@@ -242,7 +242,7 @@ def compare_session(unit: Unit, reader: PartReader, executor: Executor, context:
         raise ResumeRefused(
             f"the source changed since it was converted: {unit.source.describe_trial(differing[0])} and "
             f"{len(differing) - 1} others of {len(found)} have other values",
-            hint="Put the former file back, or convert to another store.",
+            hint=f"Put the former file back, or replace it in a finished one: --replace-session {unit.source.session}.",
             path=unit.source.path,
             session=unit.source.error_session,
         )

@@ -2,6 +2,8 @@
 
 Reading order:
 
+convert               the public functions: plan and convert
+extension/            sessions that are added to a finished store, or replaced in it
 attach                gives a store its experiment, or another one
 verify                proves a store, in three strengths
 verify_files          every file against the manifest

@@ -7,6 +7,7 @@ durable     files that survive a power cut: written under another name, flushed,
 open_files  descriptors that stay open, within the limit of the process
 files       opening files inside a folder: regular, bounded, behind no link that leads out
 locks       the operating system's lock on an open file
+swap        folders that change places as a whole; files that are in two folders
 free        bytes and inodes that are free
 read_ahead  files read into the page cache before they are needed
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from nsd_zarr.errors import SourceError
@@ -36,15 +36,18 @@ def find_session_files(words: Sequence[str | os.PathLike[str]], choice: Choice |
         raise SourceError(f"cannot look for sessions: {error.strerror or error}", path=as_path(words[0])) from error
 
 
-def check_complete(files: Sequence[SessionFile], first: int) -> None:
-    """Refuse a gap between session *first* and the last one found. Raises SourceError."""
+def check_complete(files: Sequence[SessionFile], first: int, kept: Collection[int] = ()) -> None:
+    """Refuse a gap between session *first* and the last one found. Raises SourceError.
+
+    *kept*: sessions that a finished store has already. Without one beside them, its own gaps are none.
+    """
     numbers = [file.session for file in files]
-    missing = sorted(set(range(first, max(numbers) + 1)) - set(numbers))
-    if missing:
+    missing = sorted(set(range(first, max(numbers) + 1)) - set(numbers) - set(kept))
+    if missing and not set(numbers) <= set(kept):
         raise SourceError(
             f"{_name_sessions(missing)} missing: found {format_sessions(numbers)}, expected every session from "
             f"{first} to {max(numbers)}",
-            hint=f"Fetch what is missing, or convert without it: --sessions {format_sessions(numbers)}.",
+            hint=f"Fetch what is missing, or convert without it: --sessions {format_sessions({*numbers, *kept})}.",
             path=files[0].path.parent,
             expected=list(range(first, max(numbers) + 1)),
             found=numbers,

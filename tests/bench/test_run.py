@@ -9,7 +9,7 @@ from nsd_zarr.bench.copies import GzipTrials, MappedTrials, make_gzip, make_memo
 from nsd_zarr.bench.run import bench, make_table
 from nsd_zarr.bench.workers import TensorStoreTrials, ZarrTrials
 from nsd_zarr.cli.main import run
-from nsd_zarr.conversion.convert import convert
+from nsd_zarr.maintenance.convert import convert
 from nsd_zarr.simulate import Simulation, simulate_root
 
 

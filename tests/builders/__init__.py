@@ -21,7 +21,14 @@ from builders.commands import (
     start_code,
 )
 from builders.experiments import MadeExperiment, add_experiment, make_shuffled_values, read_made_store
-from builders.runs import Recorder, count_renames, read_recorded_sessions, stop_at_rename
+from builders.runs import (
+    Recorder,
+    count_renames,
+    read_recorded_sessions,
+    stop_at_change,
+    stop_at_rename,
+    watch_changes,
+)
 from builders.sessions import create_session, create_source, make_values, read_source
 from builders.stimuli import MadeImages, create_images, create_stimuli, create_trial_table
 from builders.stores import MadeStore, add_arrays, change_root, digest_tree, make_store
@@ -60,5 +67,7 @@ __all__ = [
     "run_script",
     "start_cli",
     "start_code",
+    "stop_at_change",
     "stop_at_rename",
+    "watch_changes",
 ]

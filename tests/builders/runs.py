@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from nsd_zarr.conversion.events import RunStarted, SessionDone, TrialsDone, TrialsRead
+from nsd_zarr.places import swap
 
 
 class Recorder:
@@ -81,6 +82,41 @@ def count_renames(act: Callable[[int], None] = lambda number: None) -> Iterator[
 
     with mock.patch.object(os, "replace", note):
         yield targets
+
+
+@contextmanager
+def watch_changes(act: Callable[[int], None] = lambda number: None) -> Iterator[list[str]]:
+    """Kinds of all changes of names in this block: replace, rename, link, exchange; *act* is called before each.
+
+    With its number, counted from 1.
+    """
+    kinds: list[str] = []
+
+    def watch(kind, call):
+        def change(*words, **options):
+            kinds.append(kind)
+            act(len(kinds))
+            return call(*words, **options)
+
+        return change
+
+    with ExitStack() as stack:
+        for kind in ("replace", "rename", "link"):
+            stack.enter_context(mock.patch.object(os, kind, watch(kind, getattr(os, kind))))
+        stack.enter_context(mock.patch.object(swap, "exchange_names", watch("exchange", swap.exchange_names)))
+        yield kinds
+
+
+@contextmanager
+def stop_at_change(number: int) -> Iterator[list[str]]:
+    """A block that is stopped by KeyboardInterrupt before its change of names *number*, if it comes so far."""
+
+    def stop(count: int) -> None:
+        if count == number:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), watch_changes(stop) as kinds:
+        yield kinds
 
 
 @contextmanager

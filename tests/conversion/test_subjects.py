@@ -72,7 +72,7 @@ def test_tree_is_the_same_whatever_the_order_of_subjects(whole, made, tmp_path):
 KILLED = """
 import os, sys, warnings, numpy, xxhash
 from pathlib import Path
-import nsd_zarr, dask.threaded, nsd_zarr.conversion.convert
+import nsd_zarr, dask.threaded, nsd_zarr.maintenance.convert
 source, folder = sys.argv[1], Path(sys.argv[2])
 os.fsync = lambda descriptor: None
 warnings.simplefilter("ignore", DeprecationWarning)  # of fork with NumPy's own threads, which stand still

@@ -5,8 +5,9 @@
 Run in tests/. Commands run under strace (crash/trace.py); crash/model.py says which states the operations may leave on
 disk. In each state a reader opens the store: it must refuse, or each value must be right. The same command runs again:
 it must end with exit code 0 and the same bytes as an undisturbed run. `verify` must find nothing, and no file that
-is not of the store. While an experiment is attached or removed, the store must be whole in every state. Exit code 1:
-a state broke a promise.
+is not of the store. While an experiment is attached or removed, or a store is extended, it must be whole in every
+state (of an extension without an atomic exchange of folders: or its readers refused). Exit code 1: a state broke a
+promise.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from stress.crash.trace import read_trace, trace_command
 
 import nsd_zarr
 
-COMMAND = [sys.executable, "-c", "from nsd_zarr.cli import main; main()"]
-SCENARIOS = ("convert", "resumed", "fresh", "attach", "detach", "repair", "images")
+CODE = "from nsd_zarr.cli import main; main()"
+WITHOUT_EXCHANGE = f"from nsd_zarr.places import swap; swap.exchange_names = lambda one, other: False; {CODE}"
+"""The command on a file system that cannot exchange two names."""
+EXTENDING = ("extend", "two renames")
+SCENARIOS = ("convert", "resumed", "fresh", "attach", "detach", "repair", "images", "extend", "two renames")
 DAMAGED = (*("betas/c/1/0/0/0", "betas/c/4/0/0/0", "session/c/0", "session_mean/c/1/0/0/0", "nsd_id/c/0", "zarr.json"),)
 """Files of a store that the repair has to make again: a bit of each is changed, and one more is removed."""
 REMOVED = "betas/c/2/0/0/0"
@@ -127,8 +131,8 @@ class Scenario:
     """The command that must finish it."""
     expected: str
     """Name of the undisturbed store that must come out."""
-    values: str
-    """Name of the undisturbed store whose values readers may show."""
+    values: tuple[str, ...]
+    """Names of the undisturbed stores of which readers may show the values of one."""
     model: Model
     """Everything that happened."""
     first: int
@@ -207,6 +211,8 @@ class Site:
             "attach": ["attach", store, nsd, "--subject", "1", "--space", "func1pt8mm", "--quiet"],
             "detach": ["attach", store, "--no-experiment", "--quiet"],
             "repair": ["repair", store, "--source", nsd, "--quiet"],
+            "second": [*convert, "--sessions", "2"],
+            "extend": ["convert", nsd, store, "--quiet"],
         }
 
     def reset(self, tree: Tree | None = None) -> None:
@@ -229,7 +235,9 @@ class Site:
 
     def record(self, command: str, model: Model, kill_at: int | None = None, extra: Sequence[str] = ()) -> None:
         """Run a command under strace, and add what it did to *model*."""
-        done = trace_command([*COMMAND, *self.commands[command], *extra], self.log, kill_at)
+        code = WITHOUT_EXCHANGE if command == "two renames" else CODE
+        words = self.commands["extend" if command in EXTENDING else command]
+        done = trace_command([sys.executable, "-c", code, *words, *extra], self.log, kill_at)
         if kill_at is None and done.returncode != 0:
             raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stdout[-2000:]}")
         model.add(read_trace(self.log, str(self.top)))
@@ -238,9 +246,11 @@ class Site:
         """Record scenario *name*; *seed* says where a run that is resumed is killed."""
         chance, first = random.Random(f"{name} {seed}"), 0
         expected = {"images": "images", "detach": "bare"}.get(name, "convert")
-        values = "images" if name == "images" else "convert"
+        values = ["images" if name == "images" else "convert"]
         before = {"attach": "bare", "detach": "convert", "repair": "convert"}.get(name)
-        for each in {expected, values}:
+        if name in EXTENDING:
+            values, before = [*values, "second"], "second"
+        for each in {expected, *values}:
             self.make_reference(each)
         self.reset()
         if before is not None:
@@ -250,13 +260,14 @@ class Site:
         if name == "fresh":
             self.record("other", Model(str(self.top)), kill_at=chance.randint(14, 30))
         model = Model(str(self.top))
-        command = name if name in self.commands else "convert"
+        command = name if name in self.commands or name in EXTENDING else "convert"
         if name == "resumed":
             # strace counts for each thread: so the number at which a kill lands is small.
             self.record(command, model, kill_at=chance.randint(1, 30))
             first = len(model.log)
         self.record(command, model, extra=["--fresh"] if name == "fresh" else [])
-        return Scenario(name, self.commands[command], expected, values, model, first)
+        again = self.commands["extend" if name in EXTENDING else command]
+        return Scenario(name, again, expected, tuple(values), model, first)
 
     def _damage(self) -> None:
         for key in DAMAGED:
@@ -269,11 +280,14 @@ class Site:
         """What a reader finds in a state, and which promises are broken in it."""
         self.reset(tree)
         broken = []
-        found, _ = call(look, self.store, self.values[scenario.values])
+        looks = [call(look, self.store, self.values[name])[0] for name in scenario.values]
+        found = next((each for each in looks if each in FOUND), looks[0])
         if found not in FOUND:
             broken.append(f"reader: {found}")
         if scenario.name in ("attach", "detach") and found != "right":
             broken.append(f"a store is whole at any moment of attach: {found}")
+        if scenario.name in EXTENDING and found != "right" and (scenario.name, found) != ("two renames", "refused"):
+            broken.append(f"one of two stores is there at any moment of an extension: {found}")
         code, text = run_cli(*scenario.again)
         if code == 5 and scenario.name == "fresh":
             code, text = run_cli(*scenario.again, "--fresh")  # it had not begun yet

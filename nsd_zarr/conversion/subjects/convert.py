@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.events import Listener
 from nsd_zarr.conversion.experiment.files import ExperimentReport
-from nsd_zarr.conversion.run import ConversionReport, run_conversion
+from nsd_zarr.conversion.run import ConversionReport
 from nsd_zarr.conversion.subjects.each import run_each
-from nsd_zarr.conversion.subjects.plan import check_space_before, check_subjects
+from nsd_zarr.conversion.subjects.plan import PlanOne, check_space_before, check_subjects
 from nsd_zarr.conversion.subjects.root import create_tree
 from nsd_zarr.options import SourceWords
 
+ConvertOne = Callable[[SourceWords, Path, Config, Listener], ConversionReport]
+"""Converts one subject: source, path of its store, options, listener."""
 
-def convert_subjects(source: SourceWords, tree: Path, config: Config, listen: Listener) -> ConversionReport:
+
+def convert_subjects(
+    source: SourceWords, tree: Path, config: Config, listen: Listener, plan_one: PlanOne, convert_one: ConvertOne
+) -> ConversionReport:
     """Convert each subject that *config* names to its group of *tree*. Raises as run_each.
 
     Each group is written, locked, gone on with and finished by itself, so that other processes may convert other
     subjects of the same tree meanwhile.
     """
     subjects = check_subjects(source, tree, config)
-    check_space_before(source, tree, config)
+    check_space_before(source, tree, config, plan_one)
     create_tree(tree)
 
     def work(group: Path, one: Config, listen_to_one: Listener) -> ConversionReport:
-        return run_conversion(source, group, one, listen_to_one)
+        return convert_one(source, group, one, listen_to_one)
 
     return run_each(tree, subjects, config, listen, work, join_conversions)
 

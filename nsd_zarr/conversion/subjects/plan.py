@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.events import Listener, ignore_event
-from nsd_zarr.conversion.lock import check_free
-from nsd_zarr.conversion.plan import Plan, make_plan
+from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.space import INODES_PER_FILE
 from nsd_zarr.conversion.subjects.choice import check_options_of_several, check_source_of_several, choose_one
 from nsd_zarr.conversion.subjects.each import run_each
@@ -59,7 +58,11 @@ class SubjectsPlan:
         }
 
 
-def plan_subjects(source: SourceWords, tree: Path, config: Config) -> SubjectsPlan:
+PlanOne = Callable[[SourceWords, Path, Config], Plan]
+"""Plans the conversion of one subject: source, path of its store, options. Writes nothing."""
+
+
+def plan_subjects(source: SourceWords, tree: Path, config: Config, plan_one: PlanOne) -> SubjectsPlan:
     """Plan the conversion of each subject that *config* names. Reads metadata only; writes nothing.
 
     Raises as make_plan, and behind the last subject what one of them raised; DoesNotFit where one fits and all do not.
@@ -67,8 +70,7 @@ def plan_subjects(source: SourceWords, tree: Path, config: Config) -> SubjectsPl
     subjects = check_subjects(source, tree, config)
 
     def work(group: Path, one: Config, listen: Listener) -> SubjectsPlan:
-        check_free(group)
-        return SubjectsPlan(group, {one.subject or 0: make_plan(source, group, one)})
+        return SubjectsPlan(group, {one.subject or 0: plan_one(source, group, one)})
 
     def join(path: Path, plans: dict[int, SubjectsPlan], seconds: float) -> SubjectsPlan:
         return SubjectsPlan(path, {subject: plan for each in plans.values() for subject, plan in each.plans.items()})
@@ -78,7 +80,7 @@ def plan_subjects(source: SourceWords, tree: Path, config: Config) -> SubjectsPl
     return planned
 
 
-def check_space_before(source: SourceWords, tree: Path, config: Config) -> None:
+def check_space_before(source: SourceWords, tree: Path, config: Config, plan_one: PlanOne) -> None:
     """Refuse before anything is written what fits for one subject and not for all. Raises DoesNotFit.
 
     Subjects that cannot be converted are passed over: their own conversion says why.
@@ -86,7 +88,7 @@ def check_space_before(source: SourceWords, tree: Path, config: Config) -> None:
     plans: dict[int, Plan] = {}
     for subject in config.subjects or ():
         with suppress(NsdZarrError):
-            plans[subject] = make_plan(source, locate_group(tree, subject), choose_one(config, subject))
+            plans[subject] = plan_one(source, locate_group(tree, subject), choose_one(config, subject))
     check_space_of_all(SubjectsPlan(tree, plans))
 
 

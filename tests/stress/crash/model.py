@@ -115,6 +115,10 @@ class Model:
             self.names[now[folder], name].append((number, None))
         elif operation.kind == "rename":
             self._rename(number, path, operation.extra)
+        elif operation.kind == "exchange":
+            self._exchange(number, path, operation.extra)
+        elif operation.kind == "link":
+            self._name(number, operation.extra, now[path])
         else:
             raise NotImplementedError(f"{operation.kind} of {path}")
         self.log.append(operation)
@@ -128,6 +132,20 @@ class Model:
         for path, found in ((old, None), (new, inode)):
             folder, name = os.path.split(path)
             self.names[now[folder], name].append((number, found))
+
+    def _exchange(self, number: int, one: str, other: str) -> None:
+        now, found = self.now, {}
+        for old, new in ((one, other), (other, one)):
+            for path in [path for path in now if path == old or path.startswith(old + "/")]:
+                found[new + path[len(old) :]] = now.pop(path)
+        now |= found
+        for path in (one, other):
+            self._name(number, path, now[path])
+
+    def _name(self, number: int, path: str, inode: Inode) -> None:
+        folder, name = os.path.split(path)
+        self.now[path] = inode
+        self.names[self.now[folder], name].append((number, inode))
 
     # -- what may be on disk -------------------------------------------------------------------------------------
 
@@ -189,7 +207,7 @@ class Model:
 
     def _couple_renames(self, chosen: Choice, point: int) -> None:
         """A rename is there on both ends or on neither: the later choice wins."""
-        renames = [number for number in range(point) if self.log[number].kind == "rename"]
+        renames = [number for number in range(point) if self.log[number].kind in ("rename", "exchange")]
         ends = {
             number: [
                 (key, spot)

@@ -25,18 +25,20 @@ class Operation:
     """One change of a file or folder."""
 
     kind: str
-    """create, write, truncate, fsync, rename, unlink, mkdir, rmdir; another one, which the model refuses."""
+    """create, write, truncate, fsync, rename, exchange, link, unlink, mkdir, rmdir; another one, which the model
+    refuses."""
     path: str
     """Which."""
     extra: Any = None
-    """Of a write (offset or None for the end, bytes), of a truncation the length, of a rename the new path."""
+    """Of a write (offset or None for the end, bytes), of a truncation the length, of a rename or link the new path, of
+    an exchange the other path."""
 
 
 def trace_command(command: Sequence[str], log: Path, kill_at: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run *command* under strace. *kill_at*: SIGKILL at that fsync, rename or mkdir of any of its threads."""
     words = ["strace", "-f", "-y", "-xx", "-s", "4000000", "-o", str(log), "-e", f"trace={','.join(TRACED)}"]
     if kill_at is not None:
-        words += ["-e", f"inject=fsync,rename,mkdir:signal=SIGKILL:when={kill_at}"]
+        words += ["-e", f"inject=fsync,rename,renameat2,mkdir,linkat:signal=SIGKILL:when={kill_at}"]
     return subprocess.run([*words, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
 
 
@@ -60,6 +62,8 @@ def _is_below(path: str, top: str) -> bool:
 def _has_happened(operation: Operation) -> bool:
     if operation.kind == "rename":
         return os.path.exists(operation.extra) and not os.path.exists(operation.path)
+    if operation.kind == "link":
+        return os.path.exists(operation.extra)
     return operation.kind in ("mkdir", "create") and os.path.exists(operation.path)
 
 
@@ -101,7 +105,12 @@ def _make_operations(call: str, arguments: str, result: int) -> list[Operation]:
     if call in ("rename", "renameat", "renameat2"):
         at = "()" if call == "rename" else _FILE + ", "
         match = _match(at + _HEX + ", " + at + _HEX, arguments)
-        return [Operation("rename", _join(match[1], match[2]), _join(match[3], match[4]))]
+        kind = "exchange" if "RENAME_EXCHANGE" in arguments else "rename"
+        return [Operation(kind, _join(match[1], match[2]), _join(match[3], match[4]))]
+    if call in ("link", "linkat"):
+        at = "()" if call == "link" else _FILE + ", "
+        match = _match(at + _HEX + ", " + at + _HEX, arguments)
+        return [Operation("link", _join(match[1], match[2]), _join(match[3], match[4]))]
     if call in ("unlink", "rmdir", "mkdir"):
         return [Operation(call, _decode(_match(_HEX, arguments)[1]))]
     if call in ("unlinkat", "mkdirat"):

@@ -1,4 +1,7 @@
-"""The public functions plan and convert: of one subject's sessions, or of several subjects to one store."""
+"""The public functions plan and convert: of one subject's sessions, or of several subjects to one store.
+
+Whatever stands at STORE, they do what is left to do there: make it, go on with it, extend it, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Unpack, overload
 
-from nsd_zarr.config import make_config
+from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.lock import check_free
 from nsd_zarr.conversion.plan import Plan, make_plan
@@ -15,6 +18,7 @@ from nsd_zarr.conversion.subjects.convert import convert_subjects
 from nsd_zarr.conversion.subjects.plan import SubjectsPlan, plan_subjects
 from nsd_zarr.conversion.subjects.root import looks_like_tree
 from nsd_zarr.errors import StoreError
+from nsd_zarr.maintenance.extension.extend import extend, is_extensible, make_growth
 from nsd_zarr.options import ConvertOptions, SourceWords, SubjectWords, check_options
 from nsd_zarr.places.choose import make_path
 from nsd_zarr.progress import draw_progress
@@ -84,10 +88,9 @@ def plan(
     chosen = make_config(config, subjects=subjects, **options)
     path = make_path(store, chosen.access)
     if chosen.subjects is not None:
-        return plan_subjects(source, path, chosen)
+        return plan_subjects(source, path, chosen, plan_store)
     _check_no_tree(path)
-    check_free(path)
-    return make_plan(source, path, chosen)
+    return plan_store(source, path, chosen)
 
 
 @explain_lack_of_threads()
@@ -101,11 +104,14 @@ def convert(
     progress: bool = False,
     **options: Unpack[ConvertOptions],
 ) -> ConversionReport:
-    """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was.
+    """Convert session files to one trial-chunked Zarr store; go on where an interrupted run was; extend a finished one.
 
     Trial table, design, masks and regions go in as well when they lie in the dataset's own tree around the session
-    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out). A finished store is
-    left as it is.
+    files, or are named (`trial_table`, `brainmask`, `roi`, ...; `no_experiment` leaves them out).
+
+    A finished store is left as it is, unless the source has more sessions, or `replace_session` names some: then it is
+    extended with its own settings, to the bytes of a conversion of all sessions at once. Readers see the former store
+    until the new one takes its place as a whole. Sessions that the source no longer has stay.
 
     Parameters
     ----------
@@ -150,9 +156,9 @@ def convert(
     path = make_path(store, chosen.access)
     with draw_progress(progress, on_event) as listen:
         if chosen.subjects is not None:
-            return convert_subjects(source, path, chosen, listen)
+            return convert_subjects(source, path, chosen, listen, plan_store, convert_store)
         _check_no_tree(path)
-        return run_conversion(source, path, chosen, listen)
+        return convert_store(source, path, chosen, listen)
 
 
 def _check_no_tree(path: Path) -> None:
@@ -164,4 +170,33 @@ def _check_no_tree(path: Path) -> None:
             hint=f"Say which subjects: --subjects {there or '1-8'}.",
             path=path,
             found=there,
+        )
+
+
+def convert_store(source: SourceWords, path: Path, config: Config, listen: Listener) -> ConversionReport:
+    """Make the store of one subject at *path*, go on with it, extend it, or leave it. Raises what `convert` raises."""
+    check_free(path)
+    if is_extensible(path, config):
+        return extend(source, path, config, listen)
+    _check_replaces_nothing(path, config)
+    return run_conversion(source, path, config, listen)
+
+
+def plan_store(source: SourceWords, path: Path, config: Config) -> Plan:
+    """What convert_store would do. Raises what `plan` raises."""
+    check_free(path)
+    if is_extensible(path, config):
+        return make_growth(source, path, config).plan
+    _check_replaces_nothing(path, config)
+    return make_plan(source, path, config)
+
+
+def _check_replaces_nothing(store: Path, config: Config) -> None:
+    """Refuse to replace sessions of what is no finished store. Raises StoreError."""
+    if config.replace_session is not None:
+        raise StoreError(
+            "replace_session, and no finished store is there",
+            hint="Leave it out: what is not converted yet is converted from the files that are there now. An "
+            "unfinished run that began with other files is forgotten with --fresh.",
+            path=store,
         )
