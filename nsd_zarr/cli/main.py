@@ -203,7 +203,7 @@ def attach(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
 
 @commands.command()
 @click.argument("store")
-@click.option("--source", multiple=True, help="Compare every value with these session files, through h5py.")
+@click.option("--source", multiple=True, help="Compare every value with these session files, through h5py or nibabel.")
 @click.option("--quick", is_flag=True, help="Presence, sizes and indexes only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @choosing

@@ -117,8 +117,8 @@ def verify(
     store
         The store's folder; one with a group for each subject is proved group by group.
     source
-        As for `convert`: every value is also compared with the session files. These are read through h5py and the
-        store through zarr-python, so by no code of this package.
+        As for `convert`: every value is also compared with the session files. These are read through h5py or nibabel,
+        and the store through zarr-python, so by no code of this package.
     quick
         Only: every file present, of its size, and the index of every shard right. Not together with *source*.
     on_event

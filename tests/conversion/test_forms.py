@@ -144,6 +144,20 @@ def test_affine_of_nifti_is_kept_where_no_other_volume_says_it(root, files, tmp_
     np.testing.assert_allclose(right, image.affine[0, 3] + np.array([0, 1.8]), rtol=1e-6)
 
 
+def test_mni_has_nifti_alone_with_its_valid_voxels_beside_the_betas(root, files, tmp_path):
+    folder = tmp_path / "nsd" / BETAS.format("MNI")
+    folder.parent.mkdir(parents=True)
+    files("nifti").rename(folder)
+    for path in (root / "nsddata/ppdata/subj01/func1pt8mm").glob("valid_session*"):
+        shutil.copy(path, folder)
+    nsd_zarr.convert(tmp_path / "nsd", tmp_path / "s.zarr", space="MNI")
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    expected = [np.asarray(nibabel.load(path).dataobj).T for path in sorted(folder.glob("valid_session*"))]
+    assert np.array_equal(group["valid"][...], np.array(expected) == 1)
+    assert np.array_equal(group["affine"][...], nibabel.load(folder / N1).affine)
+    assert nsd_zarr.open_dataset(tmp_path / "s.zarr").attrs["space"] == "MNI"
+
+
 # -- files that are unfit ----------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
@@ -62,6 +65,18 @@ def test_threads_and_sessions_are_no_more_than_there_are(need, sessions, workers
     assert 1 <= plan.sessions_at_once <= sessions
     assert 1 <= plan.threads_per_session <= workers
     assert plan.sessions_at_once * (plan.threads_per_session - 1) < workers
+
+
+@given(needs(), counts, counts, limits)
+def test_what_is_read_in_order_is_read_once_whatever_the_memory(need, sessions, workers, limit):
+    need = replace(need, in_order=True)
+    plan = _try_plan(need, sessions, workers, limit)
+    held, shard = plan.trials_per_pass, need.geometry.trials_per_shard
+    assert plan.passes == 1
+    assert held % shard == 0
+    assert shard <= held <= min(need.geometry.trials_per_session, (plan.threads_per_session + 1) * shard)
+    assert plan.peak_bytes <= limit
+    assert plan.peak_bytes == BASE_BYTES + plan.sessions_at_once * need.session_bytes(held, plan.threads_per_session)
 
 
 @given(needs(), counts, counts, limits, limits)
@@ -199,3 +214,21 @@ def test_measured_peak_of_rows_read_through_h5py_in_passes_is_below_the_planned_
     )
     assert shape == [2, 1]
     assert measured <= planned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["1GiB", "245MiB"])
+def test_measured_peak_of_a_stream_is_below_the_planned_one_and_it_is_read_once(memory, tmp_path):
+    trials = np.random.default_rng(3).integers(-999, 999, (10, 40, 50, 60), "<i2")
+    header = nibabel.Nifti1Header(endianness="<")
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((60, 50, 40, 750))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    source = tmp_path / "betas_session01.nii.gz"
+    with gzip.open(source, "wb", 1) as file:
+        file.write(header.binaryblock.ljust(352, b"\0"))
+        for trial in range(750):
+            file.write(trials[trial % 10])
+    planned, measured, *shape = _measure(source, tmp_path / "s.zarr", workers=4, memory=memory, trials_per_shard=75)
+    assert shape == [1, 1]
+    assert measured <= planned <= 2.5 * measured
