@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-OF_DEVELOPERS = {"dev", "peers", "trainers", "torch", "docs"}
+OF_DEVELOPERS = {"dev", "peers", "trainers", "servers", "torch", "docs"}
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]

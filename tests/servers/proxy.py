@@ -21,14 +21,16 @@ class Asked:
     method: str
     path: str
     range: str | None
+    condition: str | None = None
 
 
 Fault = Callable[[Asked, int], str]
 """What goes wrong with a request, given how many came before: "" nothing, "cut" (half of the body, then the connection
-ends), "lost" (done, and the connection ends before the answer), "500", "503", "redirect"."""
+ends), "lost" (done, and the connection ends before the answer), or one of BODIES: that answer, and nothing done."""
 BODIES = {
     "500": b"<Error><Code>InternalError</Code></Error>",
     "503": b"<Error><Code>SlowDown</Code></Error>",
+    "412": b"<Error><Code>PreconditionFailed</Code></Error>",
     "301": b"<Error><Code>PermanentRedirect</Code></Error>",
 }
 
@@ -87,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def handle_one(self) -> None:
-        asked = Asked(self.command, self.path, self.headers.get("Range"))
+        asked = Asked(self.command, self.path, self.headers.get("Range"), self.headers.get("If-Match"))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.proxy.note(asked) as before:
             time.sleep(self.proxy.latency)

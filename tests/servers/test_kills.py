@@ -4,6 +4,8 @@ import pytest
 
 from servers.kills import run_rounds
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 
 @pytest.mark.slow
 def test_killed_conversions_and_contenders_leave_the_bytes_of_the_local_store(tmp_path):

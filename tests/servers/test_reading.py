@@ -10,6 +10,8 @@ import nsd_zarr
 from nsd_zarr.errors import ConfigError, DamageFound, NsdZarrError, StoreError
 from servers.seaweed import OWNER, PUBLIC, READER
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 
 def count_shards(made):
     return made.trials // made.trials_per_shard
@@ -111,6 +113,13 @@ def test_faults_that_pass_change_nothing(volumes, uploaded, options, proxy, faul
     proxy.fault = lambda asked, before: fault if before % 4 == 1 else ""
     ds = nsd_zarr.open_dataset(uploaded, storage_options=options)
     assert np.array_equal(ds.betas.values, volumes.percent)
+
+
+def test_server_that_refuses_every_condition_is_read_without(volumes, uploaded, options, proxy):
+    proxy.fault = lambda asked, before: "412" if asked.condition else ""
+    ds = nsd_zarr.open_dataset(uploaded, storage_options=options)
+    assert np.array_equal(ds.betas.values, volumes.percent)
+    assert any(asked.condition for asked in proxy.asked)
 
 
 def test_lost_shard_is_named(volumes, uploaded, options, server):

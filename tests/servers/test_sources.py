@@ -14,6 +14,8 @@ from nsd_zarr.places.objects import fetch
 from nsd_zarr.simulate import Simulation, simulate_root
 from servers.seaweed import PUBLIC
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 
 @pytest.fixture
 def sessions_url(server, url, source):

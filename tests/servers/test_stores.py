@@ -22,6 +22,8 @@ from nsd_zarr.simulate import Simulation, simulate_root
 from servers.proxy import BODIES
 from servers.seaweed import READER
 
+pytestmark = pytest.mark.xdist_group("servers")
+
 OPTIONS = {"trials_per_shard": 2, "workers": 2}
 
 

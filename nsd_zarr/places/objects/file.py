@@ -61,11 +61,11 @@ class ObjectFile:
     Holds no connection. Usable by several threads at once.
     """
 
-    __slots__ = ("_connect", "_path", "size", "version")
+    __slots__ = ("_binds", "_connect", "_path", "size", "version")
 
     def __init__(self, connect: Callable[[], Any], path: str, known: Version | int) -> None:
         """*connect*: gives the client; *path*: in the bucket. *known*: the version, or the size that it must have."""
-        self._connect, self._path = connect, path
+        self._connect, self._path, self._binds = connect, path, True
         self.version = known if isinstance(known, Version) else None
         self.size = known.size if isinstance(known, Version) else known
 
@@ -102,14 +102,25 @@ class ObjectFile:
         return self._request(offset, length) if length else iter(())
 
     def _request(self, offset: int, length: int) -> Iterator[Any]:
-        import obstore
-
-        condition = {} if self.version is None else self.version.condition
-        options: Any = {"range": (offset, offset + length), **condition}
         with explaining():
-            result = obstore.get(self._connect(), self._path, options=options)
+            result = self._get(offset, length)
             self._check(make_version(result.meta))
             yield from result.stream(min_chunk_size=STREAM_BYTES)
+
+    def _get(self, offset: int, length: int) -> Any:
+        import obstore
+
+        condition = self.version.condition if self.version is not None and self._binds else {}
+        options: Any = {"range": (offset, offset + length), **condition}
+        try:
+            with explaining():
+                return obstore.get(self._connect(), self._path, options=options)
+        except ObjectReplaced:
+            # Some servers refuse every condition, because they compare tags with their quotes.
+            if not condition or make_version(self._connect().head(self._path)) != self.version:
+                raise
+        self._binds = False
+        return self._get(offset, length)
 
     def _check(self, found: Version) -> None:
         """Compared by ourselves too: some servers ignore the condition."""
