@@ -12,6 +12,7 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.export import export
+from nsd_zarr.cli.help import WIDTH, GroupedCommands
 from nsd_zarr.cli.images import images
 from nsd_zarr.cli.look import bench, info
 from nsd_zarr.cli.options import (
@@ -88,12 +89,12 @@ def _complain(text: str, debug: bool = False) -> None:
     note(f"nsd-zarr: {text}")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=GroupedCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
 @click.version_option(nsd_zarr.__version__, prog_name="nsd-zarr")
 def commands() -> None:
-    """Turn NSD session HDF5 files into one trial-chunked Zarr store, and prove it.
+    """Turn NSD session files into one trial-chunked Zarr store, and prove it.
 
-    Begin with: nsd-zarr demo
+    Begin with: nsd-zarr demo. Each command has a --help of its own.
     """
 
 
