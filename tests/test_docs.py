@@ -1,5 +1,6 @@
 """The documents are run: what a reader copies works."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.cli.main import commands
+from nsd_zarr.config import Config
 from nsd_zarr.simulate import Simulation, simulate_root
 
 pytestmark = pytest.mark.xdist_group("docs")
@@ -19,7 +21,10 @@ pytestmark = pytest.mark.xdist_group("docs")
 HERE = Path(__file__).parent.parent
 NEEDS = {"lightning": "lightning", "torch": "torch", ".plot(": "matplotlib"}
 """Words of a block, and the optional library that it then needs."""
-DOCUMENTS = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+DOCUMENTS = [
+    HERE / "README.md",
+    *sorted(path for path in (HERE / "docs").rglob("*.md") if path.parent.name != "design"),
+]
 TUTORIAL = HERE / "docs/tutorial.md"
 SMALLER = {"750,41,52,40": "750,13,11,7"}
 """Sizes in the tutorial, and those that the test runs it with."""
@@ -36,7 +41,9 @@ def folder(tmp_path_factory):
 
 # Of Lightning, about its own libraries and about loggers.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:lightning")
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path != TUTORIAL], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if path != TUTORIAL], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_document_python_blocks_run_in_order(document, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
@@ -94,9 +101,10 @@ def test_readme_names_every_command_and_no_other():
     assert {name for name in re.findall(r"`?nsd-zarr ([a-z]+)", text) if name != "is"} == set(commands.commands)
 
 
-def test_readme_commands_are_understood():
-    for block in re.findall(r"```sh\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL):
-        for line in block.splitlines():
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_commands_of_document_are_understood(document):
+    for block in re.findall(r"```sh\n(.*?)```", document.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["nsd-zarr"]:
                 # Below its group, as it is called: a command keeps the help option that it was first given.
@@ -117,3 +125,40 @@ def test_architecture_names_modules_that_exist_and_the_whole_top_of_the_package(
     top = {path.stem if path.suffix else path.name for path in package.iterdir() if not path.name.startswith("_")}
     whole_map = text.split("```text\n", 1)[1].split("```")[0]
     assert {name for name in top - {"py"} if not re.search(rf"^{name}(\.py|/)", whole_map, re.MULTILINE)} == set()
+
+
+# -- what the site generates -------------------------------------------------------------------------------------
+
+
+def test_reference_of_python_has_every_public_name_and_no_other():
+    pytest.importorskip("torch")
+    import nsd_zarr.torch
+
+    text = (HERE / "docs/reference/python.md").read_text()
+    names = re.findall(r"auto(?:function|class):: nsd_zarr\.(\w+)$", text, re.MULTILINE)
+    assert len(names) == len(set(names))
+    assert set(names) == set(nsd_zarr.__all__) - {"__version__", "Event", "Listener"}
+    trains = re.findall(r"auto(?:function|class):: nsd_zarr\.torch\.(\w+)$", text, re.MULTILINE)
+    assert set(trains) == set(nsd_zarr.torch.__all__)
+
+
+def test_every_page_is_in_a_table_of_contents_of_the_site():
+    pages = {path.relative_to(HERE / "docs").with_suffix("").as_posix() for path in (HERE / "docs").rglob("*.md")}
+    tables = re.findall(r"```{toctree}\n(.*?)```", (HERE / "docs/index.md").read_text(), re.DOTALL)
+    listed = [line for table in tables for line in table.splitlines() if line and not line.startswith(":")]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {page for page in pages if not page.startswith("design/")} - {"index"} | {"design/index"}
+
+
+def test_table_of_the_configuration_has_every_key_with_what_it_does(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE / "docs"))
+    options = importlib.import_module("options").list_options()
+    assert [name for name, _, _ in options] == list(Config.model_fields)
+    assert [name for name, _, about in options if not about] == []
+
+
+def test_measured_times_are_the_same_in_readme_and_on_the_page_of_performance():
+    page = (HERE / "docs/performance.md").read_text()
+    rows = re.findall(r"^\| .* \| [\d.,]+ m?s \|$", (HERE / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 6
+    assert [row for row in rows if row not in page] == []

@@ -172,7 +172,7 @@ def test_each_optional_library_is_in_the_extra_that_messages_name():
 
 def test_all_means_every_extra_for_users():
     inside = set(re.findall(r"\w+", EXTRA_LISTS["all"][0].partition("[")[2]))
-    assert inside == set(EXTRA_LISTS) - {"all", "test", "dev", "peers", "trainers", "servers"}
+    assert inside == set(EXTRA_LISTS) - {"all", "test", "dev", "docs", "peers", "trainers", "servers"}
 
 
 def test_every_floor_of_the_dependencies_is_stated():
