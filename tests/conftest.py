@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,11 +18,35 @@ import builders
 import numpy as np
 import pytest
 from builders import MadeExperiment, MadeImages, MadeStore, MadeSubjects, Outcome, Recorder
+from hypothesis import settings
 
 import nsd_zarr
 
 TRIALS, VOLUME = 6, (5, 7, 11)
 MakeStore = Callable[..., MadeStore]
+
+# A third of the examples while one works; `--hypothesis-profile=full`, as .ci/run takes it, tries all.
+settings.register_profile("full", settings.default, max_examples=builders.ALL_EXAMPLES)
+settings.register_profile("quick", settings.default, max_examples=builders.ALL_EXAMPLES // 3)
+settings.load_profile("quick")
+
+
+def pytest_configure() -> None:
+    """Child processes keep what Python compiles: without, each compiles the package again, for 0.3 s."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    multiprocessing.set_forkserver_preload(["torch"])  # 3 s for each process that imports it by itself
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that two processes of pytest-xdist end at about the same time."""
+    marks = ("xdist_group", "slow")
+    items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

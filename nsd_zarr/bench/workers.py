@@ -18,6 +18,8 @@ from nsd_zarr.store.root import Store
 
 WORKERS = (2, 4)
 """Worker processes of a DataLoader."""
+START = "spawn"
+"""How workers start: threads of readers that were measured before do not go through a fork."""
 WORKER_TRIALS = 256
 """Trials a round: it moves whole samples between processes, and is slow enough to be seen on few."""
 
@@ -98,7 +100,7 @@ def _open(make: Callable[[], Any], workers: int) -> Iterator[Deliver]:
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=True,
-            multiprocessing_context="spawn",  # threads of readers that were measured before do not go through a fork
+            multiprocessing_context=START,
         )
 
     def deliver(trials: Sequence[int]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from functools import cache
 from typing import Any
 
 import h5py
@@ -15,6 +16,12 @@ from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind, SessionNumber, make_
 from nsd_zarr.store.codec import IMAGE_SHUFFLE, BloscCodec
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.format import FORMAT_VERSION, Json, encode_json, make_betas_metadata, make_images_metadata
+
+
+@cache  # it parses the metadata of the distribution each time, and a conversion asks eleven times
+def version(library: str) -> str:
+    """Version of an installed library."""
+    return importlib.metadata.version(library)
 
 
 @dataclass(frozen=True, slots=True)

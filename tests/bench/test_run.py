@@ -47,6 +47,7 @@ def test_bench_cold_measures_what_lies_in_files(made):
 def test_bench_with_workers_measures_stock_loaders(made, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr("nsd_zarr.bench.workers.WORKERS", (1,))
+    monkeypatch.setattr("nsd_zarr.bench.workers.START", "forkserver")  # imports PyTorch once for all workers
     rows = bench(made[1], rounds=1, trials=32, threads=1, workers=True).rows
     found = {(row.name, row.threads) for row in rows if row.name.startswith("DataLoader")}
     assert {("DataLoader over TrialDataset", 1), ("DataLoader over zarr-python", 1)} <= found

@@ -6,6 +6,7 @@ experiments: stores with trial table, masks, regions and statistics
 subjects: roots of several subjects
 stimuli: stimulus images and trial tables
 runs: conversions that are watched, or stopped at a moment
+examples: how many examples a property is tried on
 commands: command lines, scripts and code, in this process or as their own
 """
 
@@ -20,6 +21,7 @@ from builders.commands import (
     start_cli,
     start_code,
 )
+from builders.examples import ALL_EXAMPLES, scale_examples
 from builders.experiments import MadeExperiment, add_experiment, make_shuffled_values, read_made_store
 from builders.runs import (
     Recorder,
@@ -35,6 +37,7 @@ from builders.stores import MadeStore, add_arrays, change_root, digest_tree, mak
 from builders.subjects import SUBJECT_SHAPES, MadeSubjects, create_subjects
 
 __all__ = [
+    "ALL_EXAMPLES",
     "REPOSITORY",
     "SUBJECT_SHAPES",
     "MadeExperiment",
@@ -65,6 +68,7 @@ __all__ = [
     "run_cli",
     "run_on_terminal",
     "run_script",
+    "scale_examples",
     "start_cli",
     "start_code",
     "stop_at_change",

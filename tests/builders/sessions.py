@@ -123,7 +123,8 @@ def _make_type(dtype, precision):
 
 
 def _write_chunks(data, values, order, missing, unfiltered_chunks, rng):
-    steps = [range(0, size, step) for size, step in zip(data.shape, data.chunks, strict=True)]
+    chunks = data.chunks  # asks HDF5 each time
+    steps = [range(0, size, step) for size, step in zip(data.shape, chunks, strict=True)]
     corners = list(itertools.product(*steps))
     if order == "random":
         corners = [corners[number] for number in rng.permutation(len(corners))]
@@ -135,14 +136,14 @@ def _write_chunks(data, values, order, missing, unfiltered_chunks, rng):
     for number, corner in enumerate(corners):
         if number not in kept:
             continue
-        place = tuple(slice(start, start + step) for start, step in zip(corner, data.chunks, strict=True))
+        place = tuple(slice(start, start + step) for start, step in zip(corner, chunks, strict=True))
         if filtered:
             data[place] = values[place]
             continue
         # Written past the chunk cache, so that the chunks lie in this order. What hangs over the edge is not read.
         part = values[place]
-        if part.shape != data.chunks:
-            part = np.pad(part, [(0, step - size) for step, size in zip(data.chunks, part.shape, strict=True)])
+        if part.shape != chunks:
+            part = np.pad(part, [(0, step - size) for step, size in zip(chunks, part.shape, strict=True)])
         whole = part.tobytes()
         mask = int(unfiltered_chunks and number % 2)
         raw = zlib.compress(whole) if unfiltered_chunks and not mask else whole

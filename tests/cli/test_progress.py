@@ -6,11 +6,14 @@ import json
 
 import pytest
 
+import nsd_zarr
+from nsd_zarr.conversion.events import SessionDone
+
 WORDS = ("--trials-per-shard", 7, "--json")
 
 
-def test_progress_away_from_a_terminal_is_a_line_a_session(simulated, tmp_path, run_child):
-    outcome = run_child("convert", simulated, tmp_path / "subj01.zarr", *WORDS, "--workers", 1)
+def test_progress_away_from_a_terminal_is_a_line_a_session(plain, tmp_path, run_child):
+    outcome = run_child("convert", plain, tmp_path / "subj01.zarr", *WORDS, "--workers", 1)
     assert json.loads(outcome.out)["trials"] == 28
     first, *sessions = outcome.err.splitlines()
     assert first == "converting 2 sessions, 28 trials"
@@ -20,8 +23,8 @@ def test_progress_away_from_a_terminal_is_a_line_a_session(simulated, tmp_path, 
     assert "\r" not in outcome.err
 
 
-def test_progress_on_a_terminal_is_a_bar_with_rate_and_time(simulated, tmp_path, run_on_terminal):
-    outcome = run_on_terminal("convert", simulated, tmp_path / "subj01.zarr", *WORDS)
+def test_progress_on_a_terminal_is_a_bar_with_rate_and_time(plain, tmp_path, run_on_terminal):
+    outcome = run_on_terminal("convert", plain, tmp_path / "subj01.zarr", *WORDS)
     assert (outcome.code, json.loads(outcome.out)["trials"]) == (0, 28)
     assert "\x1b[" in outcome.err
     assert "100 %" in outcome.err
@@ -31,29 +34,26 @@ def test_progress_on_a_terminal_is_a_bar_with_rate_and_time(simulated, tmp_path,
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "file"])
-def test_progress_is_nothing_when_quiet(terminal, simulated, tmp_path, run_child, run_on_terminal):
+def test_progress_is_nothing_when_quiet(terminal, plain, tmp_path, run_child, run_on_terminal):
     call = run_on_terminal if terminal else run_child
-    outcome = call("convert", simulated, tmp_path / "subj01.zarr", *WORDS, "--quiet")
+    outcome = call("convert", plain, tmp_path / "subj01.zarr", *WORDS, "--quiet")
     assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_error_on_a_terminal_stands_on_a_line_of_its_own(simulated, tmp_path, run_on_terminal):
-    outcome = run_on_terminal("convert", simulated, tmp_path / "subj01.zarr", "--trials-per-shard", 5)
+def test_error_on_a_terminal_stands_on_a_line_of_its_own(plain, tmp_path, run_on_terminal):
+    outcome = run_on_terminal("convert", plain, tmp_path / "subj01.zarr", "--trials-per-shard", 5)
     assert outcome.code == 2
     last = outcome.err.splitlines()[-1].removeprefix("\x1b[?25h")  # the cursor is shown again
     assert last.startswith("nsd-zarr: trials_per_shard = 5 does not divide")
 
 
-def test_progress_of_verify_counts_trials_as_well(simulated, tmp_path, run_child, run_on_terminal):
-    run_child("convert", simulated, tmp_path / "subj01.zarr", *WORDS)
+def test_progress_of_verify_counts_trials_as_well(plain, tmp_path, run_child, run_on_terminal):
+    nsd_zarr.convert(plain, tmp_path / "subj01.zarr", trials_per_shard=7)
     assert run_child("verify", tmp_path / "subj01.zarr").err == "verifying 2 sessions, 28 trials\n"
-    assert "100 %" in run_on_terminal("verify", tmp_path / "subj01.zarr", "--source", simulated).err
+    assert "100 %" in run_on_terminal("verify", tmp_path / "subj01.zarr", "--source", plain).err
 
 
 def test_run_that_goes_on_tells_what_was_finished_before(simulated, tmp_path, run_cli):
-    import nsd_zarr
-    from nsd_zarr.conversion.events import SessionDone
-
     def stop(event):
         if isinstance(event, SessionDone):
             raise KeyboardInterrupt

@@ -32,20 +32,20 @@ def _restore_log():
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_convert_with_closed_streams_converts(redirections, simulated, tmp_path):
-    assert run_shell(redirections, "convert", simulated, tmp_path / "subj01.zarr").returncode == 0
-    assert nsd_zarr.verify(tmp_path / "subj01.zarr", simulated).is_whole
+def test_convert_with_closed_streams_converts(redirections, plain, tmp_path):
+    assert run_shell(redirections, "convert", plain, tmp_path / "subj01.zarr").returncode == 0
+    assert nsd_zarr.verify(tmp_path / "subj01.zarr", plain).is_whole
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_full_standard_output_is_6_and_no_bug_of_ours(simulated, tmp_path):
-    done = run_shell("> /dev/full", "plan", simulated, tmp_path / "subj01.zarr")
+def test_full_standard_output_is_6_and_no_bug_of_ours(plain, tmp_path):
+    done = run_shell("> /dev/full", "plan", plain, tmp_path / "subj01.zarr")
     assert done.returncode == 6
     assert done.stderr.startswith("nsd-zarr: standard output: No space left on device")
 
 
-def test_reader_that_went_away_is_not_taken_for_damage(simulated, tmp_path):
-    nsd_zarr.convert(simulated, tmp_path / "subj01.zarr")
+def test_reader_that_went_away_is_not_taken_for_damage(plain, tmp_path):
+    nsd_zarr.convert(plain, tmp_path / "subj01.zarr")
     done = run_shell("| true; exit ${PIPESTATUS[0]}", "info", tmp_path / "subj01.zarr")
     assert (done.returncode, done.stderr) == (0, "")
 

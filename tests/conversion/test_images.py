@@ -212,7 +212,7 @@ def test_killed_conversion_goes_on_to_the_same_bytes(stimuli, tmp_path, images_o
         deadline = time.monotonic() + 30
         while process.poll() is None and len(list(store.glob("images/c/*/0/0/0"))) < count:
             assert time.monotonic() < deadline
-            time.sleep(0.0005)
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     assert killed >= 3

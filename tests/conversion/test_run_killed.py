@@ -30,7 +30,7 @@ def _wait_for(condition, process):
     deadline = time.monotonic() + 30
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def _count_shards(store):

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from builders import scale_examples
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -235,5 +236,6 @@ def _read_tree(folder):
 def test_conversions_interrupted_and_damaged_in_any_order_end_as_an_undisturbed_one():
     # Not shrunk: what depends on the order of threads fails now and then, and would be tried for minutes.
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
-    options = settings(max_examples=20, stateful_step_count=14, deadline=None, print_blob=True, phases=phases)
+    examples = scale_examples(20, at_least=8)
+    options = settings(max_examples=examples, stateful_step_count=14, deadline=None, print_blob=True, phases=phases)
     run_state_machine_as_test(Conversion, settings=options)

@@ -249,7 +249,7 @@ def test_killed_while_it_goes_on_the_store_is_whole(copy_store, nsd, start_cli, 
         deadline = time.monotonic() + 60
         while not (store / moment).exists() and process.poll() is None:
             assert time.monotonic() < deadline
-            time.sleep(0.0005)
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert open_store(store).is_complete

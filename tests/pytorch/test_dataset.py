@@ -228,12 +228,13 @@ def test_stock_loader_with_workers(volumes, start):
 # In a process of its own, whose first decode is the one meant. Then again after something was decoded, and while a
 # TrialLoader is under way: whoever carries the locks of its threads through a fork hangs.
 START = """
-import sys, numpy, torch
+import multiprocessing, sys, numpy, torch
 from torch.utils.data import DataLoader
 from nsd_zarr.torch import TrialDataset, TrialLoader
 
 if __name__ == "__main__":
     store, start, out = sys.argv[1:]
+    multiprocessing.set_forkserver_preload(["torch"])
     workers = {"num_workers": 2, "timeout": 100, "multiprocessing_context": start}
     for before in ("fresh", "decoded"):
         dataset = TrialDataset(store)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from builders import scale_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,7 +126,7 @@ def test_values_that_were_loaded_are_not_read_again(volumes, reads):
 
 
 @given(st.tuples(*map(make_indexers, SHAPE)))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=scale_examples(120), deadline=None)
 def test_any_orthogonal_selection_equals_numpys(volumes, indexers):
     betas = xr.open_dataset(volumes.path, cache=False).betas
     expected = select(volumes.percent, indexers)
@@ -135,7 +136,7 @@ def test_any_orthogonal_selection_equals_numpys(volumes, indexers):
 
 
 @given(st.tuples(*map(make_indexers, SHAPE)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=scale_examples(25), deadline=None)
 def test_any_orthogonal_selection_equals_open_zarrs_rounded(volumes, indexers):
     key = dict(zip(DIMS, indexers, strict=True))
     ours = xr.open_dataset(volumes.path, cache=False).betas.isel(key)
@@ -145,7 +146,7 @@ def test_any_orthogonal_selection_equals_open_zarrs_rounded(volumes, indexers):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scale_examples(60), deadline=None)
 def test_any_pointwise_selection_equals_that_of_an_array_in_memory(volumes, data):
     dims = data.draw(st.lists(st.sampled_from(DIMS), unique=True, min_size=1))
     count = data.draw(st.integers(1, 5))

@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import pytest
 import xarray as xr
-from builders import make_shuffled_values
+from builders import make_shuffled_values, scale_examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -105,7 +105,7 @@ def check_scores(ds, made):
         assert np.array_equal(lacking, np.array([each[at] for each in missing]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scale_examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.lists(st.sampled_from(sorted(SELECTIONS)), max_size=4),
     change=st.none() | st.sampled_from(sorted(CHANGES)),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from builders import scale_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -235,7 +236,7 @@ def make_indexers(length):
 
 
 @given(st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=scale_examples(120), deadline=None)
 def test_any_selection_of_a_roi_equals_numpys(experiment, data):
     mask = experiment.arrays["roi_nsdgeneral"] > 0
     values = experiment.percent[:, mask]
@@ -248,7 +249,7 @@ def test_any_selection_of_a_roi_equals_numpys(experiment, data):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scale_examples(60), deadline=None)
 def test_any_selection_of_a_sessions_volumes_equals_numpys(experiment, data):
     values = experiment.arrays["session_mean"]
     keys = [data.draw(make_indexers(length)) for length in values.shape]

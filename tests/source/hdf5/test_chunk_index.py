@@ -4,6 +4,7 @@ import struct
 import h5py
 import numpy as np
 import pytest
+from builders import scale_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ def rows(draw):
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scale_examples(80), deadline=None)
 @given(rows())
 def test_index_equals_the_library_s_for_any_shape(tmp_path_factory, make_session, read_plainly, odd):
     file = make_session(tmp_path_factory.getbasetemp() / "index_session03.hdf5", **odd)

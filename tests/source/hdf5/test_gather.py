@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from builders import scale_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def rows_in_a_file(draw):
     return voxels, gaps, range(first, draw(st.integers(first + 1, TRIALS)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scale_examples(80), deadline=None)
 @given(
     rows=rows_in_a_file(),
     tile=st.sampled_from([1, 14, 15, 100, 333, 10**6]),

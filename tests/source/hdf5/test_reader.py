@@ -7,6 +7,7 @@ from itertools import product
 import h5py
 import numpy as np
 import pytest
+from builders import scale_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,7 +154,7 @@ def sessions(draw):
     return odd, range(first, draw(st.integers(first + 1, trials)))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=scale_examples(120), deadline=None)
 @given(sessions())
 def test_any_layout_any_trials_read_as_the_library_reads_them(
     tmp_path_factory, make_session, read_plainly, read_session, session
@@ -188,7 +189,7 @@ def recorded_reads(monkeypatch):
         yield reads
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scale_examples(60), deadline=None)
 @given(
     chunks=st.tuples(st.integers(1, 11), st.integers(1, 7), st.integers(1, 3), st.integers(1, 2)),
     first=st.integers(0, 10),
@@ -458,7 +459,7 @@ def small_file(tmp_path_factory, make_session):
 
 
 # Always the same examples: the library itself is what reads damaged metadata here.
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=scale_examples(500), deadline=None, derandomize=True)
 @given(data=st.data())
 def test_damaged_metadata_never_change_values_and_never_raise_anything_else(
     tmp_path_factory, small_file, read_session, read_plainly, data
