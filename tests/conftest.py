@@ -84,10 +84,34 @@ def make_source(tmp_path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def prepared_source(tmp_path_factory) -> Path:
+    """Three sessions of six trials in the dataset's own layout. Never to be changed: `source` is a copy."""
+    return builders.create_source(
+        tmp_path_factory.mktemp("prepared") / "source", (1, 2, 3), trials=TRIALS, shape=VOLUME
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared_store(prepared_source) -> Path:
+    """Their store in nine shards of two trials, its run beside it. Never to be changed: `copied_store` is a copy."""
+    store = prepared_source.with_name("subj01.zarr")
+    nsd_zarr.convert(prepared_source, store, trials_per_shard=2, workers=2)
+    return store
+
+
 @pytest.fixture
-def source(make_source) -> Path:
+def source(prepared_source, tmp_path) -> Path:
     """Three sessions of six trials in the dataset's own layout."""
-    return make_source()
+    return shutil.copytree(prepared_source, tmp_path / "source")
+
+
+@pytest.fixture
+def copied_store(prepared_store, tmp_path) -> Path:
+    """The store of `source` in nine shards of two trials, and its run."""
+    for name in (prepared_store.name, f"{prepared_store.name}.run"):
+        shutil.copytree(prepared_store.with_name(name), tmp_path / name)
+    return tmp_path / prepared_store.name
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from nsd_zarr.simulate import Simulation, simulate_root
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    root = simulate_root(folder / "nsd", Simulation(sessions=2, shape=(12, 7, 5, 3)))
+    root = simulate_root(
+        folder / "nsd", Simulation(sessions=2, shape=(12, 7, 5, 3), rois=("streams",), hemispheres=False)
+    )
     convert(root.betas_folder, folder / "subj01.zarr")
     return root.betas_folder, folder / "subj01.zarr"
 

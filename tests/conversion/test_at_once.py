@@ -302,7 +302,7 @@ def test_shard_that_went_missing_before_the_last_write_is_refused_and_made_again
 
 @pytest.mark.parametrize("name", ["my\u00a0region", "my\tregion", "my\\region", "x" * 196])
 def test_region_of_a_name_that_readers_refuse_is_refused_before_anything_is_written(name, tmp_path, digest_tree):
-    root = simulate_root(tmp_path / "nsd", Simulation(1, (26, 5, 11, 7)))
+    root = simulate_root(tmp_path / "nsd", Simulation(1, (26, 5, 11, 7), rois=("streams",), hemispheres=False))
     store = tmp_path / "subj01.zarr"
     nsd_zarr.convert(tmp_path / "nsd", store)
     region = tmp_path / f"{name}.nii.gz"

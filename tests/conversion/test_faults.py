@@ -28,9 +28,9 @@ GO_ON = "then run the same command again: it goes on where it was"
 
 
 @pytest.fixture
-def undisturbed(source, convert, digest_tree):
+def undisturbed(prepared_store, digest_tree):
     """The bytes of a store whose conversion nothing disturbed."""
-    return digest_tree(convert(source, "undisturbed.zarr"))
+    return digest_tree(prepared_store)
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ from nsd_zarr.source.design import complete_table, parse_design
 from nsd_zarr.source.trial_table import parse_trial_table
 from nsd_zarr.source.volume import parse_volume
 
-SIMULATION = Simulation(3, (24, 5, 7, 3))
+ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
+"""A few of the sets of regions: each is parsed three times in a conversion."""
+SIMULATION = Simulation(3, (24, 5, 7, 3), rois=ROIS, hemispheres=False)
 
 
 @pytest.fixture(scope="module")

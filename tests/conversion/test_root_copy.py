@@ -190,7 +190,7 @@ def test_repair_beside_an_attach_leaves_the_store_that_attach_made(tmp_path, mon
     from nsd_zarr.maintenance import repair as module
     from nsd_zarr.simulate import Simulation, simulate_root
 
-    simulate_root(tmp_path / "nsd", Simulation(1, (26, 5, 11, 7)))
+    simulate_root(tmp_path / "nsd", Simulation(1, (26, 5, 11, 7), rois=("streams",), hemispheres=False))
     for name in ("subj01.zarr", "bare.zarr"):
         nsd_zarr.convert(tmp_path / "nsd", tmp_path / name, no_experiment=name == "bare.zarr")
     store, real = tmp_path / "subj01.zarr", module.hold_lock
@@ -213,7 +213,7 @@ def test_attach_reads_the_experiment_for_the_store_that_it_locked(tmp_path, make
     from nsd_zarr.maintenance import attach as module
     from nsd_zarr.simulate import Simulation, simulate_root
 
-    root = simulate_root(tmp_path / "nsd", Simulation(2, (26, 5, 11, 7)))
+    root = simulate_root(tmp_path / "nsd", Simulation(2, (26, 5, 11, 7), rois=("streams",), hemispheres=False))
     store, real = tmp_path / "subj01.zarr", module.hold_lock
     nsd_zarr.convert(tmp_path / "nsd", store, sessions=1, no_experiment=True)
 

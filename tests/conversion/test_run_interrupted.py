@@ -19,9 +19,9 @@ ALL = [1, 2, 3]
 
 
 @pytest.fixture
-def undisturbed(source, convert, digest_tree):
+def undisturbed(prepared_store, digest_tree):
     """The bytes of a store whose conversion nothing disturbed."""
-    return digest_tree(convert(source, "undisturbed.zarr"))
+    return digest_tree(prepared_store)
 
 
 @pytest.fixture

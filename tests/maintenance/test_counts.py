@@ -10,8 +10,8 @@ import nsd_zarr
 
 
 @pytest.fixture
-def store(source, convert):
-    return convert(source)
+def store(copied_store):
+    return copied_store
 
 
 @pytest.fixture

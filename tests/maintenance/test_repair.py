@@ -20,9 +20,9 @@ DOCUMENTS = ["betas/zarr.json", *(f"{name}/{file}" for name in SMALL for file in
 
 
 @pytest.fixture
-def store(source, convert):
+def store(copied_store):
     """Three sessions of six trials in nine shards of two."""
-    return convert(source)
+    return copied_store
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ SHARD = "betas/c/4/0/0/0"  # trials 8 and 9: trials 2 and 3 of session 2
 
 
 @pytest.fixture
-def store(source, convert):
+def store(copied_store):
     """Three sessions of six trials in nine shards of two."""
-    return convert(source)
+    return copied_store
 
 
 def _flip(path, position, bit=0):

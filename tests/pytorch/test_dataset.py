@@ -220,7 +220,8 @@ def test_stock_loader_shuffles_every_trial_once(volumes):
 def test_stock_loader_with_workers(volumes, start):
     dataset = TrialDataset(volumes.path)
     check_samples([dataset[5]], volumes, [5])  # decoded before the workers start
-    loader = DataLoader(dataset, 8, multiprocessing_context=start, persistent_workers=True, **TIMEOUT)
+    options = TIMEOUT | {"num_workers": 1 if start == "spawn" else 2}  # each spawned one imports PyTorch, 3 s
+    loader = DataLoader(dataset, 8, multiprocessing_context=start, persistent_workers=True, **options)
     for _ in range(2):
         check_batches(list(loader), volumes, range(42))
 
@@ -235,7 +236,8 @@ from nsd_zarr.torch import TrialDataset, TrialLoader
 if __name__ == "__main__":
     store, start, out = sys.argv[1:]
     multiprocessing.set_forkserver_preload(["torch"])
-    workers = {"num_workers": 2, "timeout": 100, "multiprocessing_context": start}
+    # Each spawned worker imports PyTorch, 3 s.
+    workers = {"num_workers": 1 if start == "spawn" else 2, "timeout": 100, "multiprocessing_context": start}
     for before in ("fresh", "decoded"):
         dataset = TrialDataset(store)
         if before == "decoded":

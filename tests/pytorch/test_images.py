@@ -195,7 +195,8 @@ if __name__ == "__main__":
         dataset[5]
         under_way = iter(TrialLoader(dataset, 4, threads=3))
         next(under_way)
-        batches = list(DataLoader(dataset, 8, num_workers=2, timeout=100, multiprocessing_context=start))
+        workers = 1 if start == "spawn" else 2  # each spawned one imports PyTorch, 3 s
+        batches = list(DataLoader(dataset, 8, num_workers=workers, timeout=100, multiprocessing_context=start))
         numpy.save(out, torch.cat([batch["image"] for batch in batches]).numpy())
 """
 
