@@ -16,6 +16,7 @@ import zarr
 from golden.stores import TRIALS, VOLUME, make_stores, make_values
 
 import nsd_zarr
+from nsd_zarr.simulate import Simulation, simulate_root
 from nsd_zarr.store.format import FORMAT_MINOR, FORMAT_VERSION
 
 HERE = Path(__file__).parent
@@ -24,7 +25,7 @@ MAX_LINES = 65
 EARLIER = {"format 1.0": "store_of_format_1_0.zip", "0.1.0": "store_without_root_copy.zip"}
 KINDS = [
     *("int16 volumes", "int16 surfaces", "float32 volumes", "big-endian float64 volumes", "uint8 volumes"),
-    *("with an experiment", "zstd", "attached", "format 1.1", "images", *EARLIER),
+    *("with an experiment", "zstd", "attached", "format 1.1", "images", "hemispheres", "several subjects", *EARLIER),
 ]
 
 
@@ -32,6 +33,14 @@ KINDS = [
 def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("format")
     made = make_stores(folder / "golden")
+    root = simulate_root(folder / "nsd", Simulation(sessions=2, shape=(12, 7, 5, 3), forms=("hdf5", "nativesurface")))
+    for kind, options in (
+        ("hemispheres", {"subject": 1, "form": "nativesurface"}),
+        ("several subjects", {"subjects": 1, "form": "hdf5"}),
+    ):
+        made[kind] = folder / f"{kind}.zarr"
+        nsd_zarr.convert(root.root, made[kind], **options)
+    made["several subjects"] /= "subj01"
     for kind, name in EARLIER.items():
         with zipfile.ZipFile(HERE / "data" / name) as archive:
             archive.extractall(folder / kind)

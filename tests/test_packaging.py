@@ -218,5 +218,23 @@ def test_hosted_jobs_call_scripts_that_run_alone():
 
 def test_floors_are_printed_as_constraints():
     done = subprocess.run([sys.executable, HERE / ".ci/floors.py"], capture_output=True, text=True, check=True)
-    assert {"numpy==2.0.*", "zarr==3.1.6", "h5py==3.11.*"} <= set(done.stdout.split())
+    assert {"numpy==2.0.*", "zarr==3.1.6", "h5py==3.12.*"} <= set(done.stdout.split())
     assert not [line for line in done.stdout.split() if not re.fullmatch(r"[\w.-]+==[\d.]+(\.\*)?", line)]
+
+
+def test_fallback_version_is_that_of_the_newest_release_in_the_changelog():
+    text = (HERE / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    releases = [re.fullmatch(r"(\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d", heading) for heading in headings[1:]]
+    assert releases
+    assert all(releases)
+    assert PROJECT["tool"]["hatch"]["version"]["fallback-version"] == releases[0][1]
+
+
+def test_entries_of_the_changelog_stand_below_a_kind():
+    lines = (HERE / "CHANGELOG.md").read_text().splitlines()
+    above = ""
+    for line in lines:
+        above = line if line.startswith("#") else above
+        assert not line.startswith("- ") or above in ("### Added", "### Changed", "### Fixed", "### Removed"), line
