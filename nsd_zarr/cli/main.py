@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from nsd_zarr.cli.terminal import note, open_missing_streams, say
 from nsd_zarr.errors import ConfigError, MissingLibrary, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
 from nsd_zarr.libraries import check_extra, explain_absence
+from nsd_zarr.options import parse_subjects
 from nsd_zarr.tasks import explain_lack_of_threads
 
 INTERRUPTED = 130
@@ -128,26 +130,39 @@ def demo(directory: Path, quiet: bool) -> None:
     help="Forms to write: hdf5, nifti (.nii.gz), nativesurface, fsaverage; several with commas.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
-@click.option("--subject", type=int, default=1, show_default=True, help="Subject number in names.")
+@click.option("--subject", type=int, help="Subject number in names. [default: 1]")
+@click.option(
+    "--subjects",
+    callback=lambda context, option, value: None if value is None else parse_subjects(value),
+    help="Several, such as 1-8 or 1,2: --shape is that of subject 1, others differ as in the dataset.",
+)
 @click.option("--images", type=int, default=0, show_default=True, help="Stimulus images to write, from 73k id 1.")
 @click.option("--image-size", type=int, default=425, show_default=True, help="Edge of an image in pixels.")
 @click.option(
     "--mess", is_flag=True, help="Add what real disks add: dot files, half downloads, own maps, a short table."
 )
 @common
-def simulate(directory: Path, shape: str, quiet: bool, **recipe: Any) -> None:
+def simulate(
+    directory: Path, shape: str, subject: int | None, subjects: tuple[int, ...] | None, quiet: bool, **recipe: Any
+) -> None:
     """Write a small synthetic NSD root below DIRECTORY: sessions, trial table, design, masks, regions."""
     from nsd_zarr.cli.demo import show_steps
-    from nsd_zarr.simulate import Simulation, simulate_root
+    from nsd_zarr.simulate import Simulation, simulate_root, simulate_subjects
 
     check_extra("convert", "nsd-zarr simulate")
     try:
         trials, z, y, x = (int(part) for part in shape.split(","))
     except ValueError:
         raise ConfigError(f"shape = {shape!r}", hint="Give trials,z,y,x such as 750,83,104,81.") from None
+    if subject is not None and subjects is not None:
+        raise ConfigError(f"subject = {subject}, and several subjects", hint="Say --subjects alone.")
+    simulation = Simulation(shape=(trials, z, y, x), **recipe)
     with show_steps("simulating", quiet) as on_progress:
-        root = simulate_root(directory, Simulation(shape=(trials, z, y, x), **recipe), on_progress)
-    if not quiet:
+        if subjects is None:
+            made = [simulate_root(directory, replace(simulation, subject=subject or 1), on_progress)]
+        else:
+            made = list(simulate_subjects(directory, simulation, subjects, on_progress).values())
+    for root in made if not quiet else ():
         say(f"{format_count(len(root.session_files), 'session')} in {root.betas_folder}")
 
 

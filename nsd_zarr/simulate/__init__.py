@@ -9,6 +9,7 @@ from nsd_zarr.simulate.recipe import LAYOUTS, Simulation
 from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
 from nsd_zarr.simulate.root import SimulatedRoot, locate_root, simulate_root
 from nsd_zarr.simulate.stimuli import make_images
+from nsd_zarr.simulate.subjects import scale_shape, simulate_subjects
 from nsd_zarr.simulate.trial_table import make_trial_table
 from nsd_zarr.simulate.voxels import VoxelTruth, make_ncsnr, make_planted_ncsnr, make_voxel_truth
 
@@ -33,5 +34,7 @@ __all__ = [
     "make_trial_table",
     "make_valid",
     "make_voxel_truth",
+    "scale_shape",
     "simulate_root",
+    "simulate_subjects",
 ]
