@@ -3,6 +3,8 @@
 Reading order:
 
 request   what is asked for of each trial, resolved against a store
+trials    the trials of one store, so asked for
+subjects  those of several subjects as one
 order     which trial comes when: a pure function of seed and epoch
 ring      slots that threads fill ahead of a consumer
 loader    batches of trials, decoded into the slots

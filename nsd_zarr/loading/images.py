@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,6 +86,13 @@ class PairedImages:
         self.images = open_images(location)
         self.ids = read_column(store, NSD_ID)
         self._check(np.arange(store.geometry.trials) if selection is None else selection)
+
+    @classmethod
+    def join(cls, parts: Sequence[PairedImages]) -> PairedImages:
+        """The images of several subjects' trials, numbered behind each other; *parts* are paired with one store."""
+        joined = cls.__new__(cls)
+        joined.images, joined.ids = parts[0].images, np.concatenate([part.ids for part in parts])
+        return joined
 
     @property
     def shape(self) -> tuple[int, ...]:

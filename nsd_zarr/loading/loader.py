@@ -42,6 +42,8 @@ class TrialBatch:
     """Its values."""
     trials: np.ndarray
     """Trial in the store of each row, int64; PADDING where a row only fills up."""
+    group: int = PADDING
+    """The group that all of them are of; PADDING where groups are mixed."""
 
     @property
     def valid(self) -> np.ndarray:
@@ -74,6 +76,15 @@ def _lend(memory: BatchMemory) -> BatchMemory:
     return memory.view()
 
 
+FindRow = Callable[[np.ndarray, int, int], np.ndarray]
+"""The memory of a row: of a batch's betas, the row's number, and the group of the batch."""
+
+
+def _find_row(betas: np.ndarray, row: int, group: int) -> np.ndarray:
+    values: np.ndarray = betas[row]
+    return values
+
+
 class BatchLoader:
     """Iterates over batches in the memory that it was given."""
 
@@ -84,9 +95,11 @@ class BatchLoader:
         order: TrialOrder,
         threads: int,
         images: PairedImages | None = None,
+        find_row: FindRow | None = None,
     ) -> None:
-        """*images*: to be read beside the trials."""
+        """*images*: to be read beside the trials. *find_row*: where in a batch's memory a row lies."""
         self.images = images
+        self.find_row = find_row or _find_row
         self.reader = reader
         self.selection = selection
         self.order = order
@@ -103,14 +116,14 @@ class BatchLoader:
         local = threading.local()
 
         def fill(memory: BatchMemory, row: int, batch: Batch) -> None:
-            sample = int(batch.samples[row])
+            sample, values = int(batch.samples[row]), self.find_row(memory.betas, row, batch.group)
             if not hasattr(local, "stages"):
                 local.stages = StageSeconds()
                 stats.threads.append(local.stages)
             if sample == PADDING:
-                memory.betas[row] = 0
+                values[...] = 0
             else:
-                self.reader.read_into(self.find_trial(sample), memory.betas[row], local.stages)
+                self.reader.read_into(self.find_trial(sample), values, local.stages)
             if self.images is not None and memory.images is not None:
                 self.images.fill_row(memory.images, row, self._find_trials(batch.samples), local.stages)
 
@@ -121,7 +134,7 @@ class BatchLoader:
 
     def _make_batch(self, lap: tuple[BatchMemory, Batch]) -> TrialBatch:
         memory, batch = lap
-        return TrialBatch(memory, self._find_trials(batch.samples))
+        return TrialBatch(memory, self._find_trials(batch.samples), batch.group)
 
     def find_trial(self, sample: int) -> int:
         """Trial in the store of a sample of the selection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class Batch:
     """Step in the epoch, from 0."""
     samples: np.ndarray
     """Numbers in the selection, int64, one a row; PADDING where there is none. Of one shape for all steps and ranks."""
+    group: int = PADDING
+    """The group that all samples of the step are of, on every rank; PADDING where groups are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,60 @@ class TrialOrder:
             return np.arange(self.count)
         return np.random.default_rng([self.seed, epoch]).permutation(self.count)
 
+    def cut(self, epoch: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Group and samples of each global batch of *epoch*."""
+        order = self.permute(epoch)
+        for step in range(self.steps):
+            yield PADDING, order[step * self.batch_size : (step + 1) * self.batch_size]
+
     def iterate(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Batches of this rank in *epoch*, from step *first_step* on.
 
         The global batch is cut into consecutive shares, rank 0's first: put together in the order of ranks they are
         the global order, whatever the world size.
         """
-        order = self.permute(epoch)
-        for step in range(first_step, self.steps):
-            padded = np.full(self.rows * self.world_size, PADDING)
-            samples = order[step * self.batch_size : (step + 1) * self.batch_size]
-            padded[: len(samples)] = samples
-            yield Batch(step, padded[self.rank * self.rows : (self.rank + 1) * self.rows])
+        for step, (group, samples) in enumerate(self.cut(epoch)):
+            if step >= first_step:
+                padded = np.full(self.rows * self.world_size, PADDING)
+                padded[: len(samples)] = samples
+                yield Batch(step, padded[self.rank * self.rows : (self.rank + 1) * self.rows], group)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupedOrder(TrialOrder):
+    """The order of an epoch whose batches are of one group each: samples are shuffled, and so are the batches.
+
+    The last batch of each group may not be full.
+    """
+
+    groups: np.ndarray = field(default_factory=lambda: np.array([], np.intp))
+    """Group of each sample, from 0, intp."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        full, rest = np.divmod(np.bincount(self.groups), self.batch_size)
+        return int(full.sum()) + (0 if self.drop_last else int((rest > 0).sum()))
+
+    def permute(self, epoch: int) -> np.ndarray:
+        """All samples in the order of *epoch* (from 0), int64: an exact permutation, the same on every rank."""
+        batches = [samples for _, samples in self._list_batches(epoch)]
+        return np.concatenate(batches) if batches else np.arange(0)
+
+    def cut(self, epoch: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Group and samples of each global batch of *epoch*."""
+        for group, samples in self._list_batches(epoch):
+            if len(samples) == self.batch_size or not self.drop_last:
+                yield group, samples
+
+    def _list_batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(self.count) if self.shuffle else np.arange(self.count)
+        batches = []
+        for group in range(int(self.groups.max(initial=-1)) + 1):
+            mine = order[self.groups[order] == group]
+            batches += [(group, mine[at : at + self.batch_size]) for at in range(0, len(mine), self.batch_size)]
+        return [batches[place] for place in random.permutation(len(batches))] if self.shuffle else batches
 
 
 def find_whole(value: Any) -> int | None:

@@ -126,6 +126,13 @@ class Request:
             return reader, view.shape
         return RoundedReader(reader, self.form), view.shape
 
+    def format_options(self) -> list[str]:
+        """What of it is not as stored, as options for people: names as they are, masks and indices by their shape."""
+        roi = f"array of shape {np.shape(self.roi)}" if hasattr(self.roi, "shape") else repr(self.roi)
+        options = [] if self.roi is None else [f"roi={roi if len(roi) <= 80 else f'{roi[:77]}...'}"]
+        options += [] if self.hemisphere is None else [f"hemisphere={self.hemisphere!r}"]
+        return options + ([f"zscore={self.zscore!r}"] if self.zscore else [])
+
     def describe(self, store: Store) -> str:
         """What distinguishes this request's values from others of the same store; empty where all is as stored."""
         if self.roi is None and self.zscore is None and self.missing == "zero":

@@ -31,7 +31,7 @@ from nsd_zarr.store.format import (
 )
 from nsd_zarr.store.meta import ArrayMeta, parse_array
 from nsd_zarr.store.record import FileRecord
-from nsd_zarr.store.tree.groups import explain_tree, is_tree
+from nsd_zarr.store.tree.groups import explain_tree, is_tree, says_tree
 
 _COMMANDS = {TRIALS: "convert", IMAGES: "images"}
 """The command that makes a store of each kind."""
@@ -145,6 +145,8 @@ def make_store(path: Path, data: bytes) -> Store:
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DamageFound):
             raise
+        if says_tree(data):
+            raise explain_tree(path) from error
         raise _explain_damage(error, path) from error
     return store
 

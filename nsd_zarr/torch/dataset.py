@@ -11,21 +11,24 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from nsd_zarr.errors import StoreError
+from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.loading.images import PairedImages
-from nsd_zarr.loading.request import Request, find_trials, read_table
-from nsd_zarr.places.choose import find_remote, is_remote, keep_copies
+from nsd_zarr.loading.subjects import SubjectsTrials, open_trials
+from nsd_zarr.loading.trials import Asked, StoreTrials, check_same
+from nsd_zarr.options import SubjectWords
+from nsd_zarr.places.choose import find_remote, keep_copies
 from nsd_zarr.science import kernels
-from nsd_zarr.store.foreign.open import open_any
+from nsd_zarr.science.shared_images import SharedImages
 from nsd_zarr.store.root import Store
 
 Sample = dict[str, Any]
+_SEVERAL = 'Give a store with a group for each subject: TrialDataset("nsd.zarr", subjects=[1, 2]).'
 _FORMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 class TrialDataset(Dataset[Sample]):
-    """Trials of one store as tensors.
+    """Trials of one store, or of several subjects in one, as tensors.
 
     `dataset[i]` is a dict: "betas", float32 tensor of percent signal change, shape (z, y, x) ((vertex,) for surfaces;
     float sources keep their dtype); "trial", the trial in the store, from 0; "session", from 1; "trial_in_session",
@@ -33,12 +36,16 @@ class TrialDataset(Dataset[Sample]):
     and "shared1000". All but "betas" are Python numbers, which a DataLoader collates to tensors. With *images* also
     "image", uint8 tensor (row, column, channel), RGB, (425, 425, 3) in the dataset.
 
+    Of a store with a group for each subject samples are numbered behind each other, the first subject's first, and have
+    "subject"; "trial" is that in the subject's own store. Regions of unequal length are padded with 0 to the longest,
+    and "mask", bool (voxel,), says which voxels are the subject's own.
+
     Picklable, without open files or data: give it to any number of workers, started by fork, spawn or forkserver.
 
     Parameters
     ----------
     store
-        Path or URL of a finished store.
+        Path or URL of a finished store, or of one with a group for each subject.
     trials
         Which ones, as booleans over all trials, as trial numbers (in that order, repeats allowed), or "train" (images
         that are not shared), "test" (shared1000) or "shared515"; None for all.
@@ -75,6 +82,14 @@ class TrialDataset(Dataset[Sample]):
     cache_limit
         Bytes of all shards in it, or such as "100GB"; those beyond it are read trial by trial. None for 90 % of what
         is free.
+    subjects
+        Of a store with a group for each: which ([1, 2, 5, 7], "1-8"); None for all that are finished. What is given as
+        numbers or masks (*trials*, *zscore_trials*, *roi*) is given by subject then: {1: ..., 2: ...}.
+    batch_by
+        "subject": each batch of a TrialLoader is of one subject, "betas" in its own shape; also whole volumes.
+    unequal
+        Of subjects in mixed batches: "pad", or "list": "betas" of a batch are a list of tensors of their own shapes,
+        also whole volumes.
 
     Raises
     ------
@@ -98,6 +113,9 @@ class TrialDataset(Dataset[Sample]):
     >>> stimuli = "nsd/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
     >>> TrialDataset("subj01.zarr", images=stimuli)[0]["image"].shape  # (425, 425, 3) in the dataset
     torch.Size([8, 8, 3])
+    >>> from nsd_zarr import convert
+    >>> TrialDataset(convert("nsd", "nsd.zarr", subjects=[1]).store, roi="nsdgeneral")[0]["subject"]
+    1
     """
 
     def __init__(
@@ -114,58 +132,53 @@ class TrialDataset(Dataset[Sample]):
         dtype: torch.dtype | None = None,
         images: str | os.PathLike[str] | None = None,
         transform: Callable[[Sample], Any] | None = None,
+        subjects: SubjectWords | None = None,
+        batch_by: str | None = None,
+        unequal: str = "pad",
         storage_options: Mapping[str, Any] | None = None,
         cache: str | os.PathLike[str] | None = None,
         cache_limit: int | str | None = None,
     ) -> None:
-        opened = open_any(keep_copies(store, storage_options, cache, cache_limit))
         if dtype not in (None, *_FORMS) or (raw and dtype is not None):
             raise ValueError(
                 f"dtype {dtype}{' with raw' if raw else ''}: expected float32, float16 or bfloat16, or raw"
             )
-        self.trials = trials if isinstance(trials, str) else find_trials(opened, trials)
-        scored = None if zscore_trials is None else find_trials(opened, zscore_trials)
-        request = Request(roi, zscore, raw, _FORMS[dtype] if dtype else None, scored, missing, hemisphere)
-        self.request = request.resolve(opened, find_trials(opened, trials))
+        form = _FORMS[dtype] if dtype else None
+        asked = Asked(trials, roi, hemisphere, zscore, zscore_trials, missing, raw, form)
         self.raw = raw
         self.dtype = dtype
         self.transform = transform
-        self._attach(opened, images and (find_remote(images, storage_options) or images))
+        location = keep_copies(store, storage_options, cache, cache_limit)
+        source = open_trials(location, asked, subjects, batch_by, unequal)
+        self._attach(source, images and (find_remote(images, storage_options) or images))
 
-    def _attach(self, store: Store, images: str | os.PathLike[str] | None) -> None:
-        self.store = store
-        self.selection = find_trials(store, self.trials)
-        self.reader, self.sample_shape = self.request.make_reader(store)
-        self.table = read_table(store)
-        self.images = None if images is None else PairedImages(store, images, self.selection)
+    def _attach(self, source: StoreTrials | SubjectsTrials, images: str | os.PathLike[str] | None) -> None:
+        self.source = source
+        self.reader, self.sample_shape, self.selection = source.reader, source.row_shape, source.selection
+        self.images = None if images is None else source.pair(images)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("trials", "request", "raw", "dtype", "transform")
-        state = {name: getattr(self, name) for name in names}
-        images = None if self.images is None else self.images.describe()
-        path = self.store.path if is_remote(self.store.path) else self.store.location
-        return state | {"path": path, "fingerprint": self.store.fingerprint, "images": images}
+        state = {name: getattr(self, name) for name in ("source", "raw", "dtype", "transform")}
+        return state | {"images": None if self.images is None else self.images.describe()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        store, images = open_any(state.pop("path")), state.pop("images")
-        _check_same(store.fingerprint, state.pop("fingerprint"), store.path)
+        images, source = state.pop("images"), state.pop("source")
         self.__dict__.update(state)
-        self._attach(store, None if images is None else images["path"])
+        self._attach(source, None if images is None else images["path"])
         if self.images is not None:
-            _check_same(self.images.images.fingerprint, images["fingerprint"], images["path"])
+            check_same(self.images.images.fingerprint, images["fingerprint"], images["path"])
 
     def __repr__(self) -> str:
-        sessions, dtype = len(self.store.geometry.sessions), str(self.dtype or np.dtype(self.reader.dtype))
-        parts = [f"{len(self)} trials of {sessions} sessions, betas {self.sample_shape} {dtype.removeprefix('torch.')}"]
-        parts += [f"roi={_format_short(self.request.roi)}"] if self.request.roi is not None else []
-        parts += [f"hemisphere={self.request.hemisphere!r}"] if self.request.hemisphere is not None else []
-        parts += [f"zscore={self.request.zscore!r}"] if self.request.zscore else []
+        dtype = str(self.dtype or np.dtype(self.reader.dtype)).removeprefix("torch.")
+        parts = [f"{len(self)} trials of {self.source.format()} {dtype}"]
+        parts += self.source.request.format_options()
         parts += ["raw=True"] if self.raw else []
+        parts += [f"batch_by={self.source.batch_by!r}"] if self.source.batch_by else []
         parts += [f"images='{self.images.images.path}'"] if self.images is not None else []
-        return f"{type(self).__name__}('{self.store.location}': {', '.join(parts)})"
+        return f"{type(self).__name__}('{self.source.location}': {', '.join(parts)})"
 
     def __len__(self) -> int:
-        return self.store.geometry.trials if self.selection is None else len(self.selection)
+        return self.source.count if self.selection is None else len(self.selection)
 
     def __getitem__(self, index: int) -> Any:
         """Sample *index* of the selection, negative from its end. Raises IndexError; DamageFound, naming the trial."""
@@ -173,11 +186,12 @@ class TrialDataset(Dataset[Sample]):
 
     def _make_sample(self, trial: int, shown: dict[int, torch.Tensor]) -> Any:
         """The sample of *trial*; *shown*: images of this batch that are there already, by 0-based 73k id."""
-        betas = self.make_slot(())
+        betas = self._make_slot(self.source.find_shape(trial))
         self.reader.read_into(trial, view_slot(betas))
-        session, inside = self.store.geometry.locate_trial(trial)
-        sample = {"betas": betas, "trial": trial, "session": int(session), "trial_in_session": int(inside)}
-        sample |= {name: column[trial].item() for name, column in self.table.items()}
+        sample: Sample = {"betas": betas}
+        if isinstance(self.source, SubjectsTrials) and self.source.has_mask:
+            sample["mask"] = torch.from_numpy(self.source.make_mask(np.array(trial)))
+        sample |= {name: column[trial].item() for name, column in self.source.table.items()}
         sample |= {} if self.images is None else {"image": self._read_image(self.images, trial, shown)}
         sample |= {"scale": self.scale} if self.raw else {}
         return sample if self.transform is None else self.transform(sample)
@@ -209,23 +223,46 @@ class TrialDataset(Dataset[Sample]):
         return samples
 
     @property
-    def voxels(self) -> np.ndarray | None:
-        """Flat C-order indices of the voxels of "betas", intp; None for whole volumes."""
-        return self.request.find_voxels(self.store)
+    def store(self) -> Store:
+        """The store of one subject. Raises ConfigError where there are several."""
+        if isinstance(self.source, SubjectsTrials):
+            raise ConfigError("the dataset has a store for each of several subjects", hint="See dataset.source.parts.")
+        return self.source.store
+
+    @property
+    def voxels(self) -> Any:
+        """Flat C-order indices of the voxels of "betas", intp; None for whole volumes; by subject where are several."""
+        if isinstance(self.source, SubjectsTrials):
+            return {subject: part.find_voxels() for subject, part in self.source.parts.items()}
+        return self.source.find_voxels()
+
+    def find_shared_images(self) -> SharedImages:
+        """The images of which each of several subjects has trials here, and which samples show them.
+
+        >>> from nsd_zarr import convert
+        >>> shared = TrialDataset(convert("nsd", "nsd.zarr", subjects=[1]).store).find_shared_images()
+        >>> shared.subjects, shared.samples.shape == (len(shared), 1, 3)
+        ((1,), True)
+        """
+        if isinstance(self.source, SubjectsTrials):
+            return self.source.find_shared_images()
+        raise ConfigError("images are joined across subjects, and the dataset is of one store", hint=_SEVERAL)
 
     @property
     def scale(self) -> int:
         """Stored counts that make one percent signal change: 300 for integers, 1 for float sources."""
-        return COUNTS_PER_PERCENT if np.dtype(self.store.geometry.dtype).kind in "iu" else 1
+        return COUNTS_PER_PERCENT if self.source.dtype.kind in "iu" else 1
 
     @property
     def is_scaled(self) -> bool:
         """Whether "betas" are made of int16 counts, which compiled kernels convert faster."""
-        return not self.raw and np.dtype(self.store.geometry.dtype) == np.int16
+        return not self.raw and self.source.dtype == np.int16
 
     def make_slot(self, rows: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         """An empty tensor for *rows* trials, of the dtype that is delivered."""
-        shape = (*rows, *self.sample_shape)
+        return self._make_slot((*rows, *self.sample_shape), pinned=pinned)
+
+    def _make_slot(self, shape: tuple[int, ...], *, pinned: bool = False) -> torch.Tensor:
         if pinned:
             dtype = self.dtype or torch.from_numpy(np.empty(0, self.reader.dtype)).dtype
             return torch.empty(shape, dtype=dtype, pin_memory=True)
@@ -246,21 +283,6 @@ class TrialDataset(Dataset[Sample]):
         if not 0 <= position < len(self):
             raise IndexError(f"sample {index} is outside the dataset's {len(self)} trials")
         return position if self.selection is None else int(self.selection[position])
-
-
-def _format_short(roi: Any) -> str:
-    """A region for people: names as they are, masks and indices by their shape."""
-    text = f"array of shape {np.shape(roi)}" if isinstance(roi, (np.ndarray, torch.Tensor)) else repr(roi)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _check_same(found: str, expected: str, path: str | os.PathLike[str]) -> None:
-    if found != expected:
-        raise StoreError(
-            "the store was replaced by another since this dataset was made",
-            hint="Make the dataset again.",
-            path=os.fspath(path),
-        )
 
 
 def view_slot(slot: torch.Tensor) -> np.ndarray:

@@ -17,10 +17,11 @@ from nsd_zarr.buffers import Slots
 from nsd_zarr.errors import ConfigError, ResumeRefused
 from nsd_zarr.loading.in_flight import choose_prefetch, choose_requests, count_threads
 from nsd_zarr.loading.loader import BatchLoader, BatchMemory, LoaderStats, TrialBatch, describe_stats, make_slots
-from nsd_zarr.loading.order import PADDING, TrialOrder, check_whole
+from nsd_zarr.loading.order import check_whole
 from nsd_zarr.resources import count_cores
 from nsd_zarr.science import kernels
 from nsd_zarr.store.digest import make_digest
+from nsd_zarr.torch.batch import make_batch, make_order, split_betas
 from nsd_zarr.torch.dataset import Sample, TrialDataset, view_slot
 from nsd_zarr.torch.device import CudaCopier, copy_ahead, move
 from nsd_zarr.torch.sampler import Place, TrialSampler
@@ -40,6 +41,7 @@ class TrialLoader:
     -1 where a row only fills up; "nsd_id" and so on as in the dataset; "valid" bool (b,); with raw also "scale"; with
     images "image" uint8 (b, row, column, channel), each decoded straight into the batch, a repeated one once. A
     batch is the consumer's own: its memory is used again when nobody refers to any part of it (tensor, view, array).
+    Of several subjects also "subject", and as the dataset says "mask" (b, voxel), or "betas" as a list.
 
     Each iterator is independent of the others and passes once through an epoch, which it takes when its first batch is
     asked for: the one that set_epoch said, or else the one behind the latest that was begun. An epoch counts as done
@@ -113,7 +115,8 @@ class TrialLoader:
         self.dataset = dataset
         self._selection = find_selection(dataset)
         self._trials = self._selection.dataset
-        self.order = TrialOrder(len(self._selection), batch_size, shuffle, seed, rank, world_size, drop_last)
+        options = (batch_size, shuffle, seed, rank, world_size, drop_last)
+        self.order = make_order(self._trials.source, self._selection.numbers, *options)
         self.sampler = TrialSampler(self.order)
         self.batch_sampler = None  # Lightning asks a loader of validation batches for it
         self.threads = min(4, count_cores()) if threads is None else check_whole("threads", threads, 1)
@@ -216,8 +219,8 @@ class TrialLoader:
     def _fingerprint(self) -> str:
         dataset, selection, order = self._trials, self._selection.trials, self.order
         chosen = "all" if selection is None else make_digest(np.ascontiguousarray(selection))
-        text = f"{dataset.store.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
-        text += dataset.request.describe(dataset.store)
+        text = f"{dataset.source.fingerprint} {chosen} {order.batch_size} {order.shuffle} {order.drop_last}"
+        text += dataset.source.describe()
         if dataset.images is not None:
             text += f" {dataset.images.images.fingerprint}"
         return make_digest(text.encode())
@@ -234,7 +237,7 @@ class TrialLoader:
         def count(batch: Sample) -> Sample:
             nonlocal place
             place = self.sampler.move_on(place)
-            return batch
+            return split_betas(self._trials.source, batch)
 
         with closing(batches):
             # No variable of this frame may refer to a batch while the consumer has it: its memory would count as used.
@@ -243,30 +246,15 @@ class TrialLoader:
     def _decode(self, place: Place, stats: LoaderStats) -> Generator[Sample, None, None]:
         """Batches in the memory of slots; for other devices than CUDA as they are handed out."""
         dataset = self._trials
+        trials, find_row = self._selection.trials, dataset.source.find_row
         threads = count_threads(dataset.reader, self.threads, self.requests)
-        loader = BatchLoader(dataset.reader, self._selection.trials, self.order, threads, dataset.images)
+        loader = BatchLoader(dataset.reader, trials, self.order, threads, dataset.images, find_row)
         with closing(loader.iterate(self._slots, place.epoch, place.batches, stats)) as batches:
             yield from map(self._make, batches)
 
     def _make(self, batch: TrialBatch) -> Sample:
-        dataset, valid = self._trials, batch.valid
-        geometry = dataset.store.geometry
-        position, inside = np.divmod(batch.trials, geometry.trials_per_session)
-        session = np.asarray(geometry.sessions, np.int64)[position]
-        betas = torch.from_numpy(batch.memory.betas)
-        betas = betas.view(torch.bfloat16) if dataset.dtype is torch.bfloat16 else betas
-        made: Sample = {"betas": betas, "trial": torch.from_numpy(batch.trials)}
-        made["session"] = torch.from_numpy(np.where(valid, session, PADDING))
-        made["trial_in_session"] = torch.from_numpy(np.where(valid, inside, PADDING))
-        for name, column in dataset.table.items():
-            padding = False if column.dtype == bool else PADDING
-            made[name] = torch.from_numpy(np.where(valid, column[batch.trials], padding))
-        made["valid"] = torch.from_numpy(valid)
-        if batch.memory.images is not None:
-            made["image"] = torch.from_numpy(batch.memory.images)
-        if self.device.type not in ("cpu", "cuda"):
-            made = move(made, self.device)
-        return made | ({"scale": dataset.scale} if dataset.raw else {})
+        made = make_batch(self._trials, batch)
+        return made if self.device.type in ("cpu", "cuda") else move(made, self.device)
 
 
 def _make_slots(dataset: TrialDataset, rows: int, prefetch: int, device: torch.device, *, reuse: bool) -> Slots:

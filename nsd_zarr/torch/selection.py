@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,10 @@ from torch.utils.data import ConcatDataset, Subset
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.torch.dataset import TrialDataset
 
-_PARTS = "Give trials= to TrialDataset for parts of a store; for several stores make a loader each, or use DataLoader."
+_PARTS = (
+    "Give trials= to TrialDataset for parts of a store; of several subjects make one store (convert --subjects) and "
+    "give subjects=; for other stores make a loader each, or use DataLoader."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,9 @@ def _join(parts: list[Selection]) -> Selection:
 
 def _describe(dataset: TrialDataset) -> tuple[Any, ...]:
     """What decides the values of a sample, beside its trial."""
-    store, images = dataset.store, dataset.images
+    source, images = dataset.source, dataset.images
     shown = "" if images is None else images.images.fingerprint
-    view = (dataset.raw, dataset.dtype, dataset.request.describe(store))
-    return os.fspath(store.location), store.fingerprint, *view, shown
+    return source.location, source.fingerprint, dataset.raw, dataset.dtype, source.describe(), shown
 
 
 def _check_samples(dataset: TrialDataset) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nsd_zarr.errors import StoreError
 from nsd_zarr.nsd import find_subject_name
-from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.retry import read_again
 from nsd_zarr.store.check import MAX_ROOT_BYTES
 from nsd_zarr.store.format import METADATA_NAME, read_root_attributes
@@ -22,16 +22,26 @@ _GROUP = re.compile(r"subj(\d\d)")
 def is_tree(path: Path) -> bool:
     """Whether the root document at *path* is that of a tree. Never raises."""
     try:
+        if is_remote(path):
+            return says_tree(read_tree_root(path))
         status = os.stat(path / METADATA_NAME)
-        return _says_tree(path, status.st_ino, status.st_size, status.st_mtime_ns)
+        return _said_tree(path, status.st_ino, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
         return False
 
 
+def says_tree(data: bytes) -> bool:
+    """Whether a root document is that of a tree. Never raises."""
+    try:
+        return read_root_attributes(data).get("format") == TREE_FORMAT
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=16)
-def _says_tree(path: Path, *looks: int) -> bool:
+def _said_tree(path: Path, *looks: int) -> bool:
     """Asked often, of a document of a megabyte: read again only where the file looks different."""
-    return read_root_attributes(read_tree_root(path)).get("format") == TREE_FORMAT
+    return says_tree(read_tree_root(path))
 
 
 def read_tree_root(path: Path) -> bytes:
@@ -68,7 +78,7 @@ def parse_group(name: str) -> int | None:
 
 def explain_tree(path: Path) -> StoreError:
     """The error for a tree where the store of one subject is expected."""
-    subjects = find_subjects(path)
+    subjects = () if is_remote(path) else find_subjects(path)
     one = locate_group(path, subjects[0] if subjects else 1)
     return StoreError(
         "a store with a group for each subject, expected the store of one",
