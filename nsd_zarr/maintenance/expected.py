@@ -90,7 +90,8 @@ def _make_record(store: Store, source: SourceFile) -> SessionRecord:
         key = make_shard_key(store.geometry, number)
         file = store.manifest[key]
         shards.append(ShardRecord(key, file.size, file.digest, tail=file.tail))
-    return SessionRecord(session, "", FileIdentity(source.name, source.size, 0), tuple(shards), (), None)
+    affine = None if source.affine is None else tuple(map(tuple, source.affine))
+    return SessionRecord(session, "", FileIdentity(source.name, source.size, 0), tuple(shards), (), None, affine)
 
 
 def _add_digests(record: SessionRecord, digests: Sequence[str]) -> SessionRecord:

@@ -144,6 +144,15 @@ def test_affine_of_nifti_is_kept_where_no_other_volume_says_it(root, files, tmp_
     np.testing.assert_allclose(right, image.affine[0, 3] + np.array([0, 1.8]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["nifti", "nativesurface", "fsaverage"])
+def test_session_added_later_gives_the_bytes_of_all_at_once(root, form, tmp_path, digest_tree):
+    options = {"space": "func1pt8mm"} if form == "nifti" else {}
+    for name, sessions in {"all": [None], "later": ["1", None]}.items():
+        for each in sessions:
+            nsd_zarr.convert(root, tmp_path / f"{name}.zarr", form=form, sessions=each, **options)
+    assert digest_tree(tmp_path / "later.zarr") == digest_tree(tmp_path / "all.zarr")
+
+
 def test_mni_has_nifti_alone_with_its_valid_voxels_beside_the_betas(root, files, tmp_path):
     folder = tmp_path / "nsd" / BETAS.format("MNI")
     folder.parent.mkdir(parents=True)

@@ -50,6 +50,7 @@ def make_kept_sessions(store: Store, settings: Settings, replaced: Collection[Se
             shards=tuple(shard for _, shard in shards),
             statistics=tuple(file for _, file in statistics),
             rail_count=rails.get(record.session),
+            affine=record.affine,
         )
         kept.append(KeptSession(moved, (*shards, *statistics)))
     return kept
