@@ -45,6 +45,8 @@ def stores(tmp_path_factory):
 @pytest.mark.skipif(not blosc.VERSION_STRING.startswith("1.21."), reason="another Blosc makes other bytes")
 @pytest.mark.parametrize("kind", DIGESTS)
 def test_store_of_every_kind_has_the_bytes_that_it_always_had(kind, stores):
+    if "float" in kind and np.lib.NumpyVersion(np.__version__) < "2.4.0":
+        pytest.skip("NumPy 2.0 gives NaN another sign in the statistics of infinities")
     assert digest_store(stores[kind]) == DIGESTS[kind]
 
 
