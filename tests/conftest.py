@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import builders
 import numpy as np
@@ -35,6 +36,30 @@ def pytest_configure() -> None:
     """Child processes keep what Python compiles: without, each compiles the package again, for 0.3 s."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     multiprocessing.set_forkserver_preload(["torch"])  # 3 s for each process that imports it by itself
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules of a group stay in one process, as `--dist loadgroup` says.
+
+    pytest-xdist 3.8 marks the group in the names of tests, which pytest 9.2 no longer lets it change: each test would
+    go its own way, and each process would make what takes longest.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if _is_group(config.rootpath / module) else nodeid
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _is_group(module: Path) -> bool:
+    return "xdist_group(" in module.read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
