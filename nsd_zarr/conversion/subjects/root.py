@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -54,7 +55,7 @@ def looks_like_tree(path: Path) -> bool:
         return False
     if is_tree(path):
         return True
-    if not path.is_dir() or is_store(path, kind=None):
+    if not os.path.isdir(path) or is_store(path, kind=None):  # Never raises: who may not look is told later why.
         return False
     groups = [locate_group(path, subject) for subject in find_subjects(path)]
     names = {entry.name for entry in path.iterdir() if not entry.name.endswith(PARTIAL_SUFFIX)}
