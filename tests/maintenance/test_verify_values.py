@@ -139,5 +139,5 @@ def test_store_that_may_not_be_read_is_reported(store, run_child, without_privil
     store.chmod(0o755)
     assert (outcome.code, outcome.paragraph.partition(". ")[0]) == (
         4,
-        "cannot look whether a store is there: Permission denied",
+        "cannot list the folder: Permission denied",
     )
