@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ MAX_PICTURE_BYTES = 150_000
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("docs")
-    root = simulate_root(made / "nsd", Simulation(sessions=3, shape=(750, 43, 5, 3), images=73_000, image_size=8))
+    recipe = Simulation(sessions=3, shape=(750, 43, 5, 3), images=73_000, image_size=8)
+    root = simulate_root(made / "nsd", recipe)
+    simulate_root(made / "nsd", replace(recipe, subject=2, shape=(750, 11, 7, 3), images=0))
     nsd_zarr.convert(root.betas_folder, made / "subj01.zarr")
     return made
 
