@@ -54,6 +54,8 @@ if TYPE_CHECKING:
         VerifyOptions,
     )
     from nsd_zarr.read.dataset import OpenOptions, open_dataset, open_tree
+    from nsd_zarr.report.numbers import Report
+    from nsd_zarr.report.run import make_report
 
 __all__ = [
     "AttachOptions",
@@ -77,6 +79,7 @@ __all__ = [
     "Plan",
     "RepairOptions",
     "RepairReport",
+    "Report",
     "ResumeRefused",
     "RunStarted",
     "SessionDone",
@@ -93,6 +96,7 @@ __all__ = [
     "convert",
     "convert_images",
     "export",
+    "make_report",
     "open_dataset",
     "open_tree",
     "plan",
@@ -139,6 +143,8 @@ _HOMES = {
     "ImagesOptions": "nsd_zarr.options",
     "RepairOptions": "nsd_zarr.options",
     "VerifyOptions": "nsd_zarr.options",
+    "Report": "nsd_zarr.report.numbers",
+    "make_report": "nsd_zarr.report.run",
     "OpenOptions": "nsd_zarr.read.dataset",
     "open_dataset": "nsd_zarr.read.dataset",
     "open_tree": "nsd_zarr.read.dataset",

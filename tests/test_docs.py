@@ -20,7 +20,7 @@ from nsd_zarr.simulate import Simulation, simulate_root
 pytestmark = pytest.mark.xdist_group("docs")
 
 HERE = Path(__file__).parent.parent
-NEEDS = {"lightning": "lightning", "torch": "torch", ".plot(": "matplotlib"}
+NEEDS = {"lightning": "lightning", "torch": "torch", ".plot(": "matplotlib", "make_report": "jinja2"}
 """Words of a block, and the optional library that it then needs."""
 DOCUMENTS = [
     HERE / "README.md",

@@ -31,6 +31,7 @@ from nsd_zarr.cli.options import (
     scratching,
 )
 from nsd_zarr.cli.progress import show_progress
+from nsd_zarr.cli.report import report
 from nsd_zarr.cli.terminal import note, open_missing_streams, say
 from nsd_zarr.errors import ConfigError, MissingLibrary, NsdZarrError
 from nsd_zarr.layout import TRIALS, format_count
@@ -266,5 +267,5 @@ def repair(store: str, source: tuple[str, ...], quiet: bool, as_json: bool, **op
     return 0 if report.is_whole else 1
 
 
-for each in (info, bench, images, export):
+for each in (info, report, bench, images, export):
     commands.add_command(each)
