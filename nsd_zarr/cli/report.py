@@ -9,7 +9,7 @@ import click
 
 import nsd_zarr
 from nsd_zarr.cli.look import do_for_each, print_each
-from nsd_zarr.cli.options import choosing_subjects, common, printing_others
+from nsd_zarr.cli.options import choosing_subjects, common, locate_store, printing_others
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.libraries import check_extra
 from nsd_zarr.store.tree.groups import is_tree
@@ -27,10 +27,12 @@ def report(store: str, out: str, quiet: bool, as_json: bool, subjects: str | Non
     """Make a page with pictures and numbers of STORE; of several subjects one each. Exit code 1: damage."""
     check_extra("convert", "nsd-zarr report")
     made: list[nsd_zarr.Report] = []
+    where = locate_store(store, {})
+    is_one = not is_tree(where)
 
     def make(path: Path) -> nsd_zarr.Report:
         page = Path(out)
-        page = page.with_stem(f"{page.stem}-{path.name}") if is_tree(Path(store)) else page
+        page = page if is_one else page.with_stem(f"{page.stem}-{path.name}")
         with show_progress(quiet) as on_event:
             made.append(nsd_zarr.make_report(path, page, on_event=on_event, **options))
         return made[-1]
@@ -39,5 +41,5 @@ def report(store: str, out: str, quiet: bool, as_json: bool, subjects: str | Non
         print_each(found, nsd_zarr.Report.as_dict, str, store, as_json, quiet)
 
     with printing_others(show):
-        show(do_for_each(store, subjects, make))
+        show(do_for_each(where, subjects, make))
     return 0 if all(each.verdict.is_whole for each in made) else 1

@@ -17,6 +17,7 @@ from nsd_zarr.conversion.events import Listener, RunStarted, TrialsDone, ignore_
 from nsd_zarr.errors import ConfigError, DamageFound
 from nsd_zarr.libraries import check_library
 from nsd_zarr.maintenance.verify import verify as verify_store
+from nsd_zarr.places.choose import make_path
 from nsd_zarr.places.durable import make_folder, write_durably
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.read.dataset import open_dataset
@@ -96,7 +97,7 @@ def make_report(
     """
     for library in ("jinja2", "matplotlib"):
         check_library(library, "a report", "report")
-    started, path = time.perf_counter(), Path(os.path.abspath(store))
+    started, path = time.perf_counter(), make_path(store)
     opened, figures_of_bench = open_store(path), None if bench is None else read_bench(Path(bench))
     with draw_progress(progress, on_event) as listen:
         found = verify_store(path, quick=not verify, on_event=listen)
