@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -83,7 +84,10 @@ def draw_progress(progress: bool, listen: Listener, kind: Kind = TRIALS) -> Iter
 @contextmanager
 def _open_bar() -> Iterator[Bar]:
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets it advises to install them, and draws a bar of text: so do we, silently.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
     except ImportError:
         with open_rich_bar() as bar:
             yield bar

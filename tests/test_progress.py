@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -24,6 +25,26 @@ class KeptBar:
 
     def show(self, text, done_bytes):
         self.shown.append((text, done_bytes))
+
+
+def test_notebook_without_ipywidgets_gets_a_bar_and_no_advice(source, tmp_path):
+    pytest.importorskip("tqdm")
+    # What tqdm looks at to know that it is in a notebook.
+    ipython = "type('I', (), {'config': {'IPKernelApp': {}}})()"
+    code = f"""
+import sys, types
+sys.modules["IPython"] = types.ModuleType("IPython")
+sys.modules["ipywidgets"] = None
+import IPython
+IPython.get_ipython = lambda: {ipython}
+import nsd_zarr
+nsd_zarr.convert(sys.argv[1], sys.argv[2], progress=True)
+"""
+    words = [sys.executable, "-W", "error::Warning:tqdm", "-c", code, source, tmp_path / "subj01.zarr"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "100%" in done.stderr
+    assert "Warning" not in done.stderr
 
 
 @pytest.fixture(params=["tqdm", "rich"])
