@@ -398,3 +398,12 @@ def test_command_without_a_form_names_the_forms(run_cli, experiment, tmp_path):
     outcome = run_cli("export", experiment.path, tmp_path / "out")
     assert outcome.code == 2
     assert run_cli("export", experiment.path, tmp_path / "out", "--as", "nyp").code == 2
+
+
+def test_store_of_several_subjects_is_a_folder_a_subject(run_cli, whole_tree, subjects, tmp_path):
+    outcome = run_cli("export", whole_tree, tmp_path / "out", "--as", "npy", "--raw", "--json")
+    assert outcome.code == 0, outcome.err
+    assert set(json.loads(outcome.out)["subjects"]) == {"1", "2"}
+    for subject in (1, 2):
+        values = np.load(tmp_path / f"out/subj0{subject}/betas.npy")
+        np.testing.assert_array_equal(values, subjects.read_counts(subject))

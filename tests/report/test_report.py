@@ -163,3 +163,10 @@ def test_no_store_no_page(tmp_path):
     with pytest.raises(StoreError):
         nsd_zarr.make_report(tmp_path / "none.zarr", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_store_of_several_subjects_has_a_page_each(run_cli, whole_tree, tmp_path):
+    outcome = run_cli("report", whole_tree, "--out", tmp_path / "page.html", "--subjects", "2", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["subjects"]["2"]["contents"]["origin"]["subject"] == "2"
+    assert [path.name for path in tmp_path.glob("*.html")] == ["page-subj02.html"]
