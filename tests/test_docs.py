@@ -146,7 +146,8 @@ def test_reference_of_python_has_every_public_name_and_no_other():
 
 
 def test_every_page_is_in_a_table_of_contents_of_the_site():
-    pages = {path.relative_to(HERE / "docs").with_suffix("").as_posix() for path in (HERE / "docs").rglob("*.md")}
+    found = [path for ending in ("md", "ipynb") for path in (HERE / "docs").rglob(f"*.{ending}")]
+    pages = {path.relative_to(HERE / "docs").with_suffix("").as_posix() for path in found}
     tables = re.findall(r"```{toctree}\n(.*?)```", (HERE / "docs/index.md").read_text(), re.DOTALL)
     listed = [line for table in tables for line in table.splitlines() if line and not line.startswith(":")]
     assert len(listed) == len(set(listed))
