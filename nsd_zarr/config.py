@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.forms import FORM_NAMES
+from nsd_zarr.layout import Part, parse_part
 from nsd_zarr.nsd import BETAS_DATASET, HEMISPHERES
 from nsd_zarr.options import SUBJECTS_EXAMPLE, parse_numbers, suggest
 from nsd_zarr.resources import choose_memory_limit, count_cores
@@ -36,6 +37,10 @@ def _parse_subjects(value: Any) -> Any:
     if numbers and numbers[-1] > MAX_SUBJECT:
         raise ValueError(f"expected subject numbers up to {MAX_SUBJECT}")
     return numbers
+
+
+def _parse_part(value: Any) -> Any:
+    return parse_part(value) if isinstance(value, str) else value
 
 
 def _parse_codec(value: Any) -> Any:
@@ -147,6 +152,8 @@ class Config(BaseModel):
     """Forget an unfinished run of this store and start again."""
     replace_session: Annotated[tuple[int, ...] | None, BeforeValidator(parse_sessions)] = None
     """Sessions of a finished store whose files were delivered again; None: none."""
+    part: Annotated[Part | None, BeforeValidator(_parse_part)] = None
+    """Convert this part of the sessions alone, such as 3/8, and leave the store unfinished; None: all, to the end."""
     profile: str | None = None
     """Of URLs: the profile of ~/.aws with which they are reached."""
     anonymous: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, TypeVar
 
 from nsd_zarr.nsd import RUNS_PER_SESSION, TRIALS_OF_EVEN_RUN, TRIALS_OF_ODD_RUN, TRIALS_PER_SESSION
 
@@ -109,6 +110,37 @@ def format_bytes(count: float) -> str:
 def format_count(count: int, noun: str) -> str:
     """A number of things for people: "1 session", "3 sessions"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a conversion that several processes share, such as the tasks of an array job: 3/8."""
+
+    number: int
+    """Which, from 1."""
+    count: int
+    """How many there are."""
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def take(self, items: Sequence[_Item]) -> Sequence[_Item]:
+        """Those of *items* that belong to it: each belongs to one part. The only place of this rule.
+
+        In turns, so that parts have the same number but for one, and begin with the first sessions.
+        """
+        return items[self.number - 1 :: self.count]
+
+
+def parse_part(text: str) -> Part:
+    """A part from "3/8". Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("expected i/n such as 3/8, i from 1 to n")
+    return Part(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)

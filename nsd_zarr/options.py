@@ -147,6 +147,8 @@ class ConvertOptions(SourceOptions, RemoteOptions, LimitOptions, ExperimentOptio
     """Forget an unfinished run of this store and start again."""
     replace_session: SessionWords | None
     """Sessions of a finished store to take from their files again: these were delivered anew."""
+    part: str | None
+    """Convert part i of n of the sessions alone, "3/8", as a task of an array job does; without it all that is left."""
 
 
 class ImagesOptions(RemoteOptions, LimitOptions, total=False):

@@ -188,6 +188,12 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="N",
                 help="Take these sessions of a finished store from their files again, such as 3 or 2,5.",
             ),
+            click.option(
+                "--part",
+                metavar="I/N",
+                help="Convert part I of N of the sessions, such as 3/8, and stop: for array jobs. The same command "
+                "without it finishes.",
+            ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         ]
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,11 @@ def _log(listener: Listener) -> Listener:
     return listen
 
 
+def _note(text: str) -> None:
+    """A line with the time before it: what is no terminal is a log."""
+    note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+
+
 class _Lines:
     """One line a step, and one for each session that is read from its source or written."""
 
@@ -59,19 +65,19 @@ class _Lines:
         if isinstance(event, RunStarted):
             self._sessions, self._done = event.sessions, 0
             before = f", {event.finished_sessions} finished before" if event.finished_sessions else ""
-            note(
+            _note(
                 f"{_name(event.subject)}{event.step} {format_count(event.sessions, self._kind.part)}, "
                 f"{event.trials} {self._kind.item}s{before}"
             )
         elif isinstance(event, WaitingForWorkers):
             if not self._waits:
-                note(format_waiting(event))
+                _note(format_waiting(event))
             self._waits = True
         elif isinstance(event, SessionDone) and event.how != "from the store":
             self._done += 1
             self._waits = False
             written = f"{format_bytes(event.stored_bytes)} in " if event.stored_bytes else "compared in "
-            note(
+            _note(
                 f"{_name(event.subject)}{self._kind.part} {event.session:02d} done ({self._done} of {self._sessions}): "
                 f"{written}{event.seconds:.1f} s, read {event.how}"
             )

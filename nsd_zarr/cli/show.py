@@ -46,11 +46,15 @@ def format_conversion(report: ConversionReport) -> str:
 
 
 def _format_next(report: ConversionReport) -> str:
+    if report.part:
+        return "Next: the other parts; then the same command without --part, which finishes"
     return f"Next: nsd-zarr verify {shlex.quote(str(report.store))}"
 
 
 def _format_conversion(report: ConversionReport) -> str:
     kept = f"\nnote        {name_sessions(report.kept)} not in SOURCE: kept as stored" if report.kept else ""
+    if report.part:
+        return _format_part(report)
     if not report.sessions:
         return f"{report.store} is finished: nothing to do.{kept}"
     ratio = report.bytes_in / report.bytes_out
@@ -61,6 +65,13 @@ def _format_conversion(report: ConversionReport) -> str:
         f"({ratio:.2f} times smaller), {sessions} in {report.seconds:.1f} s{before}.{kept}"
         + "".join(f"\n{line}" for line in report.experiment.format_lines())
     )
+
+
+def _format_part(report: ConversionReport) -> str:
+    done = f"{name_sessions(each.session for each in report.sessions)} done" if report.sessions else "nothing to do"
+    before = f" ({format_count(report.finished_before, 'session')} finished before)" if report.finished_before else ""
+    left = f"{name_sessions(report.left)} of the run are left" if report.left else "no session of the run is left"
+    return f"{report.store}: part {report.part}: {done} in {report.seconds:.1f} s{before}; {left}."
 
 
 def format_images(report: ImagesReport) -> str:

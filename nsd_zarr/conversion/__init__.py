@@ -20,6 +20,7 @@ experiment/           the files around the betas: what of them goes in, and the 
 contents              the arrays beside the trials, as they enter a store
 root_copy             the copy of the root document, in the run folder
 finish                the skeleton, and the last write that makes a store complete
+parts/                one conversion that several processes share, each with its part of the sessions
 subjects/             several subjects in one store: a group for each
 images                stimulus images as a store of their own
 """

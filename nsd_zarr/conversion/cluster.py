@@ -18,9 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from nsd_zarr.conversion.context import RunContext, Stopped
+from nsd_zarr.conversion.context import RunContext, RunEnded, Stopped
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, TrialsRead, WaitingForWorkers
-from nsd_zarr.conversion.lock import RunEnded
 from nsd_zarr.conversion.memory import Need, make_memory_plan
 from nsd_zarr.conversion.unit import Unit, run_unit
 from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, TrialsDone, ignore_event
+from nsd_zarr.conversion.ledger import make_run_folder
+from nsd_zarr.conversion.lock import LOCK_NAME, Watch
+from nsd_zarr.conversion.remote.generations import RELEASED, find_latest, read_beat
+from nsd_zarr.conversion.remote.generations import read_holder as read_object_holder
+from nsd_zarr.places.choose import choose_place, is_remote
+from nsd_zarr.places.holder import is_same_holder, parse_holder
 from nsd_zarr.places.read_ahead import ReadAhead
 from nsd_zarr.source.trial_cache import TrialCache
 
@@ -55,3 +62,39 @@ class RunContext:
         """Called before each trial is compressed."""
         self.check_stop()
         self.listen(TrialsDone(1))
+
+
+class RunEnded(Watch):
+    """Whether the run that holds the lock of a store has let go of it: a stop signal that reaches other hosts.
+
+    For those who work for a run in other processes. A run that was killed ends when the next one takes the lock.
+    """
+
+    def __init__(self, path: Path, holder: dict[str, Any]) -> None:
+        super().__init__()
+        self.path = path
+        self.holder = holder
+
+    @classmethod
+    def of_present_run(cls, store: Path) -> RunEnded:
+        """Of the run that holds the lock of *store* now."""
+        path = make_run_folder(store) / LOCK_NAME
+        if is_remote(store):
+            place = choose_place(make_run_folder(store))
+            return ObjectRunEnded(path.parent, read_object_holder(place, find_latest(place)))
+        return cls(path, parse_holder(path.read_bytes()))
+
+    def _look(self) -> bool:
+        try:
+            return not is_same_holder(parse_holder(self.path.read_bytes()), self.holder)
+        except FileNotFoundError:
+            return True
+
+
+class ObjectRunEnded(RunEnded):
+    """The same of a store behind a URL. *path*: the run folder."""
+
+    def _look(self) -> bool:
+        place = choose_place(self.path)
+        latest = find_latest(place)
+        return read_object_holder(place, latest) != self.holder or read_beat(place, latest) == RELEASED

@@ -59,6 +59,8 @@ class RunRecord:
     """LEDGER_FORMAT."""
     sources: dict[SessionNumber, FileIdentity]
     """The files that are converted, as they looked then."""
+    parts: int | None = None
+    """Into how many parts the sessions are divided, where processes share them."""
 
 
 _SESSION: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
@@ -79,18 +81,24 @@ class Ledger:
         """Whether a run was begun. Raises StoreError when the folder is something else's."""
         return self._read_run() is not None
 
-    def begin(self, sources: dict[SessionNumber, FileIdentity]) -> None:
+    def begin(self, sources: dict[SessionNumber, FileIdentity], parts: int | None = None) -> None:
         """Note the sources from which a run sets out, and forget what an earlier one recorded."""
         self.place.remove(_ARRAYS_NAME, *(stale.name for stale in self.folder.glob("session-*")))
-        self._write_run(sources)
+        self._write_run(sources, parts)
 
     def read_sources(self) -> dict[SessionNumber, FileIdentity]:
         """The sources from which the run set out; empty when there is no run."""
-        return self._read_run() or {}
+        run = self._read_run()
+        return {} if run is None else run.sources
 
-    def update_sources(self, sources: dict[SessionNumber, FileIdentity]) -> None:
+    def update_sources(self, sources: dict[SessionNumber, FileIdentity], parts: int | None = None) -> None:
         """Take *sources* for the run's own from now on: they were shown to hold the same values."""
-        self._write_run(self.read_sources() | sources)
+        self._write_run(self.read_sources() | sources, parts)
+
+    def read_parts(self) -> int | None:
+        """Into how many parts the sessions of the run are divided; None where they are not."""
+        run = self._read_run()
+        return None if run is None else run.parts
 
     def adopt(self, other: Ledger) -> None:
         """Take the records of *other*, a run that has made the next generation of this store, in place of its own."""
@@ -154,14 +162,14 @@ class Ledger:
         """Whether the source of *session* was found faulty in this run."""
         return (self.folder / _name_fault(session)).exists()
 
-    def _read_run(self) -> dict[SessionNumber, FileIdentity] | None:
-        """The sources in the run's document; None when there is no run."""
+    def _read_run(self) -> RunRecord | None:
+        """The run's document; None when there is no run."""
         if not self.folder.exists():
             return None
         try:
             run = _RUN.validate_json(self.place.read(_RUN_NAME, MAX_RECORD_BYTES))
             if run.format == LEDGER_FORMAT:
-                return run.sources
+                return run
         except FileNotFoundError:
             if self.folder.is_dir() and _all_ours(path.name for path in self.folder.iterdir()):
                 return None
@@ -173,9 +181,9 @@ class Ledger:
             path=self.folder,
         )
 
-    def _write_run(self, sources: dict[SessionNumber, FileIdentity]) -> None:
-        run = RunRecord(LEDGER_FORMAT, dict(sorted(sources.items())))
-        self.place.write(_RUN_NAME, encode_json(_RUN.dump_python(run, mode="json")))
+    def _write_run(self, sources: dict[SessionNumber, FileIdentity], parts: int | None = None) -> None:
+        run = RunRecord(LEDGER_FORMAT, dict(sorted(sources.items())), parts)
+        self.place.write(_RUN_NAME, encode_json(_RUN.dump_python(run, mode="json", exclude_none=True)))
 
 
 def _name_session(session: SessionNumber) -> str:
@@ -204,6 +212,7 @@ def make_run_folder(store: Path) -> Path:
 
 def _all_ours(names: Iterable[str]) -> bool:
     return all(
-        name == "lock" or name.startswith(("run.json", "session-", "root.json", "arrays.json", "next", "extension"))
+        name == "lock"
+        or name.startswith(("run.json", "session-", "root.json", "arrays.json", "next", "extension", "part-"))
         for name in names
     )

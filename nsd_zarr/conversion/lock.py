@@ -6,22 +6,24 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nsd_zarr.conversion.ledger import make_run_folder
-from nsd_zarr.conversion.remote.generations import RELEASED, ObjectLock, find_latest, read_beat, take_lock
-from nsd_zarr.conversion.remote.generations import read_holder as read_object_holder
+from nsd_zarr.conversion.remote.generations import ObjectLock, take_lock
 from nsd_zarr.errors import ConfigError, StoreError
-from nsd_zarr.places.choose import choose_place, is_remote
+from nsd_zarr.layout import Part
+from nsd_zarr.places.choose import is_remote
 from nsd_zarr.places.durable import explain_write_error, make_folder
 from nsd_zarr.places.holder import (
     beating,
+    explain_holder,
+    explain_odd_lock,
+    explain_other_path,
     is_alive_elsewhere,
     is_named,
-    is_same_holder,
     make_holder,
-    parse_holder,
     read_holder,
     write_holder,
 )
@@ -35,7 +37,10 @@ LOOK_SECONDS = 0.2
 """How long a lock is tried for: others who only look hold it for a moment, and a new holder is named a moment later."""
 LOOK_AGAIN_SECONDS = 1.0
 """How often those who work for a run in other processes look whether it still holds its lock."""
-_LOCK_NAME = "lock"
+LOCK_NAME = "lock"
+"""Name of the lock in the run folder."""
+_PART_LOCKS = "part-*.lock"
+"""Locks of parts of a conversion that work at the same time: each has its own, and none goes with the lock itself."""
 MAX_NAME_BYTES = 255 - len(".run")
 """File systems take names of 255 bytes, and the run lies beside its store."""
 
@@ -68,9 +73,10 @@ class Watch:
 class HeldLock(Watch):
     """The lock of a store, while this process holds it. As a stop signal: set once it is lost."""
 
-    def __init__(self, store: Path, descriptor: int, holder: dict[str, Any]) -> None:
+    def __init__(self, store: Path, descriptor: int, holder: dict[str, Any], name: str, shared: bool) -> None:
         super().__init__()
         self._store, self._descriptor, self._holder = store, descriptor, holder
+        self._name, self._shared = name, shared
         self._folder: int | None = None
         self.cover_folder()
 
@@ -81,9 +87,9 @@ class HeldLock(Watch):
         """
         if self._folder is None and self._store.is_dir():
             folder = open_folder(self._store)
-            if not _try_lock(folder):
+            if not _try_lock(folder, shared=self._shared):
                 os.close(folder)
-                raise _explain_other_path(self._store)
+                raise explain_other_path(self._store)
             self._folder = folder
 
     def check(self) -> None:
@@ -109,7 +115,7 @@ class HeldLock(Watch):
             self.check()
 
     def _look(self) -> bool:
-        if not is_at(make_run_folder(self._store) / _LOCK_NAME, self._descriptor, follow_symlinks=False):
+        if not is_at(make_run_folder(self._store) / self._name, self._descriptor, follow_symlinks=False):
             return True
         if self._folder is not None and not is_at(self._store, self._folder):
             return True
@@ -143,59 +149,103 @@ class HeldObjectLock(HeldLock):
 def _hold_object_lock(store: Path) -> Iterator[HeldLock]:
     lock = take_lock(store, PATIENCE_SECONDS, BEAT_SECONDS / 4)
     if not isinstance(lock, ObjectLock):
-        raise _explain_holder(lock, store)
+        raise explain_holder(lock, store)
     with lock.beating(BEAT_SECONDS):
         yield HeldObjectLock(store, lock)
+
+
+def name_part_lock(part: Part) -> str:
+    """Name of the lock of one part, in the run folder."""
+    return f"part-{part.number}-of-{part.count}.lock"
 
 
 @contextmanager
 def hold_lock(store: Path) -> Iterator[HeldLock]:
     """Hold the lock of *store*. Raises StoreError that names host, pid and start time of the run that has it.
 
+    Not while a part of a conversion lives: its lock comes first, then the look at the others', on both sides.
+    """
+
+    def check() -> None:
+        for path in sorted(make_run_folder(store).glob(_PART_LOCKS)):
+            _check_over(path, store)
+            path.unlink(missing_ok=True)  # A part that was only suspended stops, once it goes on.
+
+    with _hold_object_lock(store) if is_remote(store) else _hold(store, LOCK_NAME, {}, check) as lock:
+        yield lock
+
+
+@contextmanager
+def hold_part_lock(store: Path, part: Part, name: str = "") -> Iterator[HeldLock]:
+    """Hold the lock of one part, or another lock *name* of parts, beside those of others. Raises StoreError."""
+    check = partial(_check_over, make_run_folder(store) / LOCK_NAME, store)
+    with _hold(store, name or name_part_lock(part), {"part": str(part)}, check, shared=True) as lock:
+        yield lock
+
+
+def _check_over(path: Path, store: Path) -> None:
+    """Refuse to go on where the run that holds the lock at *path* lives; a dead one's name goes. Raises StoreError."""
+    try:
+        descriptor = look_at_lock_file(path)
+    except OddLock as error:
+        raise explain_odd_lock(path) from error
+    except OSError:
+        return
+    try:
+        holder = read_holder(descriptor)
+        if not _try_lock(descriptor, shared=True) or _is_alive_elsewhere(descriptor):
+            raise explain_holder(read_holder(descriptor), store)
+        if holder and is_named(descriptor, holder):
+            os.truncate(path, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive_elsewhere(descriptor: int) -> bool:
+    return is_alive_elsewhere(descriptor, PATIENCE_SECONDS, BEAT_SECONDS / 4)
+
+
+@contextmanager
+def _hold(
+    store: Path, name: str, what: dict[str, Any], check: Callable[[], None], *, shared: bool = False
+) -> Iterator[HeldLock]:
+    """Hold the lock *name* of *store*, saying *what* for. Raises StoreError where another process has it.
+
+    *check*: looks at locks that do not go with it, once it is held. *shared*: whether the store's folder is.
     On one host the kernel's lock decides, and ends with its process however that dies. A lock left by another host is
     watched for a while: a live run renews it, since not every shared file system carries locks between hosts.
     """
-    if is_remote(store):
-        with _hold_object_lock(store) as held:
-            yield held
-        return
-    path = make_run_folder(store) / _LOCK_NAME
-    make_folder(path.parent)
-    descriptor = _open_lock(path)
+    descriptor = _open_lock(path := make_run_folder(store) / name)
     try:
-        if not _try_lock(descriptor) or is_alive_elsewhere(descriptor, PATIENCE_SECONDS, BEAT_SECONDS / 4):
-            raise _explain_holder(read_holder(descriptor), store)
-        holder = make_holder()
+        if not _try_lock(descriptor) or _is_alive_elsewhere(descriptor):
+            raise explain_holder(read_holder(descriptor), store)
+        holder = make_holder() | what
         try:
             write_holder(descriptor, holder, 0)
         except OSError as error:
             raise explain_write_error(error, path) from error
-        with beating(descriptor, holder, BEAT_SECONDS), closing(HeldLock(store, descriptor, holder)) as lock:
-            yield lock
+        with beating(descriptor, holder, BEAT_SECONDS):
+            check()
+            with closing(HeldLock(store, descriptor, holder, name, shared)) as lock:
+                yield lock
     finally:
         os.close(descriptor)
 
 
 def _open_lock(path: Path) -> int:
+    make_folder(path.parent)
     try:
         return open_lock_file(path)
     except OddLock as error:
-        raise _explain_odd_lock(path) from error
+        raise explain_odd_lock(path) from error
     except OSError as error:
         raise explain_write_error(error, path) from error
 
 
-def _explain_odd_lock(path: Path) -> StoreError:
-    return StoreError(
-        "the lock of the store is a link, or no regular file", hint="Remove it, then run again.", path=path
-    )
-
-
-def check_free(store: Path) -> None:
+def check_free(store: Path, part: Part | None = None) -> None:
     """Refuse a store that a run on this host has in use, or whose name is too long. Writes nothing.
 
-    Of a store behind a URL its name alone is looked at.
-
+    Of a store behind a URL its name alone is looked at. *part*: for a part of a conversion, which works beside others.
     Raises StoreError, ConfigError.
     """
     if len(os.fsencode(store.name)) > MAX_NAME_BYTES:
@@ -207,15 +257,17 @@ def check_free(store: Path) -> None:
         )
     if is_remote(store):
         return  # To see whether a run lives takes a while: whoever writes looks.
-    path = make_run_folder(store) / _LOCK_NAME
-    try:
-        holder = _look_at(look_at_lock_file, path)
-    except OddLock as error:
-        raise _explain_odd_lock(path) from error
-    if holder is not None:
-        raise _explain_holder(holder, store)
+    folder = make_run_folder(store)
+    others = sorted(folder.glob(_PART_LOCKS)) if part is None else [folder / name_part_lock(part)]
+    for path in (folder / LOCK_NAME, *others):
+        try:
+            holder = _look_at(look_at_lock_file, path)
+        except OddLock as error:
+            raise explain_odd_lock(path) from error
+        if holder is not None:
+            raise explain_holder(holder, store)
     if _look_at(open_folder, store) is not None:
-        raise _explain_other_path(store)
+        raise explain_other_path(store)
 
 
 def _look_at(open_lock: Callable[[Path], int], path: Path) -> dict[str, Any] | None:
@@ -233,42 +285,6 @@ def _look_at(open_lock: Callable[[Path], int], path: Path) -> dict[str, Any] | N
         os.close(descriptor)
 
 
-class RunEnded(Watch):
-    """Whether the run that holds the lock of a store has let go of it: a stop signal that reaches other hosts.
-
-    For those who work for a run in other processes. A run that was killed ends when the next one takes the lock.
-    """
-
-    def __init__(self, path: Path, holder: dict[str, Any]) -> None:
-        super().__init__()
-        self.path = path
-        self.holder = holder
-
-    @classmethod
-    def of_present_run(cls, store: Path) -> RunEnded:
-        """Of the run that holds the lock of *store* now."""
-        path = make_run_folder(store) / _LOCK_NAME
-        if is_remote(store):
-            place = choose_place(make_run_folder(store))
-            return ObjectRunEnded(path.parent, read_object_holder(place, find_latest(place)))
-        return cls(path, parse_holder(path.read_bytes()))
-
-    def _look(self) -> bool:
-        try:
-            return not is_same_holder(parse_holder(self.path.read_bytes()), self.holder)
-        except FileNotFoundError:
-            return True
-
-
-class ObjectRunEnded(RunEnded):
-    """The same of a store behind a URL. *path*: the run folder."""
-
-    def _look(self) -> bool:
-        place = choose_place(self.path)
-        latest = find_latest(place)
-        return read_object_holder(place, latest) != self.holder or read_beat(place, latest) == RELEASED
-
-
 def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
     deadline = time.monotonic() + LOOK_SECONDS
     while True:
@@ -280,21 +296,3 @@ def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(LOOK_SECONDS / 20)
-
-
-def _explain_other_path(store: Path) -> StoreError:
-    return StoreError(
-        "the store is in use by a live run that reaches its folder by another path, such as a bind mount",
-        hint="Wait for it, or stop it; then run again.",
-        path=store,
-    )
-
-
-def _explain_holder(holder: dict[str, Any], store: Path) -> StoreError:
-    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, started {holder.get('started', '?')}"
-    return StoreError(
-        f"the store is in use by a live run: {who}",
-        hint="Wait for it, or stop it; then run again.",
-        path=store,
-        found=holder,
-    )

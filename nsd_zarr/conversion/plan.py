@@ -166,7 +166,7 @@ def make_plan(
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     if progress.state is not TargetState.FINISHED:
         experiment, report = read_experiment(given, settings.geometry)
-    memory, need = _make_memory_plan(settings, sources, max(1, left), config, experiment is not None, target)
+    memory, need = plan_memory(settings, sources, max(1, left), config, experiment is not None, target)
     sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
     notes = find_unfinished(files[0].path.parent, settings.sessions)
     report = replace(report, notes=(*notes, *find_twin_notes(files), *report.notes))
@@ -240,9 +240,10 @@ def make_settings(sources: Sequence[SourcePart], config: Config, kept: Sequence[
     )
 
 
-def _make_memory_plan(
+def plan_memory(
     settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool, store: Path
 ) -> tuple[MemoryPlan, Need]:
+    """How sessions share threads and memory, where *left* of them are left to do. Raises DoesNotFit."""
     need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment, store)
     if is_cluster(config.scheduler):
         # Each worker plans by its own limits; without --memory this says what one pass takes there.

@@ -66,6 +66,10 @@ class ConversionReport:
     """Of several subjects: the report of each, whose sum this one is."""
     kept: tuple[SessionNumber, ...] = ()
     """Sessions of the store that the source does not have: they stay."""
+    part: str = ""
+    """Which part of the sessions this is of, such as 3/8; empty where it is of all."""
+    left: tuple[SessionNumber, ...] = ()
+    """Of a part: sessions of the whole run that are not done yet, of whichever part."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""

@@ -12,6 +12,7 @@ from typing import Unpack, overload
 from nsd_zarr.config import Config, make_config
 from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.lock import check_free
+from nsd_zarr.conversion.parts.convert import convert_part
 from nsd_zarr.conversion.plan import Plan, make_plan
 from nsd_zarr.conversion.run import ConversionReport, run_conversion
 from nsd_zarr.conversion.subjects.convert import convert_subjects
@@ -175,16 +176,16 @@ def _check_no_tree(path: Path) -> None:
 
 def convert_store(source: SourceWords, path: Path, config: Config, listen: Listener) -> ConversionReport:
     """Make the store of one subject at *path*, go on with it, extend it, or leave it. Raises what `convert` raises."""
-    check_free(path)
+    check_free(path, config.part)
     if is_extensible(path, config):
         return extend(source, path, config, listen)
     _check_replaces_nothing(path, config)
-    return run_conversion(source, path, config, listen)
+    return (run_conversion if config.part is None else convert_part)(source, path, config, listen)
 
 
 def plan_store(source: SourceWords, path: Path, config: Config) -> Plan:
     """What convert_store would do. Raises what `plan` raises."""
-    check_free(path)
+    check_free(path, config.part)
     if is_extensible(path, config):
         return make_growth(source, path, config).plan
     _check_replaces_nothing(path, config)

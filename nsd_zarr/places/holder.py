@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from nsd_zarr.errors import StoreError
 
 MAX_LOCK_BYTES = 4096
 """More of a lock file is not read."""
@@ -93,3 +96,31 @@ def beating(descriptor: int, holder: dict[str, Any], seconds: float) -> Iterator
         thread.join()
         if is_named(descriptor, holder):
             os.truncate(descriptor, 0)
+
+
+def explain_odd_lock(path: Path) -> StoreError:
+    """The error for a lock that no lock file is."""
+    return StoreError(
+        "the lock of the store is a link, or no regular file", hint="Remove it, then run again.", path=path
+    )
+
+
+def explain_other_path(store: Path) -> StoreError:
+    """The error for a store whose folder is locked, and whose lock is not."""
+    return StoreError(
+        "the store is in use by a live run that reaches its folder by another path, such as a bind mount",
+        hint="Wait for it, or stop it; then run again.",
+        path=store,
+    )
+
+
+def explain_holder(holder: dict[str, Any], store: Path) -> StoreError:
+    """The error for a lock that *holder* has: host, process, start time, and of a conversion in parts which."""
+    part = f"part {holder['part']}, " if "part" in holder else ""
+    who = f"{part}process {holder.get('pid', '?')} on {holder.get('host', '?')}, started {holder.get('started', '?')}"
+    return StoreError(
+        f"the store is in use by a live run: {who}",
+        hint="Wait for it, or stop it; then run again.",
+        path=store,
+        found=holder,
+    )

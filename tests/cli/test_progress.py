@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -12,10 +13,17 @@ from nsd_zarr.conversion.events import SessionDone
 WORDS = ("--trials-per-shard", 7, "--json")
 
 
+def strip_times(shown):
+    """Lines without the time that stands before each."""
+    lines = shown.splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines), shown
+    return [line[20:] for line in lines]
+
+
 def test_progress_away_from_a_terminal_is_a_line_a_session(plain, tmp_path, run_child):
     outcome = run_child("convert", plain, tmp_path / "subj01.zarr", *WORDS, "--workers", 1)
     assert json.loads(outcome.out)["trials"] == 28
-    first, *sessions = outcome.err.splitlines()
+    first, *sessions = strip_times(outcome.err)
     assert first == "converting 2 sessions, 28 trials"
     assert [line.partition(":")[0] for line in sessions] == ["session 01 done (1 of 2)", "session 02 done (2 of 2)"]
     assert all(line.endswith("read by offset") for line in sessions)
@@ -49,7 +57,7 @@ def test_error_on_a_terminal_stands_on_a_line_of_its_own(plain, tmp_path, run_on
 
 def test_progress_of_verify_counts_trials_as_well(plain, tmp_path, run_child, run_on_terminal):
     nsd_zarr.convert(plain, tmp_path / "subj01.zarr", trials_per_shard=7)
-    assert run_child("verify", tmp_path / "subj01.zarr").err == "verifying 2 sessions, 28 trials\n"
+    assert strip_times(run_child("verify", tmp_path / "subj01.zarr").err) == ["verifying 2 sessions, 28 trials"]
     assert "100 %" in run_on_terminal("verify", tmp_path / "subj01.zarr", "--source", plain).err
 
 
@@ -61,5 +69,5 @@ def test_run_that_goes_on_tells_what_was_finished_before(simulated, tmp_path, ru
     with pytest.raises(KeyboardInterrupt):
         nsd_zarr.convert(simulated, tmp_path / "subj01.zarr", trials_per_shard=7, workers=1, on_event=stop)
     outcome = run_cli("convert", simulated, tmp_path / "subj01.zarr", "--trials-per-shard", 7)
-    assert outcome.err.splitlines()[0] == "converting 1 session, 14 trials, 1 finished before"
+    assert strip_times(outcome.err)[0] == "converting 1 session, 14 trials, 1 finished before"
     assert "(1 session finished before)" in outcome.out

@@ -19,7 +19,8 @@ import pytest
 
 import nsd_zarr
 from nsd_zarr.conversion import lock
-from nsd_zarr.conversion.lock import RunEnded, check_free, hold_lock
+from nsd_zarr.conversion.context import RunEnded
+from nsd_zarr.conversion.lock import check_free, hold_lock
 from nsd_zarr.errors import StoreError
 
 HOLD = """

@@ -41,6 +41,16 @@ def adopt_settings(store: Store, config: Config) -> Config:
     return config.model_copy(update=own)
 
 
+def refuse_part(store: Path, config: Config) -> None:
+    """Refuse to extend a store in parts. Raises StoreError."""
+    if config.part is not None:
+        raise StoreError(
+            f"part {config.part}, and the store is finished: more sessions are added to it by one run",
+            hint="Run the same command without --part.",
+            path=store,
+        )
+
+
 def check_replaced(store: Store, files: Sequence[SessionFile], replaced: Sequence[int]) -> None:
     """Refuse to replace a session that the store or the source does not have. Raises ConfigError, SourceError."""
     has = store.geometry.sessions

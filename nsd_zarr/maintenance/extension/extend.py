@@ -28,6 +28,7 @@ from nsd_zarr.maintenance.extension.allowed import (
     check_extensible,
     check_replaced,
     find_attributes,
+    refuse_part,
 )
 from nsd_zarr.maintenance.extension.generation import Extension, Generation
 from nsd_zarr.maintenance.extension.kept import find_identities, make_kept_sessions
@@ -67,6 +68,7 @@ def extend(source: SourceWords, store: Path, config: Config, listen: Listener) -
     config = config.model_copy(update={"fresh": False})
     growth = make_growth(source, store, config)
     if growth.plan.progress.state is TargetState.EXTENDED:
+        refuse_part(store, config)
         with hold_lock(store) as lock:
             # Once more: another run may have come between the plan and the lock.
             generation.recover(lock)
