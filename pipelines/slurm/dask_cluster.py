@@ -1,5 +1,7 @@
 """Convert on a Dask cluster whose workers are Slurm jobs, started and ended by dask-jobqueue as they are needed.
 
+    pip install dask-jobqueue
+
     python pipelines/slurm/dask_cluster.py SOURCE STORE [--jobs 20] [--queue PARTITION]
 
 SOURCE and STORE are on a disk that every node sees. Run it where it may run for long: in a job of its own, or in tmux.

@@ -296,3 +296,17 @@ def test_server_that_is_not_there_is_reported_soon(source, store, options):
     with pytest.raises(StoreError, match="does not answer"):
         nsd_zarr.convert(source, store, storage_options=options | {"endpoint_url": "http://127.0.0.1:9"}, **OPTIONS)
     assert time.monotonic() - started < 60
+
+
+def test_store_on_a_server_is_kept_and_not_extended(make_source, source, store, options, server, local):
+    nsd_zarr.convert(source, store, storage_options=options, **OPTIONS | {"codec": "zstd"})
+    before = server.read_all(store)
+    assert nsd_zarr.convert(source, store, storage_options=options).sessions == ()  # With the store's own settings.
+    (source / "betas_session01.hdf5").unlink()
+    assert nsd_zarr.convert(source, store, storage_options=options).kept == (1,)
+    with pytest.raises(StoreError, match="cannot be extended: its objects cannot be replaced") as caught:
+        nsd_zarr.convert(make_source((1, 2, 3, 4), "more"), store, storage_options=options)
+    assert "nsd-zarr convert SOURCE NEW_STORE" in str(caught.value)
+    with pytest.raises(ConfigError, match="part, and a store behind a URL"):
+        nsd_zarr.convert(source, f"{store}2", part="1/2", storage_options=options)
+    assert server.read_all(store) == before
