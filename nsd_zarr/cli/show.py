@@ -42,7 +42,7 @@ def format_conversion(report: ConversionReport) -> str:
     """What a conversion did."""
     if report.parts:
         return "\n".join([*map(_format_conversion, report.parts), _format_next(report)])
-    return _format_conversion(report) + (f"\n{_format_next(report)}" if report.sessions else "")
+    return _format_conversion(report) + (f"\n{_format_next(report)}" if report.sessions or report.completed else "")
 
 
 def _format_next(report: ConversionReport) -> str:
@@ -55,7 +55,7 @@ def _format_conversion(report: ConversionReport) -> str:
     kept = f"\nnote        {name_sessions(report.kept)} not in SOURCE: kept as stored" if report.kept else ""
     if report.part:
         return _format_part(report)
-    if not report.sessions:
+    if not report.sessions and not report.completed:
         return f"{report.store} is finished: nothing to do.{kept}"
     ratio = report.bytes_in / report.bytes_out
     sessions = format_count(len(report.sessions), "session")

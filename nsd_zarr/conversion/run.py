@@ -68,6 +68,8 @@ class ConversionReport:
     """Sessions of the store that the source does not have: they stay."""
     part: str = ""
     """Which part of the sessions this is of, such as 3/8; empty where it is of all."""
+    completed: bool = False
+    """Whether this run completed the store; it may have found all sessions converted, by parts or by a killed run."""
     left: tuple[SessionNumber, ...] = ()
     """Of a part: sessions of the whole run that are not done yet, of whichever part."""
 
@@ -127,6 +129,7 @@ def make_report(path: Path, plan: Plan, done: tuple[SessionDone, ...], started: 
         bytes_out=sum(manifest[make_shard_key(geometry, shard)].size for shard in range(geometry.shards)),
         seconds=time.perf_counter() - started,
         experiment=report,
+        completed=plan.progress.state is not TargetState.FINISHED,
     )
 
 

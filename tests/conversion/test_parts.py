@@ -152,18 +152,29 @@ def test_part_of_several_subjects_is_that_part_of_each(tmp_path, digest_tree):
     assert digest_tree(tmp_path / "parts.zarr") == digest_tree(tmp_path / "plain.zarr")
 
 
-# -- what is told ------------------------------------------------------------------------------------------------
+# -- what is shown -----------------------------------------------------------------------------------------------
 
 
-def test_part_tells_what_it_did_and_what_is_left(source, store, run_cli):
+def test_part_shows_what_it_did_and_what_is_left(source, store, run_cli):
     words = ("convert", source, store, "--trials-per-shard", 2, "--workers", 1, "--part")
     outcome = run_cli(*words, "2/3")
     assert "part 2/3: sessions 2,5 done in" in outcome.out
     assert "sessions 1,3-4 of the run are left" in outcome.out
     assert "the same command without --part, which finishes" in outcome.out
     assert "part 2/3: nothing to do" in run_cli(*words, "2/3").out
-    told = run_cli(*words, "1/3", "--json").json
-    assert (told["part"], told["left"], told["trials"]) == ("1/3", [3], 12)
+    shown = run_cli(*words, "1/3", "--json").json
+    assert (shown["part"], shown["left"], shown["trials"]) == ("1/3", [3], 12)
+
+
+def test_command_that_finishes_behind_all_parts_says_that_it_completed_the_store(source, store, run_cli):
+    words = ("convert", source, store, "--trials-per-shard", 2, "--workers", 1)
+    for part in ("1/2", "2/2"):
+        assert run_cli(*words, "--part", part).code == 0
+    finished = run_cli(*words)
+    assert "0 sessions in" in finished.out
+    assert "(5 sessions finished before)" in finished.out
+    assert f"Next: nsd-zarr verify {store}" in finished.out
+    assert run_cli(*words).out == f"{store} is finished: nothing to do.\n"
 
 
 def test_part_without_a_session_does_nothing(source, store):

@@ -223,7 +223,7 @@ sys.exit(wrong)
 """
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_interrupts_at_random_moments_leave_no_thread_and_no_hang(volumes, tmp_path, times):
     (tmp_path / "interrupt.py").write_text(INTERRUPT)

@@ -52,6 +52,7 @@ def join_conversions(tree: Path, reports: dict[int, ConversionReport], seconds: 
         seconds=seconds,
         experiment=join_experiments({subject: report.experiment for subject, report in reports.items()}),
         parts=parts,
+        completed=any(part.completed for part in parts),
     )
 
 
