@@ -129,12 +129,14 @@ def test_encoder_comes_as_near_to_the_planted_weights_as_its_trials_allow(encode
     assert allowed.mean() < encoder.r.mean() < best.mean() + 0.001  # wrong weights may fit the noise, by less than that
 
 
+@pytest.mark.slow
 def test_encoder_of_other_images_is_seen_to_fail(store, tmp_path):
     create_stimulus_file(tmp_path / "other.hdf5", RECIPE.images, RECIPE.image_size, seed=8)
     encoder = run_pipeline(store, tmp_path / "other.hdf5", tmp_path)
     assert encoder.mean_error < -10 * STANDARD_ERRORS
 
 
+@pytest.mark.slow
 def test_encoder_of_a_store_without_ncsnr_computes_it(root, tmp_path):
     hidden = root.ncsnr.rename(tmp_path / root.ncsnr.name)
     nsd_zarr.convert(root.root, tmp_path / "subj01.zarr", subject=1)

@@ -4,7 +4,7 @@ import pytest
 
 from servers.kills import run_rounds
 
-pytestmark = pytest.mark.xdist_group("servers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from nsd_zarr.simulate import Simulation, simulate_root
 from servers.proxy import BODIES
 from servers.seaweed import READER
 
-pytestmark = pytest.mark.xdist_group("servers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 OPTIONS = {"trials_per_shard": 2, "workers": 2}
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from nsd_zarr.errors import ConfigError, DamageFound, NsdZarrError  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("servers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 
 def read_epoch(loader):
