@@ -11,7 +11,7 @@ import nsd_zarr
 from nsd_zarr.cli.main import commands
 
 COMMANDS = sorted(commands.commands)
-WITH_JSON = ["plan", "convert", "attach", "verify", "repair", "info", "bench", "images"]
+WITH_JSON = ["plan", "convert", "attach", "verify", "repair", "info", "bench", "images", "export", "report"]
 
 
 # -- help --------------------------------------------------------------------------------------------------------

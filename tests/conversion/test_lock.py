@@ -65,7 +65,8 @@ def quick(monkeypatch):
 def _write_foreign_lock(lock_path, beat="000000000000"):
     lock_path.parent.mkdir(exist_ok=True)
     holder = {"host": "elsewhere", "pid": 4321, "started": "2026-01-02T03:04:05+00:00", "beat": beat}
-    lock_path.write_text(json.dumps(holder))
+    with lock_path.open("r+" if lock_path.exists() else "w") as file:  # In place, as the package: never empty between.
+        file.write(json.dumps(holder))
 
 
 # -- one host ----------------------------------------------------------------------------------------------------

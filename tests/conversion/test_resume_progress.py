@@ -41,7 +41,6 @@ CHANGES = {
     "codec": ("--codec", "zstd"),
     "clevel": ("--clevel", 6),
     "trials_per_shard": ("--trials-per-shard", 3),
-    "sessions": ("--sessions", "1-2"),
 }
 
 
