@@ -73,6 +73,7 @@ def empty_folder(tmp_path, monkeypatch):
     return tmp_path / "encoding"
 
 
+@pytest.mark.slow
 def test_tutorial_leads_from_an_empty_folder_to_a_trained_model(empty_folder, capsys):
     for library in ("torch", "matplotlib"):
         pytest.importorskip(library)

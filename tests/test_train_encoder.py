@@ -111,6 +111,7 @@ def correlate(a, b):
     return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
 
 
+@pytest.mark.slow
 def test_encoder_scores_the_noise_ceiling_within_sampling_error(encoder):
     assert len(encoder.responses) > 200
     assert len(encoder.scores) == make_whole_region().sum()
@@ -118,6 +119,7 @@ def test_encoder_scores_the_noise_ceiling_within_sampling_error(encoder):
     assert 0.7 < encoder.errors.std() < 1.3
 
 
+@pytest.mark.slow
 def test_encoder_comes_as_near_to_the_planted_weights_as_its_trials_allow(encoder, store):
     """On the very same responses; what is left is the error of the weights, features / trials of the noise variance."""
     region = make_whole_region()[make_brain_mask(RECIPE.volume_shape)]

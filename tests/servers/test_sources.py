@@ -14,7 +14,7 @@ from nsd_zarr.places.objects import fetch
 from nsd_zarr.simulate import Simulation, simulate_root
 from servers.seaweed import PUBLIC
 
-pytestmark = pytest.mark.xdist_group("servers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 
 @pytest.fixture
