@@ -23,9 +23,7 @@ def bound_array(array: Any) -> Any:
     """
     import zarr
 
-    chunk_bytes = math.prod(array.shards or array.chunks) * max(1, array.dtype.itemsize)
-    max_bytes = max(MAX_INFLATED_BYTES, 2 * chunk_bytes)
-    metadata = array.metadata
+    max_bytes, metadata = _find_max_bytes(array), array.metadata
     if hasattr(metadata, "codecs"):
         bounded = replace(metadata, codecs=_bound_codecs(metadata.codecs, max_bytes))
     elif metadata.compressor is not None and find_codec_name(metadata.compressor) in COMPRESSORS:
@@ -33,6 +31,11 @@ def bound_array(array: Any) -> Any:
     else:
         return array
     return zarr.Array(zarr.AsyncArray(metadata=bounded, store_path=array.store_path))
+
+
+def _find_max_bytes(array: Any) -> int:
+    chunk_bytes = math.prod(array.shards or array.chunks) * max(1, array.dtype.itemsize)
+    return max(MAX_INFLATED_BYTES, 2 * chunk_bytes)
 
 
 def _bound_codecs(codecs: Sequence[Any], max_bytes: int) -> tuple[Any, ...]:
