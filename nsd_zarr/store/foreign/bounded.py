@@ -34,7 +34,7 @@ def bound_array(array: Any) -> Any:
 
 
 def _find_max_bytes(array: Any) -> int:
-    chunk_bytes = math.prod(array.shards or array.chunks) * max(1, array.dtype.itemsize)
+    chunk_bytes: int = math.prod(array.shards or array.chunks) * max(1, array.dtype.itemsize)
     return max(MAX_INFLATED_BYTES, 2 * chunk_bytes)
 
 
