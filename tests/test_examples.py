@@ -12,7 +12,7 @@ import pytest
 import nsd_zarr
 from nsd_zarr.simulate import Simulation, simulate_root
 
-pytestmark = pytest.mark.xdist_group("examples")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("examples")]
 
 NO_DOCS = {"__version__", "Event", "Listener"}
 FACE = [name for name in nsd_zarr.__all__ if name not in NO_DOCS]

@@ -151,6 +151,8 @@ def test_place_of_a_file_of_the_root_is_the_store_s_folder(hostile, tmp_path):
 LITTLE_MEMORY = """
 import resource, sys
 import nsd_zarr, nsd_zarr.read.backend, nsd_zarr.store.root
+
+pytestmark = pytest.mark.slow
 before = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (before + 2**28, before + 2**28))
 try:

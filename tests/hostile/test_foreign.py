@@ -37,6 +37,8 @@ def foreign(tmp_path):
 OPEN = """
 import resource, sys
 import nsd_zarr, xarray, zarr, fsspec, fsspec.implementations.local
+
+pytestmark = pytest.mark.slow
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     nsd_zarr.open_dataset(sys.argv[1])

@@ -17,6 +17,8 @@ import nsd_zarr
 from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.source.hdf5.parts import PREFIXES
 
+pytestmark = pytest.mark.slow
+
 TRIALS, VOLUME = 6, (5, 7, 11)
 VALUES = np.arange(1, TRIALS * 385 + 1, dtype="int16").reshape(TRIALS, *VOLUME)
 

@@ -10,6 +10,8 @@ import pytest
 
 from nsd_zarr.errors import DamageFound, StoreError
 
+pytestmark = pytest.mark.slow
+
 ABSURD = [2**63, 2**62, 2**31 + 1, -1, 0, 1.5, 14.0, True, "14", None, [], {}, 10**40, float("1e300")]
 
 
