@@ -210,6 +210,14 @@ def make_run_folder(store: Path) -> Path:
     return real.with_name(real.name + ".run")
 
 
+def find_run_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a run folder; none where it may not be looked at: whoever writes there is refused."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def _all_ours(names: Iterable[str]) -> bool:
     return all(
         name == "lock"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nsd_zarr.conversion.ledger import make_run_folder
+from nsd_zarr.conversion.ledger import find_run_files, make_run_folder
 from nsd_zarr.conversion.remote.generations import ObjectLock, take_lock
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.layout import Part
@@ -167,7 +167,7 @@ def hold_lock(store: Path) -> Iterator[HeldLock]:
     """
 
     def check() -> None:
-        for path in _find_part_locks(make_run_folder(store)):
+        for path in find_run_files(make_run_folder(store), _PART_LOCKS):
             _check_over(path, store)
             path.unlink(missing_ok=True)  # A part that was only suspended stops, once it goes on.
 
@@ -258,7 +258,7 @@ def check_free(store: Path, part: Part | None = None) -> None:
     if is_remote(store):
         return  # To see whether a run lives takes a while: whoever writes looks.
     folder = make_run_folder(store)
-    others = _find_part_locks(folder) if part is None else [folder / name_part_lock(part)]
+    others = find_run_files(folder, _PART_LOCKS) if part is None else [folder / name_part_lock(part)]
     for path in (folder / LOCK_NAME, *others):
         try:
             holder = _look_at(look_at_lock_file, path)
@@ -268,14 +268,6 @@ def check_free(store: Path, part: Part | None = None) -> None:
             raise explain_holder(holder, store)
     if _look_at(open_folder, store) is not None:
         raise explain_other_path(store)
-
-
-def _find_part_locks(folder: Path) -> list[Path]:
-    """Locks of parts in the run folder; none where it may not be looked at: whoever writes there is refused."""
-    try:
-        return sorted(folder.glob(_PART_LOCKS))
-    except OSError:
-        return []
 
 
 def _look_at(open_lock: Callable[[Path], int], path: Path) -> dict[str, Any] | None:
