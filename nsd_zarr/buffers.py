@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -39,27 +37,6 @@ class BufferPool:
             yield buffer[:length].view(dtype).reshape(shape)
         finally:
             self._free.append(buffer)
-
-
-class Turn:
-    """One thread at a time, so that what each would take for itself for a moment is taken once. Fork-safe, picklable.
-
-    A fork may find the lock taken by a thread that it does not have: it begins with one of its own.
-    """
-
-    def __init__(self) -> None:
-        self._process, self._lock = os.getpid(), Lock()
-
-    def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
-        return Turn, ()
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Wait for the others; theirs begins when the block ends."""
-        if self._process != os.getpid():
-            self._process, self._lock = os.getpid(), Lock()
-        with self._lock:
-            yield
 
 
 @dataclass(slots=True)

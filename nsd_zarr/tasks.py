@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
 from nsd_zarr.errors import DoesNotFit
 
+Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -61,3 +62,16 @@ class Once:
     def hold(self, key: Hashable) -> threading.Lock:
         """The lock of *key*, for a with block: within it, look again whether another thread has made it."""
         return self._locks.setdefault((os.getpid(), key), threading.Lock())
+
+    def find(self, kept: MutableMapping[Key, Result], key: Key, make: Callable[[Key], Result]) -> Result:
+        """kept[key]; where it is missing, make(key), which stays there.
+
+        One thread at a time makes, whatever the key: what making takes for a moment is taken once.
+        """
+        found = kept.get(key)
+        if found is None:
+            with self.hold(Once):
+                found = kept.get(key)
+                if found is None:
+                    found = kept[key] = make(key)
+        return found

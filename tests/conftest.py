@@ -7,6 +7,7 @@ import functools
 import gc
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,15 +52,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return module if _is_group(config.rootpath / module) else nodeid
+            return _find_group(config.rootpath / nodeid.partition("::")[0]) or nodeid
 
     return Scheduling(config, log)
 
 
 @functools.cache
-def _is_group(module: Path) -> bool:
-    return "xdist_group(" in module.read_text()
+def _find_group(module: Path) -> str | None:
+    found = re.search(r'xdist_group\("(\w+)"\)', module.read_text())
+    return found and found[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

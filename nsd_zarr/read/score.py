@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nsd_zarr.buffers import BufferPool, Turn
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.layout import COUNTS_PER_PERCENT
 from nsd_zarr.science.missing import find_missing
@@ -16,6 +16,7 @@ from nsd_zarr.science.zscore import make_factor
 from nsd_zarr.store.foreign.reader import AnyReader
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_chunk
+from nsd_zarr.tasks import Once
 
 MEAN, STD = "session_mean", "session_std"
 """Arrays of the store: mean and standard deviation (ddof 0) of every session, in percent signal change."""
@@ -57,7 +58,7 @@ class SessionScores:
         self.missing_factor = missing_factor
         self.keep_bytes = keep_bytes
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._turn = Turn()
+        self._once = Once()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": {}}
@@ -72,17 +73,11 @@ class SessionScores:
 
         Raises DamageFound; ConfigError when none of the given trials is of that session.
         """
-        position = trial // self.reader.store.geometry.trials_per_session
-        found = self._kept.get(position)
-        if found is None:
-            with self._turn.take():
-                found = self._kept.get(position) or self._keep(position)
-        return found
+        return self._once.find(self._kept, trial // self.reader.store.geometry.trials_per_session, self._make)
 
-    def _keep(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _make(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         found = self._read(position) if self.trials is None else self._compute(position)
         self._make_room(found[0].nbytes + found[1].nbytes)
-        self._kept[position] = found
         return found
 
     def _make_room(self, needed: int) -> None:
@@ -137,7 +132,7 @@ class SessionMissing:
         self.voxels = voxels
         self.with_zeros = with_zeros
         self._kept: dict[int, np.ndarray] = {}
-        self._turn = Turn()
+        self._once = Once()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": {}}
@@ -152,11 +147,7 @@ class SessionMissing:
 
         Raises DamageFound.
         """
-        bits = self._kept.get(position)
-        if bits is None:
-            with self._turn.take():
-                bits = self._kept.get(position)
-                bits = self._keep(position) if bits is None else bits
+        bits = self._once.find(self._kept, position, self._make)
         if not bits.size:
             return None
         shape = self.reader.volume_shape if self.voxels is None else self.voxels.shape
@@ -168,10 +159,9 @@ class SessionMissing:
         if mask is not None:
             np.copyto(out, out.dtype.type(value), where=mask)
 
-    def _keep(self, position: int) -> np.ndarray:
+    def _make(self, position: int) -> np.ndarray:
         mask = self._read(position)
-        bits = self._kept[position] = np.packbits(mask) if mask.any() else np.zeros(0, np.uint8)
-        return bits
+        return np.packbits(mask) if mask.any() else np.zeros(0, np.uint8)
 
     def _read(self, position: int) -> np.ndarray:
         store = self.reader.store

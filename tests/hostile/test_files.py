@@ -17,6 +17,8 @@ from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.root import open_store
 from nsd_zarr.store.shard import write_shard
 
+pytestmark = pytest.mark.slow
+
 SHARD = "betas/c/3/0/0/0"
 TEXTS = "trial_digest/c/0"
 
@@ -152,7 +154,6 @@ LITTLE_MEMORY = """
 import resource, sys
 import nsd_zarr, nsd_zarr.read.backend, nsd_zarr.store.root
 
-pytestmark = pytest.mark.slow
 before = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (before + 2**28, before + 2**28))
 try:

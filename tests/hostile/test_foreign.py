@@ -17,6 +17,8 @@ import zarr
 import nsd_zarr
 from nsd_zarr.errors import NsdZarrError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 5, 7, 3)
 HUGE = 2**40
 
@@ -38,7 +40,6 @@ OPEN = """
 import resource, sys
 import nsd_zarr, xarray, zarr, fsspec, fsspec.implementations.local
 
-pytestmark = pytest.mark.slow
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     nsd_zarr.open_dataset(sys.argv[1])

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.xdist_group("servers")
+
 CODE = """
 import sys
 import nsd_zarr
 
-pytestmark = pytest.mark.xdist_group("servers")
 nsd_zarr.convert(sys.argv[1], sys.argv[2])
 nsd_zarr.open_dataset(sys.argv[2]).betas[0].load()
 nsd_zarr.verify(sys.argv[2])

@@ -7,7 +7,6 @@ from servers.kills import run_rounds
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 
-@pytest.mark.slow
 def test_killed_conversions_and_contenders_leave_the_bytes_of_the_local_store(tmp_path):
     tally = run_rounds(tmp_path, kills=2, contenders=2, seed=3)
     assert tally.failures == []

@@ -156,7 +156,8 @@ def test_places_of_a_form_are_those_of_the_dataset():
 
 
 def test_command_writes_the_forms_asked_for(tmp_path, run_cli):
-    outcome = run_cli("simulate", tmp_path / "nsd", "--sessions", 1, "--shape", "6,3,5,7", "--forms", "nifti,fsaverage")
+    words = ["--sessions", 1, "--shape", "6,3,5,7", "--forms", "nifti,fsaverage", "--quiet"]
+    outcome = run_cli("simulate", tmp_path / "nsd", *words)
     assert (outcome.code, outcome.err) == (0, "")
     names = {path.name for path in (tmp_path / "nsd/nsddata_betas").rglob("*.*")}
     assert names == {f"betas_session01.{end}" for end in ("nii.gz",)} | {

@@ -1,4 +1,4 @@
-"""Memory that is used again, and turns of threads."""
+"""What several threads ask for at once is made once."""
 
 import os
 import pickle
@@ -7,19 +7,19 @@ import threading
 import numpy as np
 import pytest
 
-from nsd_zarr.buffers import Turn
 from nsd_zarr.read import score
 from nsd_zarr.read.score import SessionMissing, SessionScores
 from nsd_zarr.store.foreign.reader import make_reader
 from nsd_zarr.store.root import open_store
+from nsd_zarr.tasks import Once
 
 
-def test_turn_of_a_fork_is_its_own():
-    turn = pickle.loads(pickle.dumps(Turn()))
-    with turn.take():
+def test_locks_of_a_fork_are_its_own():
+    once = pickle.loads(pickle.dumps(Once()))
+    with once.hold("key"):
         child = os.fork()
         if not child:  # The lock is taken, by a thread of the parent.
-            with turn.take():
+            with once.hold("key"):
                 os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
