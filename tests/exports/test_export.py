@@ -15,6 +15,7 @@ import nsd_zarr
 from nsd_zarr.errors import ConfigError, DoesNotFit, ResumeRefused, StoreError
 from nsd_zarr.exports import run
 from nsd_zarr.places import growing
+from nsd_zarr.read import lazy
 
 ROWS = 42
 
@@ -60,6 +61,21 @@ def test_npy_holds_whole_volumes_as_stored(experiment, export, small_blocks):
     np.testing.assert_array_equal(table.nsd_id, experiment.arrays["nsd_id"])
     np.testing.assert_array_equal(table.session, experiment.session)
     assert list_files(folder) == ["betas.npy", "export.json", "trials.csv"]
+
+
+def test_missing_voxels_of_whole_volumes_are_what_is_asked_for(experiment, export, small_blocks, monkeypatch):
+    reads, read = [], lazy.read_chunk
+    monkeypatch.setattr(
+        lazy, "read_chunk", lambda store, name, chunk: reads.append((name, chunk)) or read(store, name, chunk)
+    )
+    sessions = np.unique(experiment.session)
+    mine = experiment.session == sessions[1]
+    lacks, percent = np.isnan(experiment.scored[mine]), experiment.percent[mine]
+    assert 0 < lacks.sum() < lacks.size
+    for missing, value in (("nan", np.nan), ("zero", percent)):
+        betas = np.load(export("npy", missing, missing=missing, sessions=[int(sessions[1])]) / "betas.npy")
+        np.testing.assert_array_equal(betas, np.where(lacks, value, percent))
+    assert {chunk for name, chunk in reads if name == "session_std"} == {1}
 
 
 def test_npy_of_a_region_and_a_split_has_the_voxels_of_its_table(experiment, export, inside, small_blocks):

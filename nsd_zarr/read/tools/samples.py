@@ -139,12 +139,11 @@ def fill_missing(dataset: xr.Dataset, values: np.ndarray, missing: str) -> np.nd
         return values
     betas = get_betas(dataset)
     if missing == "nan" and "zscore" not in betas.attrs and TRIAL in betas.dims:
-        lacking = get_missing(dataset)
-        flags = lacking.transpose(SESSION_NUMBER, *(dim for dim in betas.dims if dim != TRIAL)).values
-        places = find_positions(dataset, get_column(dataset, "session"))
-        for place in np.unique(places):
-            mine = np.flatnonzero(places == place)
-            values[np.ix_(mine, np.flatnonzero(flags[place]))] = np.nan
+        lacking, dims = get_missing(dataset), [dim for dim in betas.dims if dim != TRIAL]
+        places, rows = find_positions(dataset, get_column(dataset, "session")), values.reshape(len(values), -1)
+        for place in np.unique(places).tolist():  # Of the sessions at hand alone: each is a volume to be read.
+            flags = lacking.isel({SESSION_NUMBER: place}).transpose(*dims).values
+            rows[np.ix_(places == place, flags.reshape(-1))] = np.nan
     if missing == "zero":
         np.nan_to_num(values, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
     return values
