@@ -268,7 +268,7 @@ def test_importing_the_package_is_cheap():
         "matplotlib",
         "numba",
     ]
-    code = f"import sys, nsd_zarr; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, nsd_zarr.cli.main; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout == "[]\n"
 

@@ -13,7 +13,6 @@ from nsd_zarr.cli.options import choosing_subjects, common, locate_store, printi
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.layout import Kind
 from nsd_zarr.libraries import check_extra
-from nsd_zarr.store.tree.groups import is_tree
 
 FILES = Kind("betas", "sample", "file")
 """The words of an export."""
@@ -42,6 +41,7 @@ def export(
 ) -> None:
     """Write STORE, or a part of it, to DIRECTORY as files for another tool; a folder a subject. Again: goes on."""
     from nsd_zarr.cli.show import format_export
+    from nsd_zarr.store.tree.groups import is_tree
 
     check_extra("convert", "nsd-zarr export")
     given = {name: value for name, value in options.items() if value not in (None, ())}

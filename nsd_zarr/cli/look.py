@@ -18,7 +18,6 @@ from nsd_zarr.cli.options import (
     reaching,
 )
 from nsd_zarr.cli.terminal import note
-from nsd_zarr.store.tree.groups import is_tree
 
 Found = TypeVar("Found")
 ALONE = 0
@@ -27,6 +26,8 @@ ALONE = 0
 
 def do_for_each(store: Path, subjects: str | None, look: Callable[[Path], Found]) -> dict[int, Found]:
     """What *look* finds in the store, or by subject in each group of a store of several. Raises as run_each."""
+    from nsd_zarr.store.tree.groups import is_tree
+
     if subjects is None and not is_tree(store):
         return {ALONE: look(store)}
     # Here: one store is looked at without the libraries that make one.

@@ -12,7 +12,6 @@ from nsd_zarr.cli.look import do_for_each, print_each
 from nsd_zarr.cli.options import choosing_subjects, common, locate_store, printing_others
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.libraries import check_extra
-from nsd_zarr.store.tree.groups import is_tree
 
 
 @click.command()
@@ -25,6 +24,8 @@ from nsd_zarr.store.tree.groups import is_tree
 @common
 def report(store: str, out: str, quiet: bool, as_json: bool, subjects: str | None, **options: Any) -> int:
     """Make a page with pictures and numbers of STORE; of several subjects one each. Exit code 1: damage."""
+    from nsd_zarr.store.tree.groups import is_tree
+
     check_extra("convert", "nsd-zarr report")
     made: list[nsd_zarr.Report] = []
     where = locate_store(store, {})

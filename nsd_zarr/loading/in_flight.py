@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from threading import BoundedSemaphore
 from typing import Any
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.loading.order import check_whole
-from nsd_zarr.read.lazy import count_requests, find_counts
+from nsd_zarr.read.lazy import count_requests, list_counts
 from nsd_zarr.store.reader import TrialReader
 
 MAX_REQUESTS = 64
@@ -30,7 +31,8 @@ def choose_prefetch(asked: int | None, requests: int, rows: int) -> int:
 
 def count_threads(reader: Any, threads: int, requests: int) -> int:
     """Threads that read so that *threads* decode at once and *requests* are in flight."""
-    counts = find_counts(reader)
-    if requests and isinstance(counts, TrialReader):
-        counts.limit_decoding(threads)
+    decoding = BoundedSemaphore(threads)
+    for counts in list_counts(reader):
+        if requests and isinstance(counts, TrialReader):
+            counts.limit_decoding(decoding)
     return max(threads, requests)

@@ -106,6 +106,8 @@ class JoinedReader:
     """Their numbers."""
     firsts: np.ndarray
     """Number of the first trial of each part, int64."""
+    lengths: np.ndarray
+    """Values in a trial of each part, int64."""
 
     @property
     def reader(self) -> ReadsTrials:
@@ -121,7 +123,7 @@ class JoinedReader:
         """Read a trial into the first values of *out*, C-contiguous; those behind them become 0."""
         number = int(np.searchsorted(self.firsts, trial, "right")) - 1
         part, flat = self.parts[number], out.reshape(-1)
-        length = int(np.prod(part.row_shape))
+        length = int(self.lengths[number])
         try:
             part.reader.read_into(trial - int(self.firsts[number]), flat[:length].reshape(part.row_shape), stages)
         except NsdZarrError as error:
@@ -145,7 +147,7 @@ class SubjectsTrials:
         self.is_equal = len(set(self.shapes)) == 1
         self._check()
         self.row_shape: Shape = self.shapes[0] if self.is_equal else (int(self.lengths.max()),)
-        self.reader: ReadsTrials = JoinedReader(stores, tuple(parts), self.firsts)
+        self.reader: ReadsTrials = JoinedReader(stores, tuple(parts), self.firsts, self.lengths)
         self.table = self._join_tables(counts)
         self.selection = self._join_selections()
 

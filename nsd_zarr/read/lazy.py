@@ -34,17 +34,19 @@ class ReadsTrials(Protocol):
         """Read one trial."""
 
 
-def find_counts(reader: Any) -> AnyReader | None:
-    """What reads the stored counts, of which *reader* makes what is asked for; None where that is not known."""
-    while reader is not None and not isinstance(reader, (TrialReader, ZarrReader)):
-        reader = next((getattr(reader, name) for name in ("reader", "percent", "view") if hasattr(reader, name)), None)
-    return reader
+def list_counts(reader: Any) -> list[AnyReader]:
+    """What reads the stored counts, of which *reader* makes what is asked for: one for each store, none if unknown."""
+    if isinstance(reader, (TrialReader, ZarrReader)):
+        return [reader]
+    if hasattr(reader, "parts"):
+        return [counts for part in reader.parts for counts in list_counts(part.reader)]
+    inner = next((getattr(reader, name) for name in ("reader", "percent", "view") if hasattr(reader, name)), None)
+    return [] if inner is None else list_counts(inner)
 
 
 def count_requests(reader: Any) -> int:
     """Trials that are worth reading at once because each waits for an answer; 0: as many as there are cores."""
-    counts = find_counts(reader)
-    return 0 if counts is None else counts.requests_at_once
+    return max((counts.requests_at_once for counts in list_counts(reader)), default=0)
 
 
 class TrialArray(BackendArray):

@@ -75,16 +75,16 @@ class TrialReader:
         self._once = Once()
         self._decoding: AbstractContextManager[Any] = nullcontext()
         if self.requests_at_once:
-            self.limit_decoding(count_cores())
+            self.limit_decoding(threading.BoundedSemaphore(count_cores()))
 
     @property
     def requests_at_once(self) -> int:
         """Trials worth reading side by side because each waits for an answer; 0: as many as there are cores."""
         return self.store.place.requests_at_once
 
-    def limit_decoding(self, threads: int) -> None:
-        """Decode at most *threads* trials at once, however many threads read."""
-        self._decoding = threading.BoundedSemaphore(threads)
+    def limit_decoding(self, decoding: threading.BoundedSemaphore) -> None:
+        """Decode at most as many trials at once as *decoding* lets, however many threads and readers use it."""
+        self._decoding = decoding
 
     def __getstate__(self) -> Store:
         return self.store

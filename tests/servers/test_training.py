@@ -2,12 +2,14 @@
 
 import multiprocessing
 import pickle
+import time
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from nsd_zarr.errors import ConfigError, DamageFound, NsdZarrError  # noqa: E402
+from nsd_zarr.store import reader  # noqa: E402
 from nsd_zarr.torch import TrialDataset, TrialLoader  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
@@ -55,6 +57,33 @@ def test_requests_in_flight_are_apart_from_threads(volumes, uploaded, options, p
     assert 8 <= most[16] <= 16
     with pytest.raises(ConfigError, match="at most 64"):
         TrialLoader(dataset, 4, requests=65)
+
+
+def test_decoding_of_several_subjects_is_limited_together(whole_tree, server, url, options, monkeypatch):
+    decoding, most, decode = [], [], reader.decode_unchecked
+
+    def count(*words, **more):
+        decoding.append(1)
+        most.append(len(decoding))
+        time.sleep(0.002)
+        try:
+            return decode(*words, **more)
+        finally:
+            decoding.pop()
+
+    there = server.upload(whole_tree, f"{url}/nsd.zarr")
+    local = TrialDataset(whole_tree, roi="nsdgeneral")
+    expected = [local[place]["betas"] for place in range(len(local))]
+    loader = TrialLoader(TrialDataset(there, storage_options=options, roi="nsdgeneral"), 9, shuffle=True, threads=2)
+    monkeypatch.setattr(reader, "decode_unchecked", count)
+    seen = 0
+    for batch in loader:
+        for row in range(int(batch["valid"].sum())):
+            place = (batch["subject"][row] == 2) * 36 + batch["trial"][row]
+            assert torch.equal(batch["betas"][row], expected[int(place)])
+            seen += 1
+    assert seen == len(local)
+    assert max(most) == 2
 
 
 def test_dataset_goes_to_workers_that_are_spawned(volumes, uploaded, options):
