@@ -27,7 +27,7 @@ import nsd_zarr
 TRIALS, VOLUME = 6, (5, 7, 11)
 MakeStore = Callable[..., MadeStore]
 
-# A third of the examples while one works; `--hypothesis-profile=full`, as .ci/run takes it, tries all.
+# A third of the examples while one works; `--hypothesis-profile=full`, as .ci/coverage takes it, tries all.
 settings.register_profile("full", settings.default, max_examples=builders.ALL_EXAMPLES)
 settings.register_profile("quick", settings.default, max_examples=builders.ALL_EXAMPLES // 3)
 settings.load_profile("quick")

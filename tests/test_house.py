@@ -1,4 +1,4 @@
-"""The map of HOUSE_STYLE.md, held: which part may know which, and what `import nsd_zarr` costs."""
+"""The map of docs/architecture.md, held: which part may know which, and what `import nsd_zarr` costs."""
 
 import ast
 import inspect

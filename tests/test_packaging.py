@@ -212,7 +212,8 @@ def test_files_that_say_the_version_agree():
 def test_hosted_jobs_call_scripts_that_run_alone():
     workflows = (HERE / ".github/workflows").glob("*.yml")
     called = {word for path in workflows for word in re.findall(r"run: (\S+)", path.read_text())}
-    assert called >= {".ci/run", ".ci/python", ".ci/minimum", ".ci/newest", ".ci/links", ".ci/wheel"}
+    scripts = {f".ci/{path.name}" for path in (HERE / ".ci").iterdir() if not path.suffix}
+    assert called == scripts - {".ci/docs"}  # .ci/run builds the site
     assert [name for name in called if not os.access(HERE / name, os.X_OK)] == []
 
 
