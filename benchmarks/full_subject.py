@@ -262,16 +262,22 @@ def print_rounds(rounds: Sequence[dict[str, float]], sessions: int) -> None:
     disk = min(found["disk buffered"], found["disk direct"])
     processor = found["processor a session"] * sessions / count_cores()
     read = min(found["store read buffered"], found["store read direct"])
-    print(f"{sessions} sessions, {count_cores()} cores, medians of {len(rounds)}")
-    print(f"  disk floor                {disk:8.1f} s")
-    print(f"  processor floor           {processor:8.1f} s")
-    print(f"  convert                   {found['convert seconds']:8.1f} s   {found['convert seconds'] / max(disk, processor):6.2f} x the larger floor")
+    convert, verify = found["convert seconds"], found["verify seconds"]
+    rows = [
+        ("disk floor", disk, "s", ""),
+        ("processor floor", processor, "s", ""),
+        ("convert", convert, "s", f"{convert / max(disk, processor):.2f} x the larger floor"),
+        ("memory", found["convert memory"] / 2**30, "GiB", ""),
+        ("store's files, read", read, "s", ""),
+        ("verify", verify, "s", f"{100 * read / verify:.0f} % of reading"),
+        ("cached before", 100 * max(found["convert cached"], found["verify cached"]), "%", "of the pages"),
+    ]
     if "other convert seconds" in found:
         other = found["other convert seconds"]
-        print(f"  the other version         {other:8.1f} s   {other / found['convert seconds']:6.2f} x ours")
-    print(f"  memory                    {found['convert memory'] / 2**30:8.2f} GiB")
-    print(f"  verify                    {found['verify seconds']:8.1f} s   {100 * read / found['verify seconds']:6.0f} % of reading")
-    print(f"  cached before             {found['convert cached']:8.4f}     {found['verify cached']:6.4f}")
+        rows.insert(3, ("the other version", other, "s", f"{other / convert:.2f} x ours"))
+    print(f"{sessions} sessions, {count_cores()} cores, medians of {len(rounds)}")
+    for name, value, unit, remark in rows:
+        print(f"  {name:22} {value:8.2f} {unit:4} {remark}")
     print(json.dumps([{name: round(value, 4) for name, value in each.items()} for each in rounds]))
 
 

@@ -12,6 +12,9 @@ import numpy as np
 Slot = Any
 """Memory of one batch, whatever its form."""
 
+PAGE_BYTES = 4096
+"""Of memory, at least: touching one byte of each takes all of it."""
+
 
 class BufferPool:
     """Buffers that users hand on to each other, as many as are in use at once. Thread-safe, fork-safe.
@@ -37,6 +40,12 @@ class BufferPool:
             yield buffer[:length].view(dtype).reshape(shape)
         finally:
             self._free.append(buffer)
+
+    def touch(self, shape: tuple[int, ...], dtype: Any) -> None:
+        """Take memory for such an array beforehand, unless there is some. For a thread that has nothing else to do."""
+        if not self._free:
+            with self.borrow(shape, dtype) as buffer:
+                buffer.reshape(-1).view(np.uint8)[::PAGE_BYTES] = 0
 
 
 @dataclass(slots=True)

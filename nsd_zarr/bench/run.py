@@ -18,7 +18,7 @@ from nsd_zarr.bench.workers import list_data_loaders
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import find_files
 from nsd_zarr.nsd import BETAS_DATASET
-from nsd_zarr.places.durable import drop_from_cache
+from nsd_zarr.places.page_cache import drop_from_cache
 from nsd_zarr.store.root import open_store
 
 SLOW_TRIAL_SECONDS = 0.5

@@ -21,7 +21,8 @@ from uuid import uuid4
 from nsd_zarr.conversion.context import RunContext, RunEnded, Stopped
 from nsd_zarr.conversion.events import Listener, SessionDone, TrialsDone, TrialsRead, WaitingForWorkers
 from nsd_zarr.conversion.memory import Need, make_memory_plan
-from nsd_zarr.conversion.unit import Unit, run_unit
+from nsd_zarr.conversion.pipeline.work import Unit
+from nsd_zarr.conversion.unit import run_unit
 from nsd_zarr.errors import ConfigError, DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.layout import format_bytes
 from nsd_zarr.libraries import check_library

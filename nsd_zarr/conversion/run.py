@@ -21,11 +21,12 @@ from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.memory import make_need
+from nsd_zarr.conversion.pipeline.work import Unit, announce
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import add_copy, remove_copy
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.unit import Unit, announce, run_unit
+from nsd_zarr.conversion.unit import run_unit
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.places.choose import choose_place, is_remote, make_path, make_read_ahead

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from threading import Semaphore
 
 import numpy as np
 
 from nsd_zarr.conversion.context import RunContext, Stopped
-from nsd_zarr.conversion.events import Listener, ReadCounter, RunStarted, SessionDone
+from nsd_zarr.conversion.events import ReadCounter, SessionDone
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.pipeline.in_order import write_in_order
+from nsd_zarr.conversion.pipeline.passes import choose_shards, compare_session, read_passes, wait_for_source
+from nsd_zarr.conversion.pipeline.work import Unit
 from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics, write_statistics
-from nsd_zarr.conversion.settings import AnySettings, Settings
+from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, ResumeRefused, SourceError
 from nsd_zarr.places.choose import choose_place
 from nsd_zarr.science.moments import Moments
-from nsd_zarr.source.protocol import OnRows, PartReader, SourcePart, check_unchanged
-from nsd_zarr.store.digest import make_digest
+from nsd_zarr.source.protocol import PartReader, check_unchanged
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.record import FileRecord, ShardRecord
 from nsd_zarr.store.shard import PendingShard, write_shard
@@ -31,56 +31,6 @@ Write = Callable[[int, np.ndarray], Future[ShardRecord]]
 """Writes the shard of a number, given its trials; on disk when what it returns is done."""
 MAX_UNCOMMITTED = 32
 """Shards of one session that may wait for the disk: each is an open file, of which a process commonly has 1,024."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One session to convert, or to compare with what was recorded. Picklable: travels to where it is done."""
-
-    store: Path
-    """The store's folder; must exist."""
-    settings: AnySettings
-    """What affects values or bytes."""
-    source: SourcePart
-    """The session, or the block of images."""
-    trials_per_pass: int
-    """Trials held at a time; whole shards."""
-    threads: int
-    """Threads that read and compress."""
-    expected_digests: tuple[str, ...] = ()
-    """Compare these with the source's trials instead of writing; empty: convert."""
-    shards: tuple[ShardRecord, ...] = ()
-    """Of a finished store: compare or write just these, as they were recorded; empty: all, and record them."""
-
-    @property
-    def wanted(self) -> list[int]:
-        """Numbers of the shards that are compared or written, ascending."""
-        geometry, keys = self.settings.geometry, {shard.key for shard in self.shards}
-        numbers = geometry.session_shards(self.source.session)
-        return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
-
-    @property
-    def passes(self) -> list[tuple[list[int], range]]:
-        """What is read at a time: numbers of wanted shards, and trials (in the session) from the first to the last."""
-        geometry, wanted, passes = self.settings.geometry, self.wanted, []
-        first = geometry.session_shards(self.source.session).start
-        most = self.trials_per_pass // geometry.trials_per_shard
-        while wanted:
-            numbers = [number for number in wanted if number < wanted[0] + most]
-            start, stop = (geometry.trials_per_shard * (place - first) for place in (numbers[0], numbers[-1] + 1))
-            # The last shard of a store of images may be short.
-            passes.append((numbers, range(start, min(stop, self.source.trials))))
-            wanted = wanted[len(numbers) :]
-        return passes
-
-
-def announce(step: str, units: Sequence[Unit], listen: Listener, finished: int = 0) -> None:
-    """Report what *units* are going to read and do."""
-    trials = sum(len(unit.settings.geometry.shard_trials(number)) for unit in units for number in unit.wanted)
-    # Of a cluster's units the passes are made by the workers; a whole session is read once, however many these are.
-    reads = sum(sum(len(trials) for _, trials in unit.passes) if unit.shards else unit.source.trials for unit in units)
-    trial_bytes = units[0].settings.geometry.trial_bytes if units else 0
-    listen(RunStarted(len(units), trials, trial_bytes, finished, reads, step))
 
 
 def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
@@ -111,6 +61,7 @@ def run_unit(unit: Unit, context: RunContext | None = None) -> SessionDone:
 
 
 def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
+    wait_for_source(unit, context)
     # One thread more waits for the disk, so that those that compress need not: 3.0 to 3.1 s for three sessions on a
     # quiet disk rather than 3.2 to 3.5 s, and more on a slow one. Left last: whatever stops a run, each shard that was
     # written whole is still committed, and no file stays open.
@@ -181,10 +132,10 @@ def _write_session(
         return tuple(commit.result() for commit in commits)
     by_rows = moments is not None and moments.is_exact and reader.can_hand_rows
     on_rows = moments.add_rows if moments is not None and by_rows else None
-    for numbers, span in _read_passes(unit, reader, executor, context, on_rows):
+    for numbers, span in read_passes(unit, reader, executor, context, on_rows):
         if moments is not None and not by_rows:
             moments.add_block(span.reshape(-1, geometry.voxels), executor, context.check_stop)
-        commits += map_all(executor, write, numbers, _choose(unit, span, numbers))
+        commits += map_all(executor, write, numbers, choose_shards(unit, span, numbers))
     return tuple(commit.result() for commit in commits)
 
 
@@ -232,65 +183,6 @@ def _check_as_recorded(unit: Unit, pending: PendingShard) -> None:
             path=unit.source.path,
             session=unit.source.error_session,
         )
-
-
-def compare_session(unit: Unit, reader: PartReader, executor: Executor, context: RunContext) -> None:
-    """Compare each trial's values with the digest that was recorded. Raises ResumeRefused, naming the first."""
-    found = digest_session(unit, reader, executor, context)
-    differing = [trial for trial, digest in found.items() if digest != unit.expected_digests[trial]]
-    if differing:
-        raise ResumeRefused(
-            f"the source changed since it was converted: {unit.source.describe_trial(differing[0])} and "
-            f"{len(differing) - 1} others of {len(found)} have other values",
-            hint=f"Put the former file back, or replace it in a finished one: --replace-session {unit.source.session}.",
-            path=unit.source.path,
-            session=unit.source.error_session,
-        )
-
-
-def digest_session(unit: Unit, reader: PartReader, executor: Executor, context: RunContext) -> dict[int, str]:
-    """Digest of the values of each trial that is wanted, by its place in the session."""
-    geometry = unit.settings.geometry
-    found: dict[int, str] = {}
-    first = geometry.first_trial(unit.source.session)
-
-    def digest(values: np.ndarray) -> str:
-        context.count_trial()
-        return make_digest(values)
-
-    for numbers, span in _read_passes(unit, reader, executor, context):
-        trials = [trial - first for number in numbers for trial in geometry.shard_trials(number)]
-        values = [trial for part in _choose(unit, span, numbers) for trial in part]
-        found |= dict(zip(trials, map_all(executor, digest, values), strict=True))
-    return found
-
-
-def _read_passes(
-    unit: Unit,
-    reader: PartReader,
-    executor: Executor,
-    context: RunContext,
-    on_rows: OnRows | None = None,
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Numbers of wanted shards, and the trials from the first to the last: as many at a time as were planned.
-
-    Of shape (shard, trial, voxel), in a block that the next ones use again.
-    """
-    geometry, passes = unit.settings.geometry, unit.passes
-    counter = ReadCounter(geometry.voxels, context.listen)
-    shape = (unit.trials_per_pass // geometry.trials_per_shard, geometry.trials_per_shard, geometry.voxels)
-    with context.blocks.borrow(shape, unit.source.dtype) as block:
-        for numbers, trials in passes:
-            span = block[: numbers[-1] - numbers[0] + 1]
-            rows = span.reshape(-1, geometry.voxels)[: len(trials)]
-            reader.read_into(trials, rows, executor, context.check_stop, on_rows, counter.add)
-            yield numbers, span
-
-
-def _choose(unit: Unit, span: np.ndarray, numbers: Sequence[int]) -> list[np.ndarray]:
-    """Of the shards in *span* those of *numbers*, of which it begins with the first."""
-    geometry = unit.settings.geometry
-    return [span[number - numbers[0], : len(geometry.shard_trials(number))] for number in numbers]
 
 
 def _note_fault(unit: Unit, error: SourceError) -> None:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from nsd_zarr.config import Config
 from nsd_zarr.conversion.context import RunContext
 from nsd_zarr.conversion.events import Listener, SessionDone
-from nsd_zarr.conversion.unit import Unit, announce, digest_session, run_unit
+from nsd_zarr.conversion.pipeline.passes import digest_session
+from nsd_zarr.conversion.pipeline.work import Unit, announce
+from nsd_zarr.conversion.unit import run_unit
 from nsd_zarr.errors import ResumeRefused
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.maintenance.expected import ExpectedStore

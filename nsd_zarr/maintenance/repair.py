@@ -17,11 +17,12 @@ from nsd_zarr.conversion.experiment.files import Experiment
 from nsd_zarr.conversion.finish import write_while_held
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
+from nsd_zarr.conversion.pipeline.work import Unit, announce
 from nsd_zarr.conversion.plan import SourceWords
 from nsd_zarr.conversion.root_copy import add_copy, read_copy
 from nsd_zarr.conversion.subjects.each import run_one_or_each
 from nsd_zarr.conversion.subjects.root import update_root
-from nsd_zarr.conversion.unit import Unit, announce, run_unit
+from nsd_zarr.conversion.unit import run_unit
 from nsd_zarr.errors import DamageFound, StoreError
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.maintenance.attach import LASTING, find_and_inspect

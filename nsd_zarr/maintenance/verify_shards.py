@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import xxhash
@@ -66,6 +67,10 @@ class _InMemory:
         """As of the object."""
         return bytes(self._data[offset : offset + length])
 
+    def read_once(self) -> AbstractContextManager[None]:
+        """Nothing is kept of it."""
+        return nullcontext()
+
 
 def check_shards(store: Store, executor: Executor, listen: Listener) -> list[Damage]:
     """Everything that is wrong with the shards of a store, in their order."""
@@ -112,7 +117,8 @@ def check_shard(
     except ValueError as error:
         return [make_shard_damage(store, shard, str(error))]
     try:
-        return _check_open_shard(store, shard, file, digests, buffers, on_trial)
+        with file.read_once():
+            return _check_open_shard(store, shard, file, digests, buffers, on_trial)
     except (OSError, ValueError) as error:
         return [make_shard_damage(store, shard, str(error))]
 

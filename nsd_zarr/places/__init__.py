@@ -9,5 +9,6 @@ files       opening files inside a folder: regular, bounded, behind no link that
 locks       the operating system's lock on an open file
 swap        folders that change places as a whole; files that are in two folders
 free        bytes and inodes that are free
+page_cache  what it holds of a file, and giving it back
 read_ahead  files read into the page cache before they are needed
 """

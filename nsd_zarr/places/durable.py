@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
 from nsd_zarr.places.files import leads_out
+from nsd_zarr.places.page_cache import give_back
 
 PARTIAL_SUFFIX = ".partial"
 """End of the name of a file that is being written. No reader looks at one."""
@@ -81,8 +82,8 @@ class DurableFile:
         with self._file as file:
             file.flush()
             os.fsync(file.fileno())
-            if not keep_cached and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not keep_cached:
+                give_back(file.fileno())
 
     @contextmanager
     def _discarding(self) -> Iterator[None]:
@@ -199,16 +200,6 @@ def sync_folders(folder: Path) -> None:
 def replace_file(partial: Path, path: Path) -> None:
     """Give a file that another library wrote at *partial* the name *path*, in place of what was there."""
     os.replace(partial, path)
-
-
-def drop_from_cache(path: Path) -> None:
-    """Let the page cache forget a file; what is not on disk yet is written first. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def find_partials(folder: Path) -> list[Path]:

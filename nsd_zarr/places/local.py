@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from nsd_zarr.places.durable import (
 )
 from nsd_zarr.places.files import open_file, read_file
 from nsd_zarr.places.open_files import Descriptor
+from nsd_zarr.places.page_cache import give_back, is_cached
 
 _numbers = itertools.count()
 
@@ -76,6 +77,17 @@ class LocalObject:
         """The *length* bytes from *offset* on; fewer where the file ends. Raises OSError."""
         data = bytearray(length)
         return bytes(data[: self.read_into(memoryview(data), offset)])
+
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        """Give the page cache back what this block reads; a file that was there before stays. Raises OSError."""
+        descriptor = open_files.find(self._number) or self._open_again()
+        was_cached = is_cached(descriptor.number)
+        try:
+            yield
+        finally:
+            if not was_cached:
+                give_back(descriptor.number)
 
 
 def _identify(descriptor: Descriptor) -> tuple[int, int, int]:

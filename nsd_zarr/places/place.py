@@ -35,6 +35,9 @@ class OpenObject(Protocol):
     def read_range(self, offset: int, length: int) -> bytes:
         """The *length* bytes from *offset* on; fewer where the object ends. Raises OSError."""
 
+    def read_once(self) -> AbstractContextManager[None]:
+        """For a block that reads it whole, once: afterwards no cache holds it that did not before."""
+
 
 class NewObject(Protocol):
     """An object that is being written. Nobody sees it before it is committed; another thread may do that."""

@@ -115,11 +115,11 @@ def test_store_of_someone_else_is_refused(tmp_path, run_cli):
 
 
 def test_trial_that_the_disk_cannot_read_is_reported_as_damage(store, source, monkeypatch):
-    def fail(descriptor, buffers, offset, _preadv=os.preadv):
+    def fail(descriptor, buffers, offset, *flags, _preadv=os.preadv):
         is_index = offset + sum(map(len, buffers)) == os.fstat(descriptor).st_size
         if os.readlink(f"/proc/self/fd/{descriptor}").endswith(SHARD) and offset and not is_index:
             raise OSError(5, "Input/output error")
-        return _preadv(descriptor, buffers, offset)
+        return _preadv(descriptor, buffers, offset, *flags)
 
     monkeypatch.setattr(os, "preadv", fail)
     for report in (nsd_zarr.verify(store), nsd_zarr.verify(store, source)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nsd_zarr.places import read_ahead as module
-from nsd_zarr.places.read_ahead import ReadAhead, find_cached_share
+from nsd_zarr.places.read_ahead import ReadAhead
 
 MB = 2**20
 
@@ -17,7 +17,7 @@ MB = 2**20
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Three files of 8 MB, of which nothing counts as cached; what the kernel really has is nobody's to say."""
-    monkeypatch.setattr(module, "find_cached_share", lambda path: 0.0)
+    monkeypatch.setattr(module, "is_cached", lambda descriptor: False)
     monkeypatch.setattr(module, "MIN_BYTES", MB)
     paths = [tmp_path / f"betas_session{number:02d}.hdf5" for number in (1, 2, 3)]
     for path in paths:
@@ -62,7 +62,7 @@ def test_what_was_read_ahead_is_given_back(files, monkeypatch):
 
 
 def test_what_others_had_cached_is_neither_read_nor_dropped(files, monkeypatch):
-    monkeypatch.setattr(module, "find_cached_share", lambda path: 0.9)
+    monkeypatch.setattr(module, "is_cached", lambda descriptor: True)
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("dropped"))
     with ReadAhead(files[:1]) as read_ahead:
         read_ahead.begin(files[0])
@@ -77,16 +77,56 @@ def test_small_files_are_not_worth_a_process(files, monkeypatch):
         assert read_ahead._process is None
 
 
-def test_file_that_was_just_read_is_in_the_cache(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(os.urandom(MB))
-    path.read_bytes()
-    assert find_cached_share(path) == 1
+def wait_for(read_ahead, path):
+    read_ahead.wait(path, lambda: None)
+    assert not read_ahead.is_waited_for(path)
 
 
-def test_file_that_is_empty_or_not_there_needs_no_reading(tmp_path):
-    (tmp_path / "empty").touch()
-    assert find_cached_share(tmp_path / "empty") == find_cached_share(tmp_path / "none") == 1
+def test_file_is_waited_for_until_it_was_read(files):
+    with ReadAhead(files) as read_ahead:
+        assert not read_ahead.is_waited_for(files[0])
+        read_ahead.begin(files[0])
+        assert read_ahead.is_waited_for(files[0])
+        wait_for(read_ahead, files[0])
+        assert count_read_bytes(read_ahead._process) >= 8 * MB
+        wait_for(read_ahead, files[1])
+        wait_for(read_ahead, files[2])  # Not asked for.
+
+
+def test_nobody_waits_for_a_process_that_is_gone_or_for_a_file_that_cannot_be_opened(files):
+    with ReadAhead(files) as read_ahead:
+        read_ahead.begin(files[0])
+        wait_for(read_ahead, files[1])
+        files[2].unlink()
+        read_ahead._ask(files[2].with_name("none"))
+        read_ahead._process.stdin.write(b"/none\n")
+        read_ahead._process.stdin.flush()
+        read_ahead._asked.append(files[2])
+        wait_for(read_ahead, files[2])
+        read_ahead._process.kill()
+        read_ahead._asked += files
+        wait_for(read_ahead, files[1])
+
+
+def test_who_waits_can_be_stopped(files, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop():
+        raise Stop
+
+    monkeypatch.setattr(module, "_READER", "import time; time.sleep(60)")
+    with ReadAhead(files) as read_ahead:
+        read_ahead.begin(files[0])
+        with pytest.raises(Stop):
+            read_ahead.wait(files[0], stop)
+
+
+def test_file_for_which_the_cache_has_no_room_is_not_read_ahead(files, monkeypatch):
+    monkeypatch.setattr(module, "read_available_memory", lambda: 23 * MB)
+    with ReadAhead(files) as read_ahead:
+        read_ahead.begin(files[0])
+        assert read_ahead._process is None
 
 
 def test_leaving_ends_the_process(files):

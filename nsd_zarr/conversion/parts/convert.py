@@ -12,10 +12,10 @@ from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import check_free, hold_part_lock
 from nsd_zarr.conversion.parts.begin import begin_part, update_sources
+from nsd_zarr.conversion.pipeline.work import announce
 from nsd_zarr.conversion.plan import Plan, make_plan, plan_memory
 from nsd_zarr.conversion.run import ConversionReport, make_units, run_units
 from nsd_zarr.conversion.settings import Settings
-from nsd_zarr.conversion.unit import announce
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.layout import Part
 from nsd_zarr.options import SourceWords

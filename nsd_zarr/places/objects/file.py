@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,6 +95,10 @@ class ObjectFile:
         """The *length* bytes from *offset* on; fewer where the object ends. One request. Raises OSError."""
         data = bytearray(length)
         return bytes(data[: self.read_into(memoryview(data), offset)])
+
+    def read_once(self) -> AbstractContextManager[None]:
+        """Nothing is kept of it."""
+        return nullcontext()
 
     def stream(self, offset: int = 0, length: int | None = None) -> Iterator[Any]:
         """The *length* bytes from *offset* on, or all, part by part, by one request. Raises OSError, ValueError."""

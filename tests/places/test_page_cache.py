@@ -1,0 +1,91 @@
+"""What the page cache holds of a file, asked of the kernel, and that it is given back."""
+
+import os
+
+import pytest
+
+from nsd_zarr.buffers import BufferPool
+from nsd_zarr.places import local, page_cache
+from nsd_zarr.places.choose import choose_place
+from nsd_zarr.places.page_cache import drop_from_cache, is_cached, open_for_advice
+
+MB = 2**20
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(MB))
+    return tmp_path / "file"
+
+
+@pytest.fixture
+def advice(monkeypatch):
+    """What was said of which file (by its inode)."""
+    said, advise = [], os.posix_fadvise
+
+    def note(descriptor, offset, length, what):
+        said.append((os.fstat(descriptor).st_ino, what))
+        advise(descriptor, offset, length, what)
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    return said
+
+
+def is_file_cached(path):
+    with open_for_advice(path) as descriptor:
+        return is_cached(descriptor)
+
+
+def test_file_that_was_just_read_is_cached(path):
+    path.read_bytes()
+    assert is_file_cached(path)
+
+
+def test_file_that_is_empty_is_not_worth_reading(tmp_path):
+    (tmp_path / "empty").touch()
+    assert not is_file_cached(tmp_path / "empty")
+
+
+def test_where_nothing_can_be_asked_a_file_counts_as_cached(path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fadvise")
+    assert is_file_cached(path)
+    drop_from_cache(path)
+
+
+def test_dropped_file_is_flushed_first(path, advice, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(len(advice)))
+    drop_from_cache(path)
+    assert flushed == [0]
+    assert advice == [(path.stat().st_ino, os.POSIX_FADV_DONTNEED)]
+
+
+@pytest.mark.parametrize("was_cached", [True, False])
+def test_object_that_is_read_once_is_given_back_unless_it_was_cached(path, advice, monkeypatch, was_cached):
+    monkeypatch.setattr(local, "is_cached", lambda descriptor: was_cached)
+    opened = choose_place(path.parent).open("file")
+    with opened.read_once():
+        assert opened.read_range(0, MB) == path.read_bytes()
+        assert advice == []
+    assert advice == ([] if was_cached else [(path.stat().st_ino, os.POSIX_FADV_DONTNEED)])
+
+
+def test_verify_gives_back_every_shard_that_was_not_cached(volumes, tmp_path, advice, monkeypatch):
+    import nsd_zarr
+
+    store = volumes.copy_to(tmp_path / "subj01.zarr").path
+    monkeypatch.setattr(local, "is_cached", lambda descriptor: False)
+    assert nsd_zarr.verify(store).is_whole
+    shards = sorted(path.stat().st_ino for path in (store / "betas/c").rglob("*") if path.is_file())
+    assert sorted(inode for inode, what in advice if what == os.POSIX_FADV_DONTNEED) == shards
+
+
+def test_memory_that_was_touched_is_the_memory_that_is_borrowed():
+    pool = BufferPool()
+    pool.touch((3, 2 * page_cache.SAMPLES), "int16")
+    (touched,) = pool._free
+    with pool.borrow((3, 2 * page_cache.SAMPLES), "int16") as buffer:
+        assert buffer.base is not None
+        assert buffer.ctypes.data == touched.ctypes.data
+    pool.touch((3,), "int16")
+    assert len(pool._free) == 1
