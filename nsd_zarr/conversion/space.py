@@ -41,6 +41,8 @@ class SpacePlan:
     """Bytes that sessions still to do will take, as far as that is known without reading them."""
     files: int
     """Files of the finished store."""
+    inodes: int
+    """Inodes that are still to be made, at most: files, folders, and the run beside the store."""
     free_bytes: int | None
     """Bytes free for this user where the store lies; None where nobody knows, behind a URL."""
     free_inodes: int | None
@@ -52,26 +54,38 @@ def make_space_plan(store: Path, settings: Settings, sessions_left: int, experim
 
     Raises DoesNotFit.
     """
-    geometry = settings.geometry
     free = find_free_space(store)
+    plan = SpacePlan(
+        expect_bytes(settings, sessions_left),
+        count_files(settings, experiment_files),
+        count_inodes(settings, sessions_left, experiment_files),
+        *_split(free),
+    )
+    check_space(plan, store, "--trials-per-shard")
+    return plan
+
+
+def expect_bytes(settings: Settings, sessions: int) -> int:
+    """Bytes that *sessions* sessions will take in a store, as far as that is known without reading them."""
+    geometry = settings.geometry
     ratio = EXPECTED_RATIO[settings.codec] if geometry.dtype == "int16" else 1.1
     ratio = ratio if settings.clevel else 1.0
-    plan = SpacePlan(
-        expected_bytes=math.ceil(sessions_left * geometry.trials_per_session * geometry.trial_bytes / ratio),
-        files=geometry.shards
-        + STATISTICS_PER_SESSION * len(geometry.sessions)
-        + SMALL_FILES
-        + 2 * (geometry.dtype == "int16")
-        + 4 * (geometry.vertices is not None)
-        + experiment_files,
-        free_bytes=None if free is None else free.bytes,
-        free_inodes=None if free is None else free.inodes,
-    )
+    return math.ceil(sessions * geometry.trials_per_session * geometry.trial_bytes / ratio)
+
+
+def count_files(settings: Settings, experiment_files: int = 0) -> int:
+    """Files of the finished store."""
+    geometry = settings.geometry
+    small = SMALL_FILES + 2 * (geometry.dtype == "int16") + 4 * (geometry.vertices is not None)
+    return geometry.shards + STATISTICS_PER_SESSION * len(geometry.sessions) + small + experiment_files
+
+
+def count_inodes(settings: Settings, sessions_left: int, experiment_files: int = 0) -> int:
+    """Inodes that a run makes at most which has *sessions_left* sessions to convert."""
     # Each session has a record in the run, too.
-    per_session = (geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
+    per_session = (settings.geometry.shards_per_session + STATISTICS_PER_SESSION) * INODES_PER_SHARD + 1
     beside = SMALL_INODES + INODES_PER_FILE * experiment_files
-    check_space(plan, sessions_left * per_session + beside if sessions_left else 0, store, "--trials-per-shard")
-    return plan
+    return sessions_left * per_session + beside if sessions_left else 0
 
 
 def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int) -> SpacePlan:
@@ -80,8 +94,9 @@ def make_image_space_plan(store: Path, settings: ImageSettings, images_left: int
     free = find_free_space(store)
     left = -(-images_left // geometry.trials_per_shard)
     # Lossless, and some photographs do not shrink; see ImageSettings.blosc.
-    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, *_split(free))
-    check_space(plan, left * (INODES_PER_SHARD + 1) + 2 * IMAGE_FILES if left else 0, store, "--images-per-shard")
+    inodes = left * (INODES_PER_SHARD + 1) + 2 * IMAGE_FILES if left else 0
+    plan = SpacePlan(images_left * geometry.trial_bytes, geometry.shards + IMAGE_FILES, inodes, *_split(free))
+    check_space(plan, store, "--images-per-shard")
     return plan
 
 
@@ -94,18 +109,18 @@ def _split(free: FreeSpace | None) -> tuple[int | None, int | None]:
     return (None, None) if free is None else (free.bytes, free.inodes)
 
 
-def check_space(plan: SpacePlan, inodes: int, store: Path, option: str) -> None:
+def check_space(plan: SpacePlan, store: Path, option: str) -> None:
     """Refuse what does not fit, or may not be written; *option* makes shards larger. Raises DoesNotFit, StoreError."""
     if is_remote(store):
         return
-    if inodes and (unwritable := find_unwritable(store)) is not None:
+    if plan.inodes and (unwritable := find_unwritable(store)) is not None:
         raise _explain_unwritable(unwritable)
-    if plan.free_inodes is not None and plan.free_inodes < inodes:
+    if plan.free_inodes is not None and plan.free_inodes < plan.inodes:
         raise DoesNotFit(
-            f"inodes: {plan.free_inodes} free, and the store needs {inodes}",
+            f"inodes: {plan.free_inodes} free, and the store needs {plan.inodes}",
             hint=f"Remove files, or make fewer and larger shards with {option}.",
             path=store,
-            expected=inodes,
+            expected=plan.inodes,
             found=plan.free_inodes,
         )
     if plan.free_bytes is not None and plan.free_bytes < plan.expected_bytes:

@@ -33,7 +33,8 @@ def plan_fetching(
     if is_cluster(config.scheduler):
         folder = "" if config.scratch is None else str(config.scratch)  # A worker's own.
         return _fetch_into(sources, folder), plan
-    if config.scratch is None and (in_memory := _plan_in_memory(need, plan, size, left, config)) is not None:
+    in_memory = plan_in_memory(need, size, left, config.effective_workers, config.effective_memory)
+    if config.scratch is None and in_memory is not None and in_memory.passes == plan.passes:
         return _fetch_into(sources, None), in_memory
     folder = str(config.scratch or tempfile.gettempdir())
     check_scratch(Path(folder), size * (plan.sessions_at_once + AHEAD))
@@ -67,14 +68,13 @@ def check_scratch(folder: Path, size: int) -> None:
         )
 
 
-def _plan_in_memory(need: Need, plan: MemoryPlan, size: int, left: int, config: Config) -> MemoryPlan | None:
-    """The plan with session files in memory; None where that needs more passes than *plan*, or does not fit."""
+def plan_in_memory(need: Need, size: int, sessions: int, workers: int, limit_bytes: int) -> MemoryPlan | None:
+    """The plan of make_memory_plan with session files of *size* bytes in memory; None where that does not fit."""
     fetched = replace(need, fetched_bytes=size, extra_bytes=need.extra_bytes + AHEAD * size)
     try:
-        found = make_memory_plan(fetched, left, config.effective_workers, config.effective_memory)
+        return make_memory_plan(fetched, sessions, workers, limit_bytes)
     except DoesNotFit:
         return None
-    return found if found.passes == plan.passes else None
 
 
 def _fetch_into(sources: Sequence[SourcePart], folder: str | None) -> tuple[SourcePart, ...]:
