@@ -6,6 +6,8 @@ import json
 from builders import run_script
 from builders.commands import REPOSITORY
 
+from nsd_zarr.config import CODECS
+
 
 def test_benchmark_convert_on_small_sessions_prints_every_row(tmp_path, capsys):
     run_script("benchmarks/benchmark_convert.py", tmp_path, "--sessions", 2, "--shape", "12,7,5,3", "--rounds", 1)
@@ -43,3 +45,10 @@ def test_engine_cpu_compares_two_checkouts(tmp_path, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows] == [["7x5x3.zarr", "engine"], ["7x5x3.zarr", "xarray"]]
     assert all(float(row[-1]) > 0 for row in rows)
+
+
+def test_codecs_prints_ratio_and_processor_time_of_each(capsys):
+    run_script("benchmarks/codecs.py", "--shape", "12,7,5,3", "--rounds", 1)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == list(CODECS)
+    assert all(row[4:6] == ["times", "smaller"] and float(row[6]) > 0 for row in rows)
