@@ -107,6 +107,17 @@ def format_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def format_seconds(seconds: float) -> str:
+    """A time for people, of about two digits: "47 s", "1.7 min", "12 h"."""
+    if seconds < 1:
+        return "less than 1 s"
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        count = seconds / size
+        if count < 99.5 or unit == "h":
+            break
+    return f"{count:.0f} {unit}" if unit == "s" or count >= 9.95 else f"{count:.2g} {unit}"
+
+
 def format_count(count: int, noun: str) -> str:
     """A number of things for people: "1 session", "3 sessions"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -17,6 +17,7 @@ from nsd_zarr.layout import (
     choose_trials_per_shard,
     divisors,
     format_bytes,
+    format_seconds,
     make_dims,
     make_image_geometry,
     runs_of,
@@ -216,3 +217,23 @@ def test_shard_of_images_at_the_reference_shape():
 def test_only_the_last_session_may_be_short(count):
     with pytest.raises(ValueError, match=f"{count} trials do not end in the last of 2 sessions"):
         Geometry((1, 2), 6, 3, (5,), "int16", count=count)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "less than 1 s"),
+        (0.99, "less than 1 s"),
+        (1, "1 s"),
+        (47.4, "47 s"),
+        (99.4, "99 s"),
+        (100, "1.7 min"),
+        (120, "2 min"),
+        (599, "10 min"),
+        (5940, "99 min"),
+        (6000, "1.7 h"),
+        (360_000, "100 h"),
+    ],
+)
+def test_times_are_shown_with_two_digits(seconds, text):
+    assert format_seconds(seconds) == text

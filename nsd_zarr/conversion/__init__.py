@@ -8,6 +8,7 @@ plan                  what a conversion will do, from metadata only
 image_plan            the same for stimulus images
 resume                what an earlier run left, and what of it counts
 memory, space         whether it fits
+estimate/             how long it takes, by how many requests, and what these cost
 run                   carries a plan out: lock, skeleton, one unit a session, finish
 unit                  one session: read, compress, write, record
 context               what the units of a run share in a process: events, stop signals, blocks

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nsd_zarr.config import Config, is_cluster
+from nsd_zarr.conversion.estimate.estimate import Estimate
+from nsd_zarr.conversion.estimate.planned import estimate_plan
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
@@ -20,7 +22,7 @@ from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
 from nsd_zarr.conversion.space import SpacePlan, make_space_plan
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.layout import SessionNumber, choose_trials_per_shard, divisors, format_bytes, format_count
+from nsd_zarr.layout import Part, SessionNumber, choose_trials_per_shard, divisors, format_bytes, format_count
 from nsd_zarr.options import SourceWords as SourceWords
 from nsd_zarr.places.choose import as_path, find_remote, make_path
 from nsd_zarr.source.find import (
@@ -79,6 +81,8 @@ class Plan:
     """Root attributes that come from the source: whose betas these are, and notes."""
     image_ids: Sequence[int] = ()
     """Of a store of images: 0-based 73k ids, ascending."""
+    part: Part | None = None
+    """The part of the sessions that is to be converted; None: all."""
 
     def __str__(self) -> str:
         return "\n".join(map(escape_line, _format_lines(self)))
@@ -98,6 +102,11 @@ class Plan:
     def bytes_in(self) -> int:
         """Bytes of values in the sources."""
         return sum(info.trials * info.trial_bytes for info in self.sources)
+
+    @property
+    def estimate(self) -> Estimate:
+        """How long it takes, and by how many requests, as far as metadata tell; of the part, where it is of one."""
+        return estimate_plan(self)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
@@ -122,6 +131,7 @@ class Plan:
             "bytes_in": self.bytes_in,
             "bytes_out_expected": self.space.expected_bytes,
             "files": self.space.files,
+            "inodes": self.space.inodes,
             "free_bytes": self.space.free_bytes,
             "free_inodes": self.space.free_inodes,
             "peak_memory_bytes": self.memory.peak_bytes,
@@ -131,6 +141,7 @@ class Plan:
             "passes": self.memory.passes,
             "units_of_work": len(self.todo),
             "scheduler": str(self.scheduler),
+            "estimate": self.estimate.as_dict(),
             "experiment": asdict(self.experiment_report),
         }
 
@@ -183,6 +194,7 @@ def make_plan(
         experiment=experiment,
         experiment_report=report,
         source_attributes=make_source_attributes(find_origin(files[0].path), notes),
+        part=config.part,
     )
 
 
@@ -271,7 +283,7 @@ def _format_lines(plan: Plan) -> Iterator[str]:
         f"out         about {format_bytes(space.expected_bytes)} to write ({settings.codec} level {settings.clevel}), "
         f"{space.files} files: {geometry.shards} shards of {geometry.trials_per_shard} trials"
     )
-    inodes = "" if space.free_inodes is None else f", {space.free_inodes} inodes"
+    inodes = "" if space.free_inodes is None else f"; {space.free_inodes} inodes free, at most {space.inodes} needed"
     if space.free_bytes is not None:
         yield f"disk        {format_bytes(space.free_bytes)} free{inodes}"
     yield f"memory      {format_bytes(memory.peak_bytes)} at most, of {format_bytes(memory.limit_bytes)} allowed"
@@ -280,6 +292,7 @@ def _format_lines(plan: Plan) -> Iterator[str]:
         f"{format_count(memory.threads_per_session, 'thread')} each, {passes} pass{'es' if passes > 1 else ''} over "
         "each file"
     )
+    yield from plan.estimate.format_lines("" if plan.part is None else f"part {plan.part}: ")
     yield from plan.experiment_report.format_lines()
     if plan.doubtful:
         again = format_sessions(info.session for info in plan.doubtful)

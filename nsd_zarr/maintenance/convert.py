@@ -68,7 +68,7 @@ def plan(
     Returns
     -------
     Plan
-        Sessions found and left to do, bytes, files, memory, disk space; `print` shows it as the command does.
+        Sessions found and left to do, bytes, files, memory, disk space, time; `print` shows it as the command does.
     SubjectsPlan
         The plan of each, where *subjects* are named.
 

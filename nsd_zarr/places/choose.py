@@ -69,6 +69,22 @@ def set_scratch(path: Path, folder: str | None) -> Path:
     return path.with_scratch(folder) if isinstance(path, ObjectPath) else path
 
 
+def is_fetched_to_disk(path: Path) -> bool:
+    """Whether the URL *path* is fetched into a folder where it is fetched whole, rather than into memory."""
+    from nsd_zarr.places.objects.path import ObjectPath
+
+    return isinstance(path, ObjectPath) and path.access.scratch is not None
+
+
+def find_biller(path: Path) -> str:
+    """Who sends a bill for requests to the URL *path*, as far as that is known: "nobody", "s3" or "somebody"."""
+    from nsd_zarr.places.objects import client
+    from nsd_zarr.places.objects.path import ObjectPath
+
+    assert isinstance(path, ObjectPath)
+    return client.find_biller(str(path), path.access)
+
+
 def walk_names(top: Path) -> Iterator[tuple[Path, list[str]]]:
     """Each folder below *top*, itself among them, that holds files, and their names. Raises OSError for a URL."""
     if not is_remote(top):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd_zarr.config import Config
+from nsd_zarr.conversion.estimate.estimate import Estimate, join_estimates
 from nsd_zarr.conversion.events import Listener, ignore_event
 from nsd_zarr.conversion.plan import Plan
 from nsd_zarr.conversion.space import INODES_PER_FILE
@@ -48,6 +49,11 @@ class SubjectsPlan:
         """Bytes that sessions still to do will take, of all subjects."""
         return sum(plan.space.expected_bytes for plan in self.plans.values())
 
+    @property
+    def estimate(self) -> Estimate:
+        """What all of them take, one after the other. Of one subject at least."""
+        return join_estimates(plan.estimate for plan in self.plans.values())
+
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for --json."""
         return {
@@ -55,6 +61,7 @@ class SubjectsPlan:
             "subjects": {str(subject): plan.as_dict() for subject, plan in self.plans.items()},
             "bytes_out_expected": self.expected_bytes,
             "units_of_work": self.todo,
+            "estimate": self.estimate.as_dict(),
         }
 
 
@@ -137,3 +144,5 @@ def _format_lines(planned: SubjectsPlan) -> Iterator[str]:
         f"all         {format_count(planned.todo, 'session')} to convert, about {format_bytes(planned.expected_bytes)} "
         "to write"
     )
+    for line in planned.estimate.format_lines():
+        yield f"all {line[:12].strip():7} {line[12:]}"

@@ -90,6 +90,24 @@ def has_obstore() -> bool:
     return find_spec("obstore") is not None
 
 
+def find_biller(url: str, access: Access) -> str:
+    """Who sends a bill for requests to *url*: "nobody" (there is no account), "s3", or "somebody" with other prices."""
+    kind, environ = SCHEMES[url.partition("://")[0].lower()], os.environ
+    if kind == "HTTPStore" or (kind == "S3Store" and _is_anonymous(access.find("skip_signature"), environ)):
+        return "nobody"
+    endpoint = access.find("endpoint") or environ.get("AWS_ENDPOINT_URL_S3") or _find_endpoint(kind)
+    if kind != "S3Store" or endpoint:
+        return "somebody"
+    try:
+        return "somebody" if "endpoint" in read_profile(access.find("profile")) else "s3"
+    except ConfigError:  # Where keys were given, profiles that cannot be read are none of its business.
+        return "somebody"
+
+
+def _is_anonymous(skip_signature: Any, environ: Mapping[str, str]) -> bool:
+    return str(skip_signature or environ.get("AWS_SKIP_SIGNATURE", "")).lower() in ("1", "true")
+
+
 def _make_client(root: str, access: Access) -> Any:
     try:
         import obstore.store
@@ -136,7 +154,7 @@ def _configure_s3(options: dict[str, Any], root: str) -> tuple[dict[str, Any], A
     config, environ = dict(options), os.environ
     name, provider = config.pop("profile", None), config.pop("credential_provider", None)
     config.setdefault("checksum_algorithm", "SHA256")
-    is_anonymous = str(config.get("skip_signature") or environ.get("AWS_SKIP_SIGNATURE", "")).lower() in ("1", "true")
+    is_anonymous = _is_anonymous(config.get("skip_signature"), environ)
     has_keys = "access_key_id" in config or (name is None and "AWS_ACCESS_KEY_ID" in environ)
     profile = read_profile(name) if name or not (is_anonymous or has_keys) else {}
     config = _without_set(profile, environ, name) | config

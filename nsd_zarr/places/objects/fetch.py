@@ -29,6 +29,11 @@ BLOCK_BYTES = 2**18
 """Bytes of one request where a part is asked for: what describes a session file takes two or three."""
 
 
+def count_ranges(size: int) -> int:
+    """Requests that fetch an object of *size* bytes whole; an empty one takes one, too."""
+    return max(1, -(-size // RANGE_BYTES))
+
+
 class FetchedObject(io.RawIOBase):
     """An object as a file: what is read of it is fetched first, unless it was fetched whole. For one thread.
 
