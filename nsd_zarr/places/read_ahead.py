@@ -50,7 +50,7 @@ for line in sys.stdin.buffer:
 class ReadAhead:
     """Reads *paths* ahead, in their order: never more than one file beyond those that are in use.
 
-    A context: the process ends with it. Thread-safe, since each file is begun and ended once.
+    A context: the process ends with it. Thread-safe.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -77,8 +77,8 @@ class ReadAhead:
 
     def begin(self, path: Path) -> None:
         """Called when *path* begins to be read: the first file is read ahead of itself, then always the next one."""
-        if path in self._paths:
-            position = self._paths.index(path)
+        with self._lock:  # One process, whoever begins first: it answers in the order in which it was asked.
+            position = self._paths.index(path) if path in self._paths else len(self._paths)
             for each in self._paths[position : position + 2]:
                 self._ask(each)
 
@@ -91,7 +91,8 @@ class ReadAhead:
         while self.is_waited_for(path):
             check_stop()
             with self._lock:
-                self._listen()
+                if self.is_waited_for(path):  # Another thread may have heard of it.
+                    self._listen()
 
     def _listen(self) -> None:
         """Hear from the process, or wait a tenth of a second; what it reads no more, nobody waits for."""

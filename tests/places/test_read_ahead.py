@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -106,6 +107,24 @@ def test_nobody_waits_for_a_process_that_is_gone_or_for_a_file_that_cannot_be_op
         read_ahead._process.kill()
         read_ahead._asked += files
         wait_for(read_ahead, files[1])
+
+
+def test_sessions_that_begin_at_once_share_one_process_and_each_hears_of_its_file(files, monkeypatch):
+    started, start = [], module._start
+    monkeypatch.setattr(module, "_start", lambda: started.append(time.sleep(0.05)) or start())
+    with ReadAhead(files) as read_ahead:
+
+        def convert(path):
+            read_ahead.begin(path)
+            wait_for(read_ahead, path)
+
+        threads = [Thread(target=convert, args=[path], daemon=True) for path in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in threads)
+    assert len(started) == 1
 
 
 def test_who_waits_can_be_stopped(files, monkeypatch):
