@@ -155,9 +155,10 @@ def measure_disk(files: Sequence[Path], scratch: Path, size: int) -> dict[str, f
 
 def run(*words: object, package: Path | None = None) -> dict[str, float]:
     """Run nsd-zarr; wall and processor seconds, and the most memory of its process tree in bytes."""
-    environment = os.environ | ({"PYTHONPATH": str(package)} if package else {})
+    # Started in its own folder, which Python looks at before what is installed.
+    folder = package or Path.cwd()
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *map(str, words)], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, *map(str, words)], cwd=folder)
     peak = 0
     while process.poll() is None:
         peak = max(peak, sum(map(read_memory, list_tree(process.pid))))
@@ -219,7 +220,8 @@ def convert(root: SimulatedRoot, store: Path, options: Sequence[str], package: P
     """Convert all sessions, cold; the store is left."""
     remove(store)
     cached = evict(root.session_files)
-    return run("convert", "--quiet", *options, root.root, store, "--subject", 1, package=package) | {"cached": cached}
+    words = ("--subject", 1, "--sessions", f"1-{len(root.session_files)}", *options)
+    return run("convert", "--quiet", root.root, store, *words, package=package) | {"cached": cached}
 
 
 def main() -> None:
@@ -232,8 +234,9 @@ def main() -> None:
     parser.add_argument("--versus", type=Path, help="a checkout of another version")
     options = parser.parse_args()
     trials, z, y, x = map(int, options.shape.split(","))
-    root = make_subject(options.directory, options.sessions, (trials, z, y, x))
-    store = options.directory / "subject.zarr"
+    directory = options.directory.absolute()
+    root = make_subject(directory, options.sessions, (trials, z, y, x))
+    store = directory / "subject.zarr"
     more = ["--memory", options.memory] if options.memory else []
     rounds = [measure_round(root, store, more, options.versus) for _ in range(options.rounds)]
     print_rounds(rounds, options.sessions)
@@ -246,12 +249,13 @@ def measure_round(root: SimulatedRoot, store: Path, options: Sequence[str], vers
         found |= {f"other convert {name}": value for name, value in other.items()}
     found |= {f"convert {name}": value for name, value in convert(root, store, options).items()}
     shards = list_files(store)
-    found["verify cached"] = evict(shards)
-    found |= {f"verify {name}": value for name, value in run("verify", "--quiet", store).items()}
     size = sum(path.stat().st_size for path in shards)
-    for name, flags in (("buffered", 0), ("direct", os.O_DIRECT)):
+    for name, flags in (("buffered", 0), ("direct", os.O_DIRECT)):  # On both sides of verify: who comes first waits.
         evict(shards)
         found[f"store read {name}"] = measure(lambda flags=flags: read_files(shards, flags))
+        if name == "buffered":
+            found["verify cached"] = evict(shards)
+            found |= {f"verify {key}": value for key, value in run("verify", "--quiet", store).items()}
     remove(store)
     disk = measure_disk(root.session_files, store.with_name("scratch"), size)
     return found | {f"disk {name}": value for name, value in disk.items()}
