@@ -19,7 +19,6 @@ and ratios, and what they rest on as JSON. Needs twice the sources' size on the 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import mmap
 import os
@@ -33,6 +32,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from nsd_zarr.places.page_cache import measure_cached
 from nsd_zarr.resources import count_cores
 from nsd_zarr.simulate import Simulation, simulate_root
 from nsd_zarr.simulate.root import SimulatedRoot, locate_root, write_design, write_volumes
@@ -81,27 +81,14 @@ def evict(files: Sequence[Path]) -> float:
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    counts = [count_cached(path) for path in files]
-    return sum(cached for cached, _ in counts) / max(1, sum(pages for _, pages in counts))
+    return sum(count_cached(path) for path in files) / max(1, sum(path.stat().st_size for path in files))
 
 
-def count_cached(path: Path) -> tuple[int, int]:
-    """How many of a file's pages the page cache holds, and how many it has."""
+def count_cached(path: Path) -> float:
+    """Bytes of a file that the page cache holds."""
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return 0, 0
-        # Private and writable, because ctypes takes the address of nothing else; nothing is written.
-        with mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE) as view:
-            pages = -(-size // mmap.PAGESIZE)
-            flags = (ctypes.c_ubyte * pages)()
-            first = ctypes.c_char.from_buffer(view)
-            address = ctypes.c_void_p(ctypes.addressof(first))
-            failed = ctypes.CDLL(None, use_errno=True).mincore(address, ctypes.c_size_t(size), flags)
-            del first
-            if failed:
-                raise OSError(ctypes.get_errno(), "mincore")
-    return sum(flag & 1 for flag in bytes(flags)), pages
+        size = path.stat().st_size
+        return size * measure_cached(file.fileno(), size)
 
 
 # -- floors ------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nsd_zarr.places.durable import (
 )
 from nsd_zarr.places.files import open_file, read_file
 from nsd_zarr.places.open_files import Descriptor
-from nsd_zarr.places.page_cache import give_back, is_cached
+from nsd_zarr.places.page_cache import give_back, is_cached, read_in_order
 
 _numbers = itertools.count()
 
@@ -83,6 +83,7 @@ class LocalObject:
         """Give the page cache back what this block reads; a file that was there before stays. Raises OSError."""
         descriptor = open_files.find(self._number) or self._open_again()
         was_cached = is_cached(descriptor.number)
+        read_in_order(descriptor.number)
         try:
             yield
         finally:

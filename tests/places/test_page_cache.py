@@ -7,7 +7,7 @@ import pytest
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.places import local, page_cache
 from nsd_zarr.places.choose import choose_place
-from nsd_zarr.places.page_cache import drop_from_cache, is_cached, open_for_advice
+from nsd_zarr.places.page_cache import drop_from_cache, is_cached, measure_cached, open_for_advice
 
 MB = 2**20
 
@@ -41,6 +41,21 @@ def test_file_that_was_just_read_is_cached(path):
     assert is_file_cached(path)
 
 
+def test_pages_are_counted_and_those_of_others_sampled(path, monkeypatch):
+    path.write_bytes(bytes(4 * MB))
+    with open_for_advice(path) as descriptor:
+        assert measure_cached(descriptor, 4 * MB) == 1
+        drop_from_cache(path)  # A file system in memory keeps its pages.
+        share = measure_cached(descriptor, 4 * MB)
+        assert share in (0, 1)
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        path.read_bytes()
+        asked, read = [], os.preadv
+        monkeypatch.setattr(os, "preadv", lambda *words: asked.append(words) or read(*words))
+        assert is_cached(descriptor)
+        assert len(asked) == page_cache.SAMPLES
+
+
 def test_file_that_is_empty_is_not_worth_reading(tmp_path):
     (tmp_path / "empty").touch()
     assert not is_file_cached(tmp_path / "empty")
@@ -64,10 +79,11 @@ def test_dropped_file_is_flushed_first(path, advice, monkeypatch):
 def test_object_that_is_read_once_is_given_back_unless_it_was_cached(path, advice, monkeypatch, was_cached):
     monkeypatch.setattr(local, "is_cached", lambda descriptor: was_cached)
     opened = choose_place(path.parent).open("file")
+    inode = path.stat().st_ino
     with opened.read_once():
         assert opened.read_range(0, MB) == path.read_bytes()
-        assert advice == []
-    assert advice == ([] if was_cached else [(path.stat().st_ino, os.POSIX_FADV_DONTNEED)])
+        assert advice == [(inode, os.POSIX_FADV_SEQUENTIAL)]
+    assert advice[1:] == ([] if was_cached else [(inode, os.POSIX_FADV_DONTNEED)])
 
 
 def test_verify_gives_back_every_shard_that_was_not_cached(volumes, tmp_path, advice, monkeypatch):
