@@ -1,4 +1,4 @@
-"""Counts to percent by compiled kernels and by NumPy: processor time of one trial, medians of alternating rounds.
+"""Counts to percent and z-scores by kernels and by NumPy: processor time of a trial, medians of alternating rounds.
 
     python benchmarks/kernels.py [--rounds 21]
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from nsd_zarr.read.percent import round_to_bfloat16
 from nsd_zarr.science import kernels
+from nsd_zarr.science.zscore import zscore_into
 
 SHAPES = ((150, 150, 100), (83, 104, 81))
 
@@ -39,6 +40,11 @@ def measure(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str
 def make_functions(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     counts = np.random.default_rng(0).integers(-3000, 3000, shape).astype(np.int16)
     wide, half, bits = (np.empty(shape, dtype) for dtype in (np.float32, np.float16, np.uint16))
+    mean, factor = (np.random.default_rng(1).normal(1, 0.1, shape).astype(np.float32) for _ in range(2))
+
+    def score() -> None:
+        scale(counts, wide)
+        zscore_into(wide, mean, factor)
 
     def to_half() -> None:
         scale(counts, wide)
@@ -51,6 +57,8 @@ def make_functions(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     return {
         "float32, NumPy": lambda: scale(counts, wide),
         "float32, kernel": lambda: kernels.convert(counts, wide, "float32"),
+        "z-score, NumPy": score,
+        "z-score, kernel": lambda: kernels.score(counts, mean, factor, wide),
         "bfloat16, NumPy": to_bfloat16,
         "bfloat16, kernel": lambda: kernels.convert(counts, bits, "bfloat16"),
         "float16, NumPy": to_half,

@@ -39,6 +39,24 @@ def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(tmp_pat
     assert (tmp_path / "out/r.png").exists() == bool(importlib.util.find_spec("matplotlib"))
 
 
+def test_shards_are_compared_in_pairs(tmp_path, capsys):
+    run_script("benchmarks/shards.py", tmp_path, "--shape", "12,7,5,3", "--shards", "2,12", "--rounds", 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["2", "shards"], ["12", "shards"]]
+    assert "(1.000)" in lines[0]
+
+
+def test_full_subject_measures_every_step_beside_its_floors(tmp_path, capsys):
+    words = ("--sessions", 4, "--shape", "12,7,5,3", "--versus", REPOSITORY)
+    run_script("benchmarks/full_subject.py", tmp_path, *words)
+    shown = capsys.readouterr().out
+    for row in ("disk floor", "processor floor", "convert", "the other version", "memory", "verify", "cached before"):
+        assert f"\n  {row}" in shown
+    (found,) = json.loads(shown.splitlines()[-1])
+    assert found["convert seconds"] > 0
+    assert len(list((tmp_path / "nsddata_betas").rglob("betas_session*.hdf5"))) == 4
+
+
 def test_engine_cpu_compares_two_checkouts(tmp_path, capsys):
     words = ("--shape", "7,5,3", "--rounds", 1, "--trials", 3, "--scratch", tmp_path)
     run_script("benchmarks/engine_cpu.py", REPOSITORY, REPOSITORY, *words)

@@ -16,13 +16,15 @@ import numpy as np
 from nsd_zarr.loading.loader import BatchLoader, BatchMemory, make_slots
 from nsd_zarr.loading.order import TrialOrder
 from nsd_zarr.read.dataset import open_dataset
-from nsd_zarr.read.percent import PercentReader, scale_into
+from nsd_zarr.read.percent import PercentReader, RoundedReader, scale_into
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import Store
 
 BATCH = 32
 """Trials of a batch."""
+FORMS = ("int16", "float32", "bfloat16")
+"""What ours is measured with: counts, percent, and percent rounded."""
 
 Deliver = Callable[[Sequence[int]], None]
 """Reads these trials into arrays, however the reader does it best."""
@@ -35,7 +37,7 @@ class Contender:
     name: str
     """As in the table."""
     delivers: str
-    """int16 or float32 percent."""
+    """int16 counts, or percent as float32 or bfloat16."""
     threads: int
     """Threads or workers that it is given; its own pools not counted."""
     open: Callable[[], Any]
@@ -53,10 +55,8 @@ def list_contenders(store: Store, source: Path | None, dataset: str, threads: in
     files = tuple(store.path / make_shard_key(store.geometry, shard) for shard in range(store.geometry.shards))
     put = partial(Contender, files=files)
     found = [
-        put("nsd_zarr engine", "int16", 1, lambda: _engine(store, False, 1)),
-        put("nsd_zarr engine", "float32", 1, lambda: _engine(store, True, 1)),
-        put("nsd_zarr loader", "int16", threads, lambda: _loader(store, False, threads)),
-        put("nsd_zarr loader", "float32", threads, lambda: _loader(store, True, threads)),
+        *(put("nsd_zarr engine", form, 1, partial(_engine, store, form)) for form in FORMS),
+        *(put("nsd_zarr loader", form, threads, partial(_loader, store, form, threads)) for form in FORMS),
         put("ds.betas[i].values", "float32", 1, lambda: _xarray(store)),
         put("zarr-python", "int16", 1, lambda: _zarr(store, False)),
         put("zarr-python", "float32", 1, lambda: _zarr(store, True)),
@@ -93,34 +93,42 @@ def _scale(counts: np.ndarray, out: np.ndarray) -> None:
         scale_into(counts, out)
 
 
-def _make_slots(store: Store, percent: bool, slots: int = 1) -> list[np.ndarray]:
-    """Batches of touched memory, so that nobody is charged for fresh pages."""
-    shape = (BATCH, *store.geometry.volume_shape)
-    dtype = np.dtype(np.float32) if percent and store.geometry.dtype != "float64" else np.dtype(store.geometry.dtype)
-    made = [np.empty(shape, dtype) for _ in range(slots)]
-    for slot in made:
-        slot.fill(1)
-    return made
+def _make_slot(store: Store, dtype: Any) -> np.ndarray:
+    """A batch of touched memory, so that nobody is charged for fresh pages."""
+    return np.ones((BATCH, *store.geometry.volume_shape), dtype)
+
+
+def _find_percent_dtype(store: Store) -> np.dtype[Any]:
+    stored = np.dtype(store.geometry.dtype)
+    return stored if stored.kind == "f" else np.dtype(np.float32)
+
+
+def _make_reader(store: Store, form: str) -> Any:
+    """Ours, that delivers *form*, one of FORMS."""
+    reader = TrialReader(store)
+    if form == "int16":
+        return reader
+    return PercentReader(reader) if form == "float32" else RoundedReader(PercentReader(reader), form)
 
 
 @contextmanager
-def _engine(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
-    reader = PercentReader(TrialReader(store)) if percent else TrialReader(store)
-    (slot,) = _make_slots(store, percent)
+def _engine(store: Store, form: str) -> Iterator[Deliver]:
+    reader = _make_reader(store, form)
+    slot = _make_slot(store, reader.dtype)
 
     def deliver(trials: Sequence[int]) -> None:
         for position, trial in enumerate(trials):
             reader.read_into(trial, slot[position % BATCH])
 
     # Off the main thread, as in a loader: there Blosc's own pool stays out of it.
-    with ThreadPoolExecutor(threads) as executor:
+    with ThreadPoolExecutor(1) as executor:
         yield lambda trials: executor.submit(deliver, trials).result()
 
 
 @contextmanager
-def _loader(store: Store, percent: bool, threads: int) -> Iterator[Deliver]:
-    reader = PercentReader(TrialReader(store)) if percent else TrialReader(store)
-    slots = make_slots(lambda: BatchMemory(_make_slots(store, percent)[0]), prefetch=2, reuse=True)
+def _loader(store: Store, form: str, threads: int) -> Iterator[Deliver]:
+    reader = _make_reader(store, form)
+    slots = make_slots(lambda: BatchMemory(_make_slot(store, reader.dtype)), prefetch=2, reuse=True)
     slots.spare += [slots.make() for _ in range(3)]
 
     def deliver(trials: Sequence[int]) -> None:
@@ -147,7 +155,7 @@ def _zarr(store: Store, percent: bool) -> Iterator[Deliver]:
     import zarr
 
     array = zarr.open_array(store.path / "betas", mode="r")
-    (slot,) = _make_slots(store, percent)
+    slot = _make_slot(store, _find_percent_dtype(store) if percent else store.geometry.dtype)
 
     def deliver(trials: Sequence[int]) -> None:
         for position, trial in enumerate(trials):
@@ -188,7 +196,7 @@ def _tensorstore(store: Store, percent: bool, threads: int) -> Iterator[Deliver]
     )
     kvstore = {"driver": "file", "path": str(store.path / "betas")}
     array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, context=context, read=True).result()
-    (slot,) = _make_slots(store, percent)
+    slot = _make_slot(store, _find_percent_dtype(store) if percent else store.geometry.dtype)
 
     def deliver(trials: Sequence[int]) -> None:
         for start in range(0, len(trials), BATCH):

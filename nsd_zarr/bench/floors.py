@@ -12,19 +12,26 @@ import numpy as np
 from numcodecs import blosc
 
 from nsd_zarr.bench.contenders import BATCH, Contender, Deliver
-from nsd_zarr.layout import COUNTS_PER_PERCENT
+from nsd_zarr.read.percent import scale_by_numpy, scale_into
+from nsd_zarr.science import kernels
 from nsd_zarr.store.digest import CRC_BYTES, make_crc
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, shard_index_bytes
 from nsd_zarr.store.root import Store
 
 STAGES = ("pread", "pread + crc", "pread + crc + decode", "pread + crc + decode + cast")
+BY_NUMPY = f"{STAGES[-1]} by NumPy"
+"""The last one without kernels: no ceiling where there are some."""
 
 
 def list_floors(store: Store, threads: int) -> list[Contender]:
-    """A memcpy; the stages of reading a trial, each on top of the former; then the last two on *threads* threads."""
-    forms = dict(zip(STAGES, ("bytes", "bytes", "int16", "float32"), strict=True))
-    alone = [(stage, 1) for stage in STAGES]
+    """A memcpy; the stages of reading a trial, each on top of the former; then the last two on *threads* threads.
+
+    The last one casts and scales in the best known way: by compiled kernels where they were loaded, and then once more
+    by NumPy.
+    """
+    forms = dict(zip((*STAGES, BY_NUMPY), ("bytes", "bytes", "int16", "float32", "float32"), strict=True))
+    alone = [(stage, 1) for stage in (*STAGES, *([BY_NUMPY] if kernels.get() else []))]
     shared = [(stage, threads) for stage in STAGES[2:]] if threads > 1 else []
     return [
         Contender("floor: memcpy of a decoded trial", "bytes", 1, partial(_memcpy, store)),
@@ -62,7 +69,7 @@ def _floor(store: Store, stage: str, threads: int) -> Iterator[Deliver]:
     places, descriptors = _locate(store)
     largest = max(length for _, _, length in places)
     shape, dtype = store.geometry.volume_shape, store.geometry.dtype
-    depth = STAGES.index(stage)
+    depth = len(STAGES) - 1 if stage == BY_NUMPY else STAGES.index(stage)
 
     def work(trials: Sequence[int], memory: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         chunk, counts, batch = memory
@@ -75,8 +82,7 @@ def _floor(store: Store, stage: str, threads: int) -> Iterator[Deliver]:
             if depth >= 2:
                 blosc.decompress(chunk[: length - CRC_BYTES], counts if depth == 3 else row)
             if depth == 3:
-                np.copyto(row, counts, casting="same_kind")
-                np.divide(row, np.float32(COUNTS_PER_PERCENT), out=row)
+                (scale_by_numpy if stage == BY_NUMPY else scale_into)(counts, row)
 
     form = np.dtype(np.float32 if depth == 3 else dtype)
     memories = [

@@ -17,11 +17,14 @@ from nsd_zarr.store.reader import StageSeconds
 def scale_into(counts: np.ndarray, out: np.ndarray) -> None:
     """Write *counts* / 300 into *out*, float32 of the same shape: bit-equal to np.float32(counts) / np.float32(300).
 
-    In one pass where compiled kernels were loaded. Else cast first, then divide in place: np.divide with a cast inside
-    goes through a small buffer and takes twice as long.
+    In one pass where compiled kernels were loaded.
     """
-    if out.dtype == np.float32 and kernels.convert(counts, out, "float32"):
-        return
+    if not (out.dtype == np.float32 and kernels.convert(counts, out, "float32")):
+        scale_by_numpy(counts, out)
+
+
+def scale_by_numpy(counts: np.ndarray, out: np.ndarray) -> None:
+    """The same by NumPy: cast, then divided in place. np.divide with a cast inside goes through a small buffer."""
     np.copyto(out, counts, casting="same_kind")
     np.divide(out, np.float32(COUNTS_PER_PERCENT), out=out)
 

@@ -16,6 +16,7 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.read.percent import PercentReader, scale_into
 from nsd_zarr.read.score import KEPT_BYTES, SessionMissing, SessionScores
+from nsd_zarr.science import kernels
 from nsd_zarr.science.repeats import NONE, average_into
 from nsd_zarr.science.zscore import zscore_into
 from nsd_zarr.store.foreign.reader import AnyReader
@@ -100,6 +101,7 @@ class ViewReader:
 
         Raises IndexError, DamageFound as TrialReader.read_into. Beside *out* it takes one trial as stored.
         """
+        scores = None if self.scores is None else self.scores.get(trial)
         if self.voxels is None and self.dtype == self.reader.dtype:
             self.reader.read_into(trial, out, stages)
             started = time.perf_counter()
@@ -107,9 +109,12 @@ class ViewReader:
             with self._buffers.borrow(self.reader.volume_shape, self.reader.dtype) as stored:
                 self.reader.read_into(trial, stored, stages)
                 started = time.perf_counter()
-                self._choose_into(stored, out)
-        if self.scores is not None:
-            zscore_into(out, *self.scores.get(trial))
+                if self.voxels is None and scores is not None and kernels.score(stored, *scores, out):
+                    scores = None
+                else:
+                    self._choose_into(stored, out)
+        if scores is not None:
+            zscore_into(out, *scores)
         if self.missing is not None:
             self.missing.fill(trial, out, self.fill)
         if stages is not None:

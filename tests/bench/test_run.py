@@ -10,6 +10,7 @@ from nsd_zarr.bench.run import bench, make_table
 from nsd_zarr.bench.workers import TensorStoreTrials, ZarrTrials
 from nsd_zarr.cli.main import run
 from nsd_zarr.maintenance.convert import convert
+from nsd_zarr.science import kernels
 from nsd_zarr.simulate import Simulation, simulate_root
 
 
@@ -34,6 +35,21 @@ def test_bench_with_source_measures_floors_ours_and_the_others(made):
     ceilings = {row.name: row.percent_of_ceiling for row in report.rows if row.delivers == "float32"}
     assert ceilings["floor: pread + crc + decode + cast"] == pytest.approx(100)
     assert ceilings["nsd_zarr engine"] > 0
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_ceiling_is_the_best_known_way_and_says_which_it_was(made, monkeypatch, is_there):
+    if is_there:
+        pytest.importorskip("numba")
+    monkeypatch.setattr(kernels, "_loaded", None)
+    monkeypatch.setattr(kernels, "_cut_off", not is_there)
+    report = bench(made[1], rounds=1, trials=32, threads=1)
+    assert report.scaled_by == ("numba" if is_there else "NumPy")
+    assert report.scaled_by in make_table(report).splitlines()[0]
+    names = [row.name for row in report.rows]
+    assert ("floor: pread + crc + decode + cast by NumPy" in names) == is_there
+    of_ceiling = {row.name: row.percent_of_ceiling for row in report.rows if row.delivers == "float32"}
+    assert of_ceiling["floor: pread + crc + decode + cast"] == pytest.approx(100)
 
 
 def test_bench_cold_measures_what_lies_in_files(made):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from nsd_zarr.read.percent import PercentReader, RoundedReader, scale_into
+from nsd_zarr.read.view import ViewReader
 from nsd_zarr.science import kernels
+from nsd_zarr.science.zscore import make_factor, zscore_into
 from nsd_zarr.store.reader import TrialReader
 from nsd_zarr.store.root import open_store
 
@@ -56,6 +58,34 @@ def test_readers_deliver_the_same_with_kernels_and_without(loaded, volumes, form
         reader.read_into(17, out)
         found.append(out)
     assert (to_bits(found[0]) == to_bits(found[1])).all()
+
+
+def test_kernel_scores_every_code_as_numpy_does(loaded):
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(0, 3, 2**16).astype(np.float32), rng.gamma(1, 1, 2**16).astype(np.float32)
+    factor = make_factor(np.where(rng.random(2**16) < 0.1, 0, std), rng.random(2**16) < 0.1)
+    expected, out = PERCENT.copy(), np.empty(2**16, np.float32)
+    zscore_into(expected, mean, factor)
+    assert kernels.score(CODES, mean, factor, out)
+    assert 0 < np.isnan(out).sum() < 2**15
+    assert (np.isnan(out) == np.isnan(expected)).all()
+    known = ~np.isnan(out)
+    assert (to_bits(out[known]) == to_bits(expected[known])).all()
+    assert not kernels.score(CODES, mean.astype(np.float64), factor, out)
+    assert not kernels.score(CODES[::2], mean[::2], factor[::2], out[::2])
+    assert not kernels.score(CODES[:8], mean[:1], factor[:1], out[:8])
+
+
+@pytest.mark.parametrize("voxels", [None, np.array([3, 5, 8])])
+def test_views_score_the_same_with_kernels_and_without(loaded, experiment, voxels, monkeypatch):
+    view = ViewReader(TrialReader(open_store(experiment.path)), voxels=voxels).score()
+    found = []
+    for each in (loaded, None):
+        monkeypatch.setattr(kernels, "_loaded", each)
+        found.append([np.empty(view.shape, view.dtype) for _ in range(len(experiment.session))])
+        for trial, out in enumerate(found[-1]):
+            view.read_into(trial, out)
+    np.testing.assert_array_equal(found[0], found[1], strict=True)
 
 
 def test_arrays_that_no_kernel_takes_are_scaled_by_numpy(loaded):
