@@ -39,6 +39,13 @@ def test_benchmark_read_on_small_sessions_prints_floors_and_every_reader(tmp_pat
     assert (tmp_path / "out/r.png").exists() == bool(importlib.util.find_spec("matplotlib"))
 
 
+def test_forms_are_compared_with_what_unpacking_and_compressing_take(tmp_path, capsys):
+    run_script("benchmarks/forms.py", tmp_path, "--shape", "12,7,5,3", "--rounds", 1)
+    shown = capsys.readouterr().out
+    for row in ("nifti: unpacking alone", "nifti: all work", "hdf5 ", "nifti ", "nativesurface ", "fsaverage "):
+        assert f"\n  {row}" in f"\n{shown}"
+
+
 def test_shards_are_compared_in_pairs(tmp_path, capsys):
     run_script("benchmarks/shards.py", tmp_path, "--shape", "12,7,5,3", "--shards", "2,12", "--rounds", 1)
     lines = capsys.readouterr().out.splitlines()
