@@ -341,12 +341,6 @@ def make_experiment() -> Callable[..., MadeExperiment]:
 
 
 @pytest.fixture(scope="session")
-def describe_experiment() -> Callable[[Path], MadeExperiment]:
-    """Give the store at a path its experiment."""
-    return lambda path: builders.add_experiment(builders.read_made_store(path))
-
-
-@pytest.fixture(scope="session")
 def make_stimuli() -> Callable[..., np.ndarray]:
     return builders.create_stimuli
 

@@ -71,10 +71,10 @@ def _split(samples: xr.Dataset, request: Request) -> dict[str, xr.Dataset]:
         )
     late = session >= numbers[-TEST_SESSIONS]
     tested = late & ~np.isin(image, image[~late])
-    shown = np.array([np.count_nonzero(image[tested] == each) for each in image])
     is_free = ~get_column(samples, "shared1000").astype(bool)
     if len(numbers) == ALL_SESSIONS:
-        is_free |= shown == SHOWINGS
+        ids, shown = np.unique(image[tested], return_counts=True)
+        is_free |= np.isin(image, ids[shown == SHOWINGS])
     chosen = {"train": ~late, "test": tested & is_free}
     return {side: samples.isel(trial=np.flatnonzero(mine)) for side, mine in chosen.items() if mine.any()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -24,14 +24,6 @@ def make_digest(data: Any) -> str:
 def make_raw_digest(data: Any) -> bytes:
     """As make_digest, but its 16 bytes, as the digits have them."""
     return xxhash.xxh3_128_digest(data)
-
-
-def digest_file(file: BinaryIO) -> str:
-    """xxh3-128 of the rest of an open *file*, a block at a time: whatever its size, little memory."""
-    digest = xxhash.xxh3_128()
-    while block := file.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def digest_object(opened: OpenObject) -> str:

@@ -13,10 +13,6 @@ from servers.seaweed import OWNER, PUBLIC, READER
 pytestmark = pytest.mark.xdist_group("servers")
 
 
-def count_shards(made):
-    return made.trials // made.trials_per_shard
-
-
 def test_dataset_behind_url_has_the_values_of_the_local_one(volumes, uploaded, options):
     ds = nsd_zarr.open_dataset(uploaded, storage_options=options)
     assert ds.equals(nsd_zarr.open_dataset(volumes.path))

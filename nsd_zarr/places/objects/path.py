@@ -154,10 +154,6 @@ class ObjectPath(PosixPath):
         found = re.compile(_translate(pattern))
         yield from (self / name for name in self.origin.list_folder()[1] if found.fullmatch(name))
 
-    def walk_objects(self) -> Iterator[ObjectPath]:
-        """Every object below."""
-        yield from (self / key for key in self.origin.list_keys())
-
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Raises OSError: an object has a version, and no status of a file."""
         raise OSError(errno.ENOTSUP, "an object behind a URL is no local file", str(self))
