@@ -6,6 +6,7 @@ protocol                what a part of a source offers to be converted, whatever
 find                    which session files a user means
 forms/                  session files by form: NIfTI and MGH, and surfaces of two files
 inspect                 which inspector a file gets
+session_part            what every session that is one file has alike
 session                 a session file in HDF5
 stimuli, images         the file of stimulus images, and blocks of its images
 hdf5/                   how HDF5 files are read

@@ -18,6 +18,7 @@ from nsd_zarr.source.hdf5.dataset import explain_hdf5_errors, open_dataset, open
 from nsd_zarr.source.hdf5.parts import find_parts
 from nsd_zarr.source.hdf5.reader import DatasetReader, open_reader
 from nsd_zarr.source.identity import FileIdentity, read_identity
+from nsd_zarr.source.session_part import SessionPart
 from nsd_zarr.source.trial_cache import TrialCache
 
 MAX_TRIAL_BYTES = 2**31 - 1 - 16
@@ -25,7 +26,7 @@ MAX_TRIAL_BYTES = 2**31 - 1 - 16
 
 
 @dataclass(frozen=True, slots=True)
-class SessionInfo:
+class SessionInfo(SessionPart):
     """One session, inspected. Picklable: tasks open the file again."""
 
     session: SessionNumber
@@ -54,21 +55,6 @@ class SessionInfo:
     in_order = False
 
     @property
-    def trials(self) -> int:
-        """Trials in the session."""
-        return self.shape[0]
-
-    @property
-    def voxels(self) -> int:
-        """Values in one trial."""
-        return math.prod(self.shape[1:])
-
-    @property
-    def trial_bytes(self) -> int:
-        """Bytes of one trial."""
-        return self.voxels * np.dtype(self.dtype).itemsize
-
-    @property
     def values_name(self) -> str:
         """Which values of the file are meant, for people."""
         return f"dataset /{self.dataset}"
@@ -87,15 +73,6 @@ class SessionInfo:
     def chunk_bytes(self) -> int:
         """Bytes of one decoded HDF5 chunk; 0 when there are none."""
         return 0 if self.chunks is None else math.prod(self.chunks) * np.dtype(self.dtype).itemsize
-
-    @property
-    def error_session(self) -> SessionNumber:
-        """The session that errors name."""
-        return self.session
-
-    def describe_trial(self, trial: int) -> str:
-        """A trial of the session, for people."""
-        return f"trial {trial} of the session"
 
     def open(
         self, cache: TrialCache | None = None, *, trust_offsets: bool = True

@@ -22,6 +22,7 @@ from nsd_zarr.source.hdf5.reader import explain_read_errors
 from nsd_zarr.source.identity import FileIdentity, read_identity
 from nsd_zarr.source.protocol import PartReader
 from nsd_zarr.source.session import MAX_TRIAL_BYTES
+from nsd_zarr.source.session_part import SessionPart
 from nsd_zarr.source.trial_cache import TrialCache
 
 FIRST_BYTE = 284
@@ -33,7 +34,7 @@ _TYPES = {0: "uint8", 1: "int32", 3: "float32", 4: "int16"}
 
 
 @dataclass(frozen=True, slots=True)
-class MghHemisphere:
+class MghHemisphere(SessionPart):
     """One hemisphere of a session in an MGH file, inspected. Picklable."""
 
     session: SessionNumber
@@ -57,30 +58,6 @@ class MghHemisphere:
     by_offset = in_order = True
     how = "by offset"
     chunk_bytes = 0
-
-    @property
-    def error_session(self) -> SessionNumber:
-        """The session that errors name."""
-        return self.session
-
-    @property
-    def trials(self) -> int:
-        """Trials in the session."""
-        return self.shape[0]
-
-    @property
-    def voxels(self) -> int:
-        """Values in one trial."""
-        return self.shape[1]
-
-    @property
-    def trial_bytes(self) -> int:
-        """Bytes of one trial."""
-        return 4 * self.voxels
-
-    def describe_trial(self, trial: int) -> str:
-        """A trial of the session, for people."""
-        return f"trial {trial} of the session"
 
     def open(
         self, cache: TrialCache | None = None, *, trust_offsets: bool = True

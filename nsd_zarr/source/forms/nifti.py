@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -23,11 +22,12 @@ from nsd_zarr.source.forms.independent import ImageReader, open_image
 from nsd_zarr.source.hdf5.reader import explain_read_errors
 from nsd_zarr.source.identity import FileIdentity, read_identity
 from nsd_zarr.source.protocol import OnRead, OnRows, PartReader, ignore_read
+from nsd_zarr.source.session_part import SessionPart
 from nsd_zarr.source.trial_cache import TrialCache
 
 
 @dataclass(frozen=True, slots=True)
-class NiftiSession:
+class NiftiSession(SessionPart):
     """One session in a NIfTI file, inspected. Picklable."""
 
     session: SessionNumber
@@ -56,26 +56,6 @@ class NiftiSession:
     chunk_bytes = 0
 
     @property
-    def error_session(self) -> SessionNumber:
-        """The session that errors name."""
-        return self.session
-
-    @property
-    def trials(self) -> int:
-        """Trials in the session."""
-        return self.shape[0]
-
-    @property
-    def voxels(self) -> int:
-        """Values in one trial."""
-        return math.prod(self.shape[1:])
-
-    @property
-    def trial_bytes(self) -> int:
-        """Bytes of one trial."""
-        return 2 * self.voxels
-
-    @property
     def by_offset(self) -> bool:
         """Whether its values can be read by their byte offset in the file."""
         return not self.is_packed
@@ -84,10 +64,6 @@ class NiftiSession:
     def how(self) -> str:
         """How its values are read, for people."""
         return f"as one stream (gzip, by {LIBRARY})" if self.is_packed else "by offset"
-
-    def describe_trial(self, trial: int) -> str:
-        """A trial of the session, for people."""
-        return f"trial {trial} of the session"
 
     def open(
         self, cache: TrialCache | None = None, *, trust_offsets: bool = True
