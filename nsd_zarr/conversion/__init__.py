@@ -14,7 +14,7 @@ unit                  one session: read, compress, write, record
 context               what the units of a run share in a process: events, stop signals, blocks
 session_statistics    mean, deviation and rails of each voxel of a session, as they are stored
 ledger                the durable records of a run
-lock                  one run a store
+lock, turns           one run a store; locks that others hold for a moment
 cluster               units on a Dask cluster
 events                what a run reports while it goes
 experiment/           the files around the betas: what of them goes in, and the arrays made of them

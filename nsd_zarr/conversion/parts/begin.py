@@ -7,7 +7,6 @@ the sessions are divided, and the skeleton of the store.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,14 +18,12 @@ from nsd_zarr.conversion.lock import HeldLock, hold_part_lock
 from nsd_zarr.conversion.plan import Plan, make_plan
 from nsd_zarr.conversion.resume import TargetState
 from nsd_zarr.conversion.root_copy import remove_copy
+from nsd_zarr.conversion.turns import take_turn
 from nsd_zarr.errors import ResumeRefused, StoreError
 from nsd_zarr.layout import Part
 from nsd_zarr.options import SourceWords
 
 _BEGIN_LOCK = "part-begin.lock"
-PATIENCE_SECONDS = 60.0
-"""How long a part waits for others to begin: each takes a moment, unless it hangs."""
-_TRY_AGAIN_SECONDS = 0.05
 
 
 def begin_part(source: SourceWords, store: Path, config: Config, part: Part, lock: HeldLock) -> Plan:
@@ -78,14 +75,10 @@ def _check_count(ledger: Ledger, part: Part) -> None:
 @contextmanager
 def _taking_turns(store: Path, part: Part) -> Iterator[None]:
     """A block that one part at a time is in. Raises StoreError where another one is in it for long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+
+    def is_brief(error: StoreError) -> bool:
+        return error.found is not None and "part" in error.found
+
     with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(hold_part_lock(store, part, _BEGIN_LOCK))
-                break
-            except StoreError as error:
-                if error.found is None or "part" not in error.found or time.monotonic() > deadline:
-                    raise
-            time.sleep(_TRY_AGAIN_SECONDS)
+        take_turn(stack, lambda: hold_part_lock(store, part, _BEGIN_LOCK), is_brief)
         yield

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from nsd_zarr.conversion.lock import HeldLock, hold_lock
+from nsd_zarr.conversion.lock import hold_lock
+from nsd_zarr.conversion.turns import take_turn
 from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.places.choose import choose_place, is_remote
 from nsd_zarr.places.durable import PARTIAL_SUFFIX, make_folder
@@ -16,10 +16,6 @@ from nsd_zarr.store.format import METADATA_NAME
 from nsd_zarr.store.root import is_store, is_vacant
 from nsd_zarr.store.tree.document import make_tree_root
 from nsd_zarr.store.tree.groups import find_subjects, find_tree, is_tree, locate_group
-
-PATIENCE_SECONDS = 60.0
-"""How long another process is waited for that writes the same document: a fraction of a second, unless it hangs."""
-_TRY_AGAIN_SECONDS = 0.05
 
 
 def create_tree(path: Path) -> None:
@@ -81,7 +77,7 @@ def update_root(tree: Path) -> bool:
     if is_right(tree) and not _list_leftovers(tree):
         return False
     with ExitStack() as stack:
-        lock = _wait_for_lock(tree, stack)
+        lock = take_turn(stack, lambda: hold_lock(tree), lambda error: error.found is not None)
         place = choose_place(tree)
         place.remove(*_list_leftovers(tree))
         is_wrong = not is_right(tree)
@@ -104,15 +100,3 @@ def _list_leftovers(tree: Path) -> list[str]:
     with suppress(OSError):
         return [entry.name for entry in tree.iterdir() if entry.name.endswith(PARTIAL_SUFFIX)]
     return []
-
-
-def _wait_for_lock(tree: Path, stack: ExitStack) -> HeldLock:
-    """The lock of the tree, until *stack* ends. Raises StoreError where another has it for long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return stack.enter_context(hold_lock(tree))
-        except StoreError as error:
-            if error.found is None or time.monotonic() > deadline:
-                raise
-        time.sleep(_TRY_AGAIN_SECONDS)
