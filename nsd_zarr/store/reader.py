@@ -32,6 +32,7 @@ from nsd_zarr.store.codec import ChunkError, check_crc, decode_chunk, decode_unc
 from nsd_zarr.store.digest import CRC_BYTES
 from nsd_zarr.store.format import make_shard_key
 from nsd_zarr.store.index import decode_shard_index, make_shard_tail, shard_index_bytes
+from nsd_zarr.store.replaced import explain_replacement
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.trial_digests import OTHER_VALUES, TrialDigests, find_digests
 from nsd_zarr.tasks import Once
@@ -107,8 +108,8 @@ class TrialReader:
         """Decode trial *trial* (0-based, in the store) into *out*: stored dtype, one trial's size, C-contiguous.
 
         *stages* is added up. Raises IndexError outside the store; DamageFound, naming trial and shard, when the chunk
-        is lost or damaged or holds other values; StoreError when the file cannot be read for another reason. *out* may
-        hold anything then.
+        is lost or damaged or holds other values; StoreError when another store has taken its place, or when the file
+        cannot be read for another reason. *out* may hold anything then.
         """
         geometry = self.store.geometry
         if not 0 <= trial < geometry.trials:
@@ -230,13 +231,18 @@ class TrialReader:
         return opened
 
     def _explain(self, trial: int, shard: int, error: Exception) -> NsdZarrError:
-        """What to raise: damage, or that the file system does not let us read (too many files, permissions, I/O)."""
+        """What to raise: that the store was replaced, damage, or that the file system does not let us read it.
+
+        The last is for too many files, permissions and I/O.
+        """
         kind, key = self.store.geometry.kind, make_shard_key(self.store.geometry, shard)
         session, where = None, f"row {trial} of {kind.array} (in shard {shard})"
         if kind == TRIALS:
             session, inside = self.store.geometry.locate_trial(trial)
             where = f"trial {trial} (trial {inside} of its session, in {kind.array} shard {shard})"
         path = self.store.path / key
+        if (replaced := explain_replacement(self.store, where, path, session)) is not None:
+            return replaced
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return StoreError(f"{where} cannot be read: {error.strerror or error}", path=path, session=session)
         return DamageFound(

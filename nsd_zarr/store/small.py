@@ -16,6 +16,7 @@ from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.foreign.group import read_zarr_rows
 from nsd_zarr.store.format import decode_small, make_chunk_key
 from nsd_zarr.store.meta import ArrayMeta
+from nsd_zarr.store.replaced import explain_replacement
 from nsd_zarr.store.root import Store
 
 
@@ -31,7 +32,8 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
     """The chunk of array *name* that begins at row *row* times its length; checked against crc32c and manifest.
 
     Returns all rows of that chunk: shape (rows, ...), or the whole array where it has one chunk. Text as fixed-width
-    unicode. Raises DamageFound, naming the file, when it is lost or damaged.
+    unicode. Raises DamageFound, naming the file, when it is lost or damaged; StoreError when another store has taken
+    the place of this one.
     """
     metadata = store.members[name]
     if store.zarr_location:
@@ -47,6 +49,8 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise StoreError(f"array {name} cannot be read: {error.strerror}", path=store.path / key) from error
+        if (replaced := explain_replacement(store, f"array {name}", store.path / key)) is not None:
+            raise replaced from error
         raise DamageFound(
             f"array {name} is lost or damaged: {error}",
             hint=f"See what else is: nsd-zarr verify {store.path}.",
@@ -55,13 +59,13 @@ def read_chunk(store: Store, name: str, row: int = 0) -> np.ndarray:
 
 
 def read_array(store: Store, name: str) -> np.ndarray:
-    """All values of array *name*. Raises DamageFound."""
+    """All values of array *name*. Raises DamageFound, StoreError."""
     parts = [chunk for _, chunk in iterate_chunks(store, name)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def iterate_chunks(store: Store, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and values of each chunk of array *name*, one at a time. Raises DamageFound."""
+    """First row and values of each chunk of array *name*, one at a time. Raises DamageFound, StoreError."""
     rows = find_chunk_rows(store.members[name])
     for chunk in range(count_chunks(store, name)):
         yield chunk * rows, read_chunk(store, name, chunk)
