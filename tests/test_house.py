@@ -15,7 +15,7 @@ import nsd_zarr
 PACKAGE = Path(nsd_zarr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"errors", "layout", "nsd", "forms", "resources", "words", "options", "libraries"}
+BASE = {"errors", "layout", "nsd", "forms", "image_sets", "resources", "words", "options", "libraries"}
 TOP = BASE | {"__init__", "config", "source", "store", "science", "simulate", "conversion", "maintenance", "read"}
 SEES = {
     "words": set(),
@@ -23,6 +23,7 @@ SEES = {
     "errors": {"words"},
     "nsd": set(),
     "forms": {"nsd"},
+    "image_sets": {"nsd"},
     "layout": {"nsd"},
     "options": {"errors"},
     "resources": set(),

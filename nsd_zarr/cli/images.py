@@ -21,6 +21,9 @@ from nsd_zarr.layout import IMAGES
 @click.option("--subjects", help="What any of these subjects saw, such as 1-8 or 1,2,5,7.")
 @click.option("--trial-table", type=click.Path(), help="responses.tsv of the subject. [default: found in an NSD root]")
 @click.option("--dataset", help="Dataset in the stimulus file. [default: imgBrick]")
+@click.option(
+    "--experiment", help="nsd or nsdsynthetic: whose images, of an NSD root. [default: by the file, else nsd]"
+)
 @click.option("--images-per-shard", type=click.IntRange(1), help="Images in a shard. [default: up to 128 MiB]")
 @click.option("--codec", help="lz4 (fast), zstd (small), lz4hc, blosclz, zlib. [default: lz4]")
 @click.option("--clevel", type=int, help="Compression level, 0 to 9. [default: 5; zstd 3]")
@@ -31,7 +34,7 @@ from nsd_zarr.layout import IMAGES
 @reaching
 @common
 def images(source: str, store: str, every: bool, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Convert stimulus images (SOURCE: nsd_stimuli.hdf5 or an NSD root) to STORE, one a chunk. Again: goes on."""
+    """Convert stimulus images (SOURCE: the HDF5 file or an NSD root) to STORE, one a chunk. Again: goes on."""
     from nsd_zarr.cli.show import format_images
 
     if every and any(options[name] is not None for name in ("subject", "subjects", "trial_table")):

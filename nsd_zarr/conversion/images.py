@@ -33,9 +33,15 @@ from nsd_zarr.options import ImagesOptions, SubjectWords, check_options
 from nsd_zarr.places.choose import make_path
 from nsd_zarr.progress import draw_progress
 from nsd_zarr.store.attributes import COMPLETE
-from nsd_zarr.store.format import NSD_ID, make_shard_key
+from nsd_zarr.store.format import NSD_ID, STIMULUS_ID, make_shard_key
 from nsd_zarr.store.root import open_store
 from nsd_zarr.tasks import explain_lack_of_threads
+
+_ABOUT_IDS = {
+    NSD_ID: "0-based 73k id (73KID - 1), the row of the stimulus file",
+    STIMULUS_ID: "image among the 284 of nsdsynthetic, counted from 0 (masterordering - 1)",
+}
+"""`long_name` of the array of the images' ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ def convert_images(
     trial_table: str | os.PathLike[str] | None = None,
     dataset: str = IMAGES_DATASET,
     images_per_shard: int | None = None,
+    experiment: str | None = None,
     on_event: Listener = ignore_event,
     progress: bool = False,
     **options: Unpack[ImagesOptions],
@@ -86,17 +93,17 @@ def convert_images(
     """Convert stimulus images to a Zarr store with one image a chunk; go on where an interrupted run was.
 
     The store holds `images`, uint8 (image, row, column, channel), lossless; `nsd_id`, the 0-based 73k id of each,
-    ascending; `image_digest`. A finished store is left as it is.
+    ascending (of nsdsynthetic `stimulus_id`, as its betas have it); `image_digest`. A finished store is left as it is.
 
     Parameters
     ----------
     source
-        nsd_stimuli.hdf5, or an NSD root.
+        nsd_stimuli.hdf5, nsdsynthetic_stimuli.hdf5, or an NSD root.
     store
         The store's folder, made here.
     subject
         From 1: only the images that it saw, by its trial table in the NSD root, or by *trial_table*. Without both,
-        all images.
+        all images. Of nsdsynthetic: the 220 images that all subjects saw, and with *subject* the 64 in its colors.
     subjects
         The images that any of these subjects saw ("1-8", [1, 2, 5, 7]).
     trial_table
@@ -105,6 +112,8 @@ def convert_images(
         Name in the file; uint8 (image, row, column, 3) RGB, row = 0-based 73k id. No chunk of it is read twice.
     images_per_shard
         Images in a shard; None for up to 128 MiB.
+    experiment
+        "nsd" or "nsdsynthetic": whose images, of an NSD root. Default: as the file's name says, else "nsd".
     on_event
         Called with RunStarted, TrialsRead, TrialsDone and SessionDone, from any thread; a block of images is a
         session there.
@@ -129,19 +138,19 @@ def convert_images(
     >>> report.images, report.shape
     (73000, (8, 8, 3))
     """
-    named = ("subject", "subjects", "trial_table", "dataset", "images_per_shard", "on_event", "progress")
+    named = ("subject", "subjects", "trial_table", "dataset", "images_per_shard", "experiment", "on_event", "progress")
     check_options("convert_images", options, ImagesOptions, others=named)
     started = time.perf_counter()
     table = None if trial_table is None else Path(trial_table)
     config = make_config(None, subject=subject, subjects=subjects, trial_table=table, dataset=dataset, **options)
     path = make_path(store, config.access)
     check_free(path)
-    plan = make_image_plan(Path(source), path, config, images_per_shard)
+    plan = make_image_plan(Path(source), path, config, images_per_shard, experiment)
     done = 0
     if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
         with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
-            plan = make_image_plan(Path(source), path, config, images_per_shard)
+            plan = make_image_plan(Path(source), path, config, images_per_shard, experiment)
             with draw_progress(progress, on_event, IMAGES) as listen:
                 done = len(carry_out(plan, lock, listen, finish_images))
     geometry, manifest = plan.settings.geometry, open_store(path, kind=IMAGES).manifest
@@ -176,10 +185,10 @@ def lay_out_images(
     for record in records:
         contents.add_files(record.shards)
     digests = [digest for record in records for digest in record.trial_digests]
-    about = "0-based 73k id (73KID - 1), the row of the stimulus file"
+    about = _ABOUT_IDS[settings.id_array]
     hashed = "xxh3-128 of the image's values (C order), hexadecimal"
     arrays = [
-        SmallArray(NSD_ID, np.array(ids, np.int32), (IMAGES.item,), {"long_name": about}),
+        SmallArray(settings.id_array, np.array(ids, np.int32), (IMAGES.item,), {"long_name": about}),
         SmallArray(IMAGES.digests, np.array(digests, np.str_), (IMAGES.item,), {"long_name": hashed}),
     ]
     contents.add_arrays(arrays, settings.blosc)

@@ -12,10 +12,18 @@ from typing import Any
 import h5py
 from numcodecs import blosc
 
+from nsd_zarr.image_sets import NSD
 from nsd_zarr.layout import IMAGES, TRIALS, Geometry, Kind, SessionNumber, make_image_geometry
 from nsd_zarr.store.codec import IMAGE_SHUFFLE, BloscCodec
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import FORMAT_VERSION, Json, encode_json, make_betas_metadata, make_images_metadata
+from nsd_zarr.store.format import (
+    FORMAT_VERSION,
+    ID_ARRAYS,
+    Json,
+    encode_json,
+    make_betas_metadata,
+    make_images_metadata,
+)
 
 
 @cache  # it parses the metadata of the distribution each time, and a conversion asks eleven times
@@ -101,11 +109,20 @@ class ImageSettings(_Settings):
     """Compression level."""
     shape: tuple[int, ...]
     """(image, row, column, channel) of the store."""
+    experiment: str | None = None
+    """nsdsynthetic, whose images have ids of their own; None for the core experiment."""
+    subject: int | None = None
+    """Of nsdsynthetic, whose colors are in the store; None for none."""
 
     @property
     def geometry(self) -> Geometry:
         """How blocks, images and shards lie."""
         return make_image_geometry(self.shape, self.images_per_shard)
+
+    @property
+    def id_array(self) -> str:
+        """Name of the array of the images' ids."""
+        return ID_ARRAYS[self.experiment or NSD]
 
     @property
     def sessions(self) -> tuple[SessionNumber, ...]:

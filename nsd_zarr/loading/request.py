@@ -19,13 +19,13 @@ from nsd_zarr.science.selection import select_trials
 from nsd_zarr.science.splits import select_split
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.store.foreign.reader import AnyReader, make_reader
-from nsd_zarr.store.format import SHARED515
+from nsd_zarr.store.format import SHARED515, STIMULUS_ID
 from nsd_zarr.store.root import Store
 from nsd_zarr.store.small import read_array
 
 MISSING = ("zero", "nan", "drop")
 """What voxels without data may become."""
-TABLE = ("nsd_id", "image_10k", "repeat", "shared1000")
+TABLE = ("nsd_id", "image_10k", "repeat", "shared1000", STIMULUS_ID)
 """Columns of the trial table that go with each sample, where the store has them."""
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nsd_zarr.errors import DamageFound
+from nsd_zarr.image_sets import ID_WORDS, NSD
 from nsd_zarr.layout import TRIALS, SessionNumber
 from nsd_zarr.nsd import find_subject_name
-from nsd_zarr.store.format import NSD_ID, make_shard_key
-from nsd_zarr.store.root import Store
+from nsd_zarr.store.format import make_shard_key
+from nsd_zarr.store.root import Store, find_id_array
 from nsd_zarr.store.small import find_chunk_rows, read_array
 
 
@@ -38,9 +39,15 @@ class Damage:
     length: int | None = None
     """Bytes concerned."""
     images: tuple[int, int] | None = None
-    """First and last image concerned, inclusive, 0-based 73k ids; of a store of images that knows them."""
+    """First and last image concerned, inclusive, 0-based 73k ids; of a store of images that knows them.
+
+    Of a store of images of another *experiment* their 0-based ids there.
+    """
     subject: int | None = None
     """Subject whose group it concerns, in a store of several; None for what is above them."""
+
+    experiment: str = NSD
+    """Whose images they are: nsd, nsdsynthetic."""
 
     def __str__(self) -> str:
         parts = [] if self.subject is None else [f"subject {self.subject}"]
@@ -48,7 +55,7 @@ class Damage:
         if self.images is not None:
             first, last = self.images
             parts.append(f"image {first}" if first == last else f"images {first} to {last}")
-            parts[-1] += " (0-based 73k id)"
+            parts[-1] += f" ({ID_WORDS[self.experiment]})"
         elif self.trials is not None:
             first, last = self.trials
             parts.append(f"trial {first}" if first == last else f"trials {first} to {last}")
@@ -84,7 +91,8 @@ def make_shard_damage(store: Store, shard: int, problem: str) -> Damage:
     trials = store.geometry.shard_trials(shard)
     whole = (trials.start, trials.stop - 1)
     session, images = _find_place(store, whole)
-    return Damage(make_shard_key(store.geometry, shard), problem, session, whole, images=images)
+    experiment = store.attributes.experiment
+    return Damage(make_shard_key(store.geometry, shard), problem, session, whole, images=images, experiment=experiment)
 
 
 def make_trial_damage(
@@ -93,7 +101,8 @@ def make_trial_damage(
     """Damage to one trial, whose chunk lies at *place* (offset, length) of its shard."""
     session, images = _find_place(store, (trial, trial))
     key = make_shard_key(store.geometry, trial // store.geometry.trials_per_shard)
-    return Damage(key, problem, session, (trial, trial), place[0], place[1], images)
+    experiment = store.attributes.experiment
+    return Damage(key, problem, session, (trial, trial), place[0], place[1], images, experiment=experiment)
 
 
 def _find_place(store: Store, trials: tuple[int, int]) -> tuple[SessionNumber | None, tuple[int, int] | None]:
@@ -101,7 +110,7 @@ def _find_place(store: Store, trials: tuple[int, int]) -> tuple[SessionNumber | 
     if store.geometry.kind == TRIALS:
         return store.geometry.locate_trial(trials[0])[0], None
     try:
-        ids = read_array(store, NSD_ID)
+        ids = read_array(store, find_id_array(store))
     except DamageFound:
         return None, None
     return None, (int(ids[trials[0]]), int(ids[trials[1]]))

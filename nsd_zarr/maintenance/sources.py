@@ -14,6 +14,7 @@ from nsd_zarr.conversion.plan import SourceWords, as_words, find_files
 from nsd_zarr.conversion.remote.fetching import fetch_to_disk
 from nsd_zarr.errors import DamageFound, SourceError
 from nsd_zarr.forms import find_form
+from nsd_zarr.image_sets import NSD
 from nsd_zarr.layout import IMAGES, Geometry, SessionNumber
 from nsd_zarr.nsd import HEMISPHERES
 from nsd_zarr.places.choose import as_path
@@ -21,10 +22,10 @@ from nsd_zarr.source.find import SessionFile, select_sessions
 from nsd_zarr.source.images import make_blocks
 from nsd_zarr.source.inspect import inspect_file
 from nsd_zarr.source.protocol import SourcePart
-from nsd_zarr.source.stimuli import StimulusInfo, find_stimuli, inspect_stimuli
+from nsd_zarr.source.stimuli import StimulusInfo
+from nsd_zarr.source.stimuli import find_files as find_stimulus_files
 from nsd_zarr.store.digest import make_digest
-from nsd_zarr.store.format import NSD_ID
-from nsd_zarr.store.root import Store
+from nsd_zarr.store.root import Store, find_id_array
 from nsd_zarr.store.small import read_array
 
 
@@ -79,14 +80,15 @@ def find_blocks(
     store: Store, source: SourceWords, config: Config, numbers: Sequence[SessionNumber]
 ) -> Sequence[SourcePart]:
     """Blocks *numbers* of a store of images, in the stimulus file that *source* means. Raises SourceError."""
-    file = _inspect_source(store, source, config)
-    blocks = make_blocks(file, find_ids(store, source, config), store.geometry.trials_per_shard)
+    files = _inspect_source(store, source, config)
+    blocks = make_blocks(files, find_ids(store, source, config), store.geometry.trials_per_shard)
     return [block for block in blocks if block.session in numbers]
 
 
-def _inspect_source(store: Store, source: SourceWords, config: Config) -> StimulusInfo:
-    words, shape = as_words(source, config), store.geometry.volume_shape
-    file = inspect_stimuli(find_stimuli(as_path(words[0])), store.attributes.dataset)
+def _inspect_source(store: Store, source: SourceWords, config: Config) -> tuple[StimulusInfo, ...]:
+    words, shape, settings = as_words(source, config), store.geometry.volume_shape, store.attributes.settings
+    experiment, subject = settings.get("experiment", NSD), settings.get("subject")
+    file, *others = find_stimulus_files(as_path(words[0]), experiment, subject, store.attributes.dataset)
     if file.shape[1:] != shape or len(words) > 1:
         raise SourceError(
             f"images of shape {file.shape[1:]} in {len(words)} files, expected one file with images of {shape} as "
@@ -96,16 +98,16 @@ def _inspect_source(store: Store, source: SourceWords, config: Config) -> Stimul
             expected=shape,
             found=file.shape[1:],
         )
-    return file
+    return file, *others
 
 
 def find_ids(store: Store, source: SourceWords, config: Config) -> Sequence[int]:
-    """0-based 73k ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
+    """0-based ids of a store's images; where it has lost them, as *config* selects them of *source* once more.
 
     Raises SourceError, ConfigError, and DamageFound where they cannot be found out.
     """
     try:
-        return tuple(read_array(store, NSD_ID).tolist())
+        return tuple(read_array(store, find_id_array(store)).tolist())
     except DamageFound:
         selection = store.attributes.settings["selection"]
         if selection == ALL:

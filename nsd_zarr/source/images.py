@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import h5py
@@ -31,7 +31,7 @@ class ImageBlock:
     file: StimulusInfo
     """Where they are."""
     ids: Sequence[int]
-    """0-based 73k ids, ascending."""
+    """0-based ids, ascending."""
     others: frozenset[int] = frozenset()
     """Ids of other blocks of the same run that lie in a chunk together with some of these."""
 
@@ -117,7 +117,7 @@ class ImageBlock:
 
     def describe_trial(self, trial: int) -> str:
         """An image of the block, for people."""
-        return f"image {self.ids[trial]} (0-based 73k id)"
+        return f"image {self.ids[trial]} ({self.file.id_words})"
 
     def open(
         self, cache: TrialCache | None = None, *, trust_offsets: bool = True
@@ -154,33 +154,34 @@ class BlockReader:
         """
         ids = np.asarray(self.block.ids[trials.start : trials.stop])
         with explain_read_errors(f"images {ids[0]} to {ids[-1]}", self.block):
-            for start, stop in _find_pieces(ids, self.block.file.chunk_images):
-                self._read_piece(ids[start:stop], out[start:stop], check_stop)
+            rows = ids - self.block.file.first
+            for start, stop in _find_pieces(rows, self.block.file.chunk_images):
+                self._read_piece(rows[start:stop], out[start:stop], check_stop)
                 on_read(out[start:stop].size)
             check_not_cut(self.block)
 
-    def _read_piece(self, ids: np.ndarray, out: np.ndarray, check_stop: Callable[[], None]) -> None:
-        chunk, count = self.block.file.chunk_images, self.block.file.shape[0]
-        first = int(ids[0]) // chunk * chunk
-        span = range(first, min(first + chunk, count))
-        if chunk == 1 or len(ids) == len(span):
-            read_by_h5py(self._data, range(int(ids[0]), int(ids[-1]) + 1), out, check_stop)
+    def _read_piece(self, rows: np.ndarray, out: np.ndarray, check_stop: Callable[[], None]) -> None:
+        file, chunk = self.block.file, self.block.file.chunk_images
+        first = int(rows[0]) // chunk * chunk
+        span = range(first, min(first + chunk, file.shape[0]))
+        if chunk == 1 or len(rows) == len(span):
+            read_by_h5py(self._data, range(int(rows[0]), int(rows[-1]) + 1), out, check_stop)
             return
         # With the lock held from the look to the end no two blocks read one chunk; h5py has a lock of its own anyway.
         with self._cache.lock:
-            if self._cache.take(ids.tolist(), out):
+            if self._cache.take((rows + file.first).tolist(), out):
                 return
             whole = np.empty((len(span), out.shape[1]), np.uint8)
             read_by_h5py(self._data, span, whole, check_stop)
-            out[:] = whole[ids - first]
-            others = sorted(number for number in self.block.others if number in span)
-            self._cache.put(others, whole[np.array(others, int) - first])
+            out[:] = whole[rows - first]
+            others = sorted(number for number in self.block.others if number - file.first in span)
+            self._cache.put(others, whole[np.array(others, int) - file.first - first])
 
 
-def _find_pieces(ids: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
-    """Where ids are cut, [start, stop): runs of neighbours where a chunk has one image, else what lies in one chunk."""
-    same = np.diff(ids) == 1 if chunk == 1 else np.diff(ids // chunk) == 0
-    borders = [0, *(np.flatnonzero(~same) + 1).tolist(), len(ids)]
+def _find_pieces(rows: np.ndarray, chunk: int) -> Iterator[tuple[int, int]]:
+    """Where rows are cut, [start, stop): runs of neighbours where a chunk has one image, else one chunk."""
+    same = np.diff(rows) == 1 if chunk == 1 else np.diff(rows // chunk) == 0
+    borders = [0, *(np.flatnonzero(~same) + 1).tolist(), len(rows)]
     yield from pairwise(borders)
 
 
@@ -191,34 +192,45 @@ def _open_images(block: ImageBlock, cache: TrialCache) -> Iterator[BlockReader]:
         yield BlockReader(block, data, cache)
 
 
-def make_blocks(file: StimulusInfo, ids: Sequence[int], images_per_block: int) -> tuple[ImageBlock, ...]:
-    """*ids*, 0-based and ascending, as consecutive blocks. Raises SourceError for an image that the file has not."""
-    if ids[-1] >= file.shape[0]:
+def make_blocks(files: Sequence[StimulusInfo], ids: Sequence[int], images_per_block: int) -> tuple[ImageBlock, ...]:
+    """*ids*, 0-based and ascending, as consecutive blocks. Raises SourceError for an image that no file has.
+
+    Of several *files*, whose ids follow each other, a block lies in one: *images_per_block* divides what precedes each.
+    """
+    file = files[-1]
+    if ids[-1] > file.last:
         raise SourceError(
-            f"it has {file.shape[0]} images, and image {ids[-1]} (0-based 73k id) is wanted",
+            f"it has {file.shape[0]} images, and image {ids[-1]} ({file.id_words}) is wanted",
             hint="Give the whole stimulus file, and the trial table that belongs to it.",
             path=file.path,
             expected=ids[-1] + 1,
             found=file.shape[0],
         )
-    starts = range(0, len(ids), images_per_block)
+    parts = [ids[start : start + images_per_block] for start in range(0, len(ids), images_per_block)]
+    places = [next(file for file in files if part[-1] <= file.last) for part in parts]
+    assert all(file.first <= part[0] for file, part in zip(places, parts, strict=True))
     return tuple(
-        ImageBlock(SessionNumber(number), file, ids[start : start + images_per_block])
-        for number, start in enumerate(starts, 1)
+        ImageBlock(SessionNumber(number), *block) for number, block in enumerate(zip(places, parts, strict=True), 1)
     )
 
 
 def share_chunks(blocks: Sequence[ImageBlock]) -> list[ImageBlock]:
     """The same blocks, each with the images that it reads for others of them."""
-    if not blocks or blocks[0].file.chunk_images == 1:
-        return list(blocks)
-    chunk = blocks[0].file.chunk_images
+    by_file = groupby(blocks, lambda block: block.path)
+    return [block for _, group in by_file for block in _share_chunks(list(group))]
+
+
+def _share_chunks(blocks: list[ImageBlock]) -> list[ImageBlock]:
+    """The same for blocks of one file."""
+    chunk, first = blocks[0].file.chunk_images, blocks[0].file.first
+    if chunk == 1:
+        return blocks
     members: dict[int, list[int]] = {}
-    for block in blocks:
-        # Only the first and the last chunk of a block can hold images of another.
-        edges = {block.ids[0] // chunk, block.ids[-1] // chunk}
+    # Only the first and the last chunk of a block can hold images of another.
+    edges = [{(block.ids[place] - first) // chunk for place in (0, -1)} for block in blocks]
+    for block, own in zip(blocks, edges, strict=True):
         for number in block.ids:
-            if number // chunk in edges:
-                members.setdefault(number // chunk, []).append(number)
-    shared = [{*members[block.ids[0] // chunk], *members[block.ids[-1] // chunk]} for block in blocks]
+            if (number - first) // chunk in own:
+                members.setdefault((number - first) // chunk, []).append(number)
+    shared = [{number for each in own for number in members[each]} for own in edges]
     return [replace(block, others=frozenset(near - set(block.ids))) for block, near in zip(blocks, shared, strict=True)]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.errors import SourceError
+from nsd_zarr.image_sets import SYNTHETIC_COLOR_IMAGES, SYNTHETIC_IMAGES
 from nsd_zarr.nsd import OTHER_EXPERIMENTS, TRIALS_OF_EVEN_RUN, TRIALS_OF_ODD_RUN, NsdPaths
 from nsd_zarr.source.design import read_ordering
 
@@ -80,7 +81,7 @@ OTHERS = (
         "nsdsyntheticbetas_",
         tuple(Run(number, 93, "fixation" if number % 2 else "memory") for number in range(1, 9)),
         "nsddata/experiments/nsdsynthetic/nsdsynthetic_expdesign.mat",
-        284,
+        SYNTHETIC_IMAGES + SYNTHETIC_COLOR_IMAGES,
     ),
     OtherExperiment("nsdimagerybetas_", _make_imagery_runs()),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nsd_zarr.image_sets import NSD
 from nsd_zarr.layout import IMAGES, TRIALS
 from nsd_zarr.store.format import FORMATS
 
@@ -65,6 +66,11 @@ class RootAttributes:
     def dataset(self) -> str:
         """Name of the dataset in each source file; empty where it is not known."""
         return str(self.settings.get("dataset", ""))
+
+    @property
+    def experiment(self) -> str:
+        """Of a store of images, whose they are: nsd, nsdsynthetic."""
+        return str(self.settings.get("experiment", NSD))
 
     @property
     def source_documents(self) -> list[dict[str, Any]]:

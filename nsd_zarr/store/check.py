@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from nsd_zarr.image_sets import NSD
 from nsd_zarr.layout import DTYPE_BYTES, IMAGES, MAX_TRIALS, TRIALS, Geometry, SessionNumber, make_image_geometry
 from nsd_zarr.store.codec import IMAGE_SHUFFLE, MAX_FRAME_BYTES, SHUFFLES, BloscCodec, overhead_bytes
 from nsd_zarr.store.format import (
     BETAS,
     FORMATS,
+    ID_ARRAYS,
     METADATA_NAME,
     TEXT_LENGTH,
     Json,
@@ -82,6 +84,9 @@ def _make_image_geometry(settings: Json, images: Json) -> Geometry:
     shape, per_shard = images["shape"], settings["images_per_shard"]
     _require(_are_counts(shape, 2**31) and len(shape) == 4, f"images have shape {_show(shape)}")
     _require(shape[0] <= MAX_TRIALS and _are_counts([per_shard], shape[0]), "its images per shard are none")
+    experiment = settings.get("experiment", NSD)
+    _require(experiment in (*ID_ARRAYS,), f"its images are of {_show(experiment)}")
+    _require(type(settings.get("subject", 1)) is int, "its subject is no number")
     geometry = make_image_geometry(tuple(shape), per_shard)
     _require(geometry.trial_bytes <= MAX_FRAME_BYTES, f"one image of shape {_show(shape[1:])} fits no Blosc frame")
     expected = make_images_metadata(geometry, _make_codec(settings, 1, IMAGE_SHUFFLE))

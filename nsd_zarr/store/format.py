@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nsd_zarr.image_sets import NSD, NSDSYNTHETIC
 from nsd_zarr.layout import COUNTS_PER_PERCENT, IMAGES, TRIALS, Geometry, make_dims
 from nsd_zarr.store.codec import BloscCodec, decode_chunk
 from nsd_zarr.store.digest import CRC_BYTES, make_crc, make_digest
@@ -25,7 +26,7 @@ FORMATS = {TRIALS: FORMAT, IMAGES: "nsd_zarr images"}
 """Root attribute `format` of each kind of store: readers of betas pass by a store of images."""
 FORMAT_VERSION = 1
 """Root attribute `format_version`. A reader refuses another one."""
-FORMAT_MINOR = 2
+FORMAT_MINOR = 3
 """Root attribute `format_minor`: what has been added since; absent: 0. Readers take any, and look for arrays by name.
 
 1: `shared515`, and `hemispheres_NAME`. 2: of surfaces `hemisphere` and `vertex_in_hemisphere`. A store says the least
@@ -51,6 +52,10 @@ IMAGE_DIMS = ("image", "row", "column", "channel")
 """Dimension names of `images`."""
 NSD_ID = "nsd_id"
 """Array of 0-based 73k ids: of each trial's image, or of each image."""
+STIMULUS_ID = "stimulus_id"
+"""Array of 0-based ids among the images of an experiment that has images of its own."""
+ID_ARRAYS = {NSD: NSD_ID, NSDSYNTHETIC: STIMULUS_ID}
+"""Which array says the image of each trial, or the number of each image of a store of images, by experiment."""
 
 TEXT_LENGTH = 32
 """Characters that a text in a store has at most: the only ones are digests."""
@@ -66,6 +71,8 @@ def encode_json(document: Json) -> bytes:
 def find_minor(names: Iterable[str]) -> int:
     """The least `format_minor` that knows arrays of all these *names*."""
     known = list(names)
+    if STIMULUS_ID in known and IMAGES.array in known:
+        return 3
     if HEMISPHERE in known:
         return 2
     return int(any(name == SHARED515 or name.startswith(HEMISPHERES) for name in known))

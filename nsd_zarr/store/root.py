@@ -24,6 +24,7 @@ from nsd_zarr.store.check import (
 from nsd_zarr.store.format import (
     FORMAT_VERSION,
     FORMATS,
+    ID_ARRAYS,
     METADATA_NAME,
     decode_root_metadata,
     read_members,
@@ -77,6 +78,11 @@ class Store:
     def fingerprint(self) -> str:
         """Identifies this store: the checksum of its root document, which covers every file's digest."""
         return self.attributes.checksum
+
+
+def find_id_array(store: Store) -> str:
+    """Name of the array of the ids of a store of images."""
+    return ID_ARRAYS[store.attributes.experiment]
 
 
 def is_store(path: Path, kind: Kind | None = TRIALS) -> bool:

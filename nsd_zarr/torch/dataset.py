@@ -71,7 +71,7 @@ class TrialDataset(Dataset[Sample]):
         torch.float16, torch.bfloat16 (rounded once from float32) or torch.float32, as it is.
     images
         Path of a store of images (nsd-zarr images), or of the stimulus HDF5 file; each trial's is found by its
-        nsd_id, so the store must have its trial table.
+        nsd_id, so the store must have its trial table (of nsdsynthetic its stimulus_id, and the design).
     transform
         Called with each sample, returns what is handed out.
     storage_options
@@ -185,7 +185,7 @@ class TrialDataset(Dataset[Sample]):
         return self._make_sample(self._find_trial(index), {})
 
     def _make_sample(self, trial: int, shown: dict[int, torch.Tensor]) -> Any:
-        """The sample of *trial*; *shown*: images of this batch that are there already, by 0-based 73k id."""
+        """The sample of *trial*; *shown*: images of this batch that are there already, by their id."""
         betas = self._make_slot(self.source.find_shape(trial))
         self.reader.read_into(trial, view_slot(betas))
         sample: Sample = {"betas": betas}

@@ -32,7 +32,14 @@ from builders.runs import (
     watch_changes,
 )
 from builders.sessions import create_session, create_source, make_values, read_source
-from builders.stimuli import MadeImages, create_images, create_stimuli, create_trial_table
+from builders.stimuli import (
+    MadeImages,
+    MadeSynthetic,
+    create_images,
+    create_stimuli,
+    create_synthetic,
+    create_trial_table,
+)
 from builders.stores import MadeStore, add_arrays, change_root, digest_tree, make_store
 from builders.subjects import SUBJECT_SHAPES, MadeSubjects, create_subjects
 
@@ -44,6 +51,7 @@ __all__ = [
     "MadeImages",
     "MadeStore",
     "MadeSubjects",
+    "MadeSynthetic",
     "Outcome",
     "Recorder",
     "add_arrays",
@@ -55,6 +63,7 @@ __all__ = [
     "create_source",
     "create_stimuli",
     "create_subjects",
+    "create_synthetic",
     "create_trial_table",
     "digest_tree",
     "find_prefix_without_privileges",

@@ -39,6 +39,46 @@ def create_stimuli(path: Path, count: int = 101, layout: str = "contiguous", nam
     return values
 
 
+@dataclass(frozen=True)
+class MadeSynthetic:
+    """The files of nsdsynthetic's images below an NSD root, as the dataset has them, and a design."""
+
+    root: Path
+    """The NSD root."""
+    shared: Path
+    """nsdsynthetic_stimuli.hdf5."""
+    ordering: np.ndarray = field(repr=False)
+    """masterordering: image of each of 744 trials, counted from 1."""
+    values: dict[int, np.ndarray] = field(repr=False)
+    """Images of each subject, (284, 7, 5, 3): 220 that are the same for all, then 64 in its own colors."""
+
+    def find_shown(self, subject: int) -> np.ndarray:
+        """The image of each trial: the oracle, (744, 7, 5, 3)."""
+        return np.stack([self.values[subject][number - 1] for number in self.ordering])
+
+
+def create_synthetic(root: Path, subjects: Sequence[int] = (1, 2), layout: str = "contiguous") -> MadeSynthetic:
+    """Create the stimulus files of nsdsynthetic below *root*, and its design."""
+    from scipy.io import savemat
+
+    folder, values = root / "nsddata_stimuli/stimuli/nsdsynthetic", {}
+    folder.mkdir(parents=True)
+    every = make_image_values(220 + 64 * 9)
+    files = {"nsdsynthetic_stimuli.hdf5": every[:220]}
+    for subject in subjects:
+        colors = every[220 + 64 * subject :][:64]
+        files[f"nsdsynthetic_colorstimuli_subj{subject:02d}.hdf5"] = colors
+        values[subject] = np.concatenate([every[:220], colors])
+    for name, images in files.items():
+        with h5py.File(folder / name, "w") as file:
+            file.create_dataset("imgBrick", data=images, **IMAGE_LAYOUTS[layout])
+    ordering = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 285), 3))[:744]
+    design = root / "nsddata/experiments/nsdsynthetic/nsdsynthetic_expdesign.mat"
+    design.parent.mkdir(parents=True)
+    savemat(design, {"masterordering": ordering[None].astype("f8"), "stimpattern": np.zeros((1, 8, 107))})
+    return MadeSynthetic(root, folder / "nsdsynthetic_stimuli.hdf5", ordering, values)
+
+
 def create_trial_table(path: Path, ids_73k: Sequence[int], subject: int = 1) -> None:
     """Create a trial table whose rows show these 73k ids, 1-based as there."""
     table = make_trial_table(1, len(ids_73k), 0, subject)
