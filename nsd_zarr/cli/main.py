@@ -130,6 +130,13 @@ def demo(directory: Path, quiet: bool) -> None:
     callback=lambda context, option, value: tuple(value.split(",")),
     help="Forms to write: hdf5, nifti (.nii.gz), nativesurface, fsaverage; several with commas.",
 )
+@click.option(
+    "--experiments",
+    default="nsd",
+    show_default=True,
+    callback=lambda context, option, value: tuple(value.split(",")),
+    help="nsd, and one session each of nsdsynthetic, nsdimagery; several with commas.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--subject", type=int, help="Subject number in names. [default: 1]")
 @click.option(

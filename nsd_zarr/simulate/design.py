@@ -72,10 +72,15 @@ def make_stimulus_pattern(trials_per_session: int) -> NDArray[np.bool_]:
 @lru_cache(maxsize=4)
 def format_expdesign(sessions: int, trials_per_session: int, seed: int = 0) -> bytes:
     """nsd_expdesign.mat as bytes, MATLAB 5: equal arguments, equal bytes."""
+    return format_mat(make_expdesign(sessions, trials_per_session, seed))
+
+
+def format_mat(variables: dict[str, NDArray[np.float64]]) -> bytes:
+    """A file of *variables* as bytes, MATLAB 5: equal variables, equal bytes."""
     from scipy.io import savemat
 
     file = io.BytesIO()
-    savemat(file, make_expdesign(sessions, trials_per_session, seed), do_compression=True)
+    savemat(file, variables, do_compression=True)
     # SciPy writes the time and the kind of system into the text.
     text = b"MATLAB 5.0 MAT-file, synthetic values made by nsd-zarr simulate"
     return text.ljust(HEADER_TEXT_BYTES) + file.getvalue()[HEADER_TEXT_BYTES:]

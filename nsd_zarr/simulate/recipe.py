@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nsd_zarr.errors import ConfigError
 from nsd_zarr.forms import FORM_NAMES, HDF5
+from nsd_zarr.image_sets import NSD, NSDIMAGERY, NSDSYNTHETIC
 from nsd_zarr.nsd import (
     ALL_IMAGES,
     IMAGE_SIZE,
@@ -23,6 +24,8 @@ LAYOUTS = ("nsd", "contiguous", "gzip")
 """How a session file may lie: one voxel per chunk as delivered, one block, or one compressed trial per chunk."""
 ALL_ROIS = tuple(roi.name for roi in ROI_SETS)
 """Every set of regions that can be made."""
+EXPERIMENTS = (NSD, NSDSYNTHETIC, NSDIMAGERY)
+"""Experiments that can be made."""
 MAX_PIXELS = 4096
 """Largest edge of an image that is made; our choice."""
 
@@ -58,6 +61,9 @@ class Simulation:
     forms: tuple[str, ...] = (HDF5.name,)
     """Forms in which every session is written, of FORM_NAMES: the same trials in each."""
 
+    experiments: tuple[str, ...] = (NSD,)
+    """Experiments to write, of EXPERIMENTS: the core one, and one session of each of the others."""
+
     def __post_init__(self) -> None:
         check_shape(self.shape)
         check_range("sessions", self.sessions, 1, MAX_SESSIONS)
@@ -72,6 +78,7 @@ class Simulation:
         for name in self.forms:
             check_choice("forms", name, FORM_NAMES)
         check_forms(self.forms)
+        check_experiments(self.experiments, self.betas)
         check_seed(self.seed)
         check_trials(self.sessions, self.trials_per_session)
 
@@ -140,6 +147,23 @@ def check_forms(forms: tuple[str, ...]) -> None:
             hint=f"Choose among {', '.join(FORM_NAMES)}.",
             expected=FORM_NAMES,
             found=forms,
+        )
+
+
+def check_experiments(experiments: tuple[str, ...], betas: str) -> None:
+    """Refuse *experiments* that are unknown, named twice or without the core one, or that have no such *betas*."""
+    for name in experiments:
+        check_choice("experiments", name, EXPERIMENTS)
+    if NSD not in experiments or len(set(experiments)) < len(experiments):
+        raise ConfigError(
+            f"experiments {', '.join(experiments) or 'none'}: expected {NSD}, and each once",
+            hint=f"The others go beside the core experiment: {','.join(EXPERIMENTS)}.",
+            expected=EXPERIMENTS,
+            found=experiments,
+        )
+    if len(experiments) > 1 and betas == VOLUME_BETAS[0]:
+        raise ConfigError(
+            f"{experiments[-1]} has no {betas}", hint=f"Choose {' or '.join(VOLUME_BETAS[1:])}.", found=betas
         )
 
 

@@ -10,12 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from nsd_zarr.errors import ConfigError
+from nsd_zarr.image_sets import NSD
 from nsd_zarr.nsd import HEMISPHERES, ROI_SETS, NsdPaths, find_subject_name
 from nsd_zarr.simulate.anatomy import make_brain_mask
 from nsd_zarr.simulate.design import format_expdesign, format_stim_info
 from nsd_zarr.simulate.images import make_image_features
 from nsd_zarr.simulate.mess import add_mess
 from nsd_zarr.simulate.nifti import write_nifti
+from nsd_zarr.simulate.other_experiments import (
+    count_other_steps,
+    is_other_synthetic,
+    list_others,
+    locate_betas,
+    write_other_sessions,
+    write_synthetic_design,
+)
 from nsd_zarr.simulate.recipe import Simulation
 from nsd_zarr.simulate.regions import ROI_LABELS, make_hemisphere, make_roi
 from nsd_zarr.simulate.session import make_slabs
@@ -40,6 +49,8 @@ class SimulatedRoot:
     """Session files in HDF5, session 1 first; written where the recipe asks for that form."""
     forms: dict[str, tuple[tuple[Path, ...], ...]]
     """By form: of each session its files, those of surfaces with the left hemisphere first."""
+    other_betas: dict[str, Path]
+    """Folder of the session of each other experiment, by its name."""
     trial_table: Path
     """responses.tsv."""
     brainmask: Path
@@ -82,6 +93,7 @@ def locate_root(directory: Path, simulation: Simulation) -> SimulatedRoot:
             name: tuple(locate_forms(paths, simulation, session)[name] for session in sessions)
             for name in simulation.forms
         },
+        other_betas={name: locate_betas(paths, name).betas_folder for name in list_others(simulation)},
         trial_table=paths.trial_table,
         brainmask=paths.brainmask,
         rois={roi.name: paths.roi(roi.name) for roi in sets},
@@ -136,7 +148,10 @@ def locate_paths(root: SimulatedRoot, simulation: Simulation) -> NsdPaths:
 def format_recipe(simulation: Simulation) -> str:
     """*simulation* as JSON, and a word that this is no measurement."""
     about = "synthetic values in the layout of the Natural Scenes Dataset, made by nsd-zarr simulate; not a measurement"
-    return json.dumps({"about": about, **asdict(simulation)}, indent=2) + "\n"
+    recipe = asdict(simulation)
+    if simulation.experiments == (NSD,):
+        del recipe["experiments"]  # Roots that were made before there were others stay what they are.
+    return json.dumps({"about": about, **recipe}, indent=2) + "\n"
 
 
 def write_recipe(root: SimulatedRoot, simulation: Simulation) -> None:
@@ -171,7 +186,7 @@ def check_design(root: SimulatedRoot, simulation: Simulation) -> None:
         is_other = any(path.exists() for path in others)
     else:
         is_other = root.expdesign.read_bytes() != design
-    if is_other:
+    if is_other or is_other_synthetic(root.root, simulation):
         raise ConfigError(
             "there is already another experiment's design",
             hint="Choose another directory, or give the seed, sessions and trials of the subject that is there.",
@@ -186,6 +201,7 @@ def write_design(root: SimulatedRoot, simulation: Simulation) -> None:
     root.stim_info.write_bytes(format_stim_info(*recipe))
     if simulation.images:
         create_stimulus_file(root.stimuli, simulation.images, simulation.image_size, simulation.seed)
+    write_synthetic_design(root.root, simulation)
 
 
 def create_folders(root: SimulatedRoot) -> None:
@@ -230,11 +246,13 @@ def write_sessions(root: SimulatedRoot, simulation: Simulation, on_progress: OnP
     write_trial_table(root.trial_table, table)
     features = make_image_features(table["73KID"].astype(int) - 1, simulation.seed)
     truth = make_voxel_truth(simulation)
-    steps = Steps(simulation.sessions * count_form_steps(simulation), on_progress)
+    total = simulation.sessions * count_form_steps(simulation) + count_other_steps(simulation)
+    steps = Steps(total, on_progress)
     for number, valid in enumerate(make_valid_sessions(simulation)):
         slabs = make_slabs(truth, features[number * trials : (number + 1) * trials], simulation, number + 1)
         files = {name: sessions[number] for name, sessions in root.forms.items()}
         create_forms(files, simulation, slabs, valid, steps.advance)
+    write_other_sessions(locate_paths(root, simulation), simulation, truth, steps.advance)
 
 
 class Steps:

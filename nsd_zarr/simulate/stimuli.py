@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,30 @@ def make_images(first: int, stop: int, size: int, seed: int = 0) -> NDArray[np.u
 
     Red holds the features as patches, green their negative, blue the number of the image and the place in it.
     """
-    features = make_image_features(np.arange(first, stop), seed).reshape(-1, FEATURE_ROWS, FEATURE_COLUMNS)
+    numbers = np.arange(first, stop)
+    return draw_images(make_image_features(numbers, seed), numbers, size)
+
+
+def draw_images(features: NDArray[np.float32], numbers: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """Images of latent *features*, shape (image, 8), and *numbers*; uint8 of shape (image, size, size, 3)."""
+    features = features.reshape(-1, FEATURE_ROWS, FEATURE_COLUMNS)
     row, column = (np.arange(size) * count // size for count in (FEATURE_ROWS, FEATURE_COLUMNS))
     patches = np.rint(CONTRAST * features[:, row[:, np.newaxis], column])
-    images = np.empty((stop - first, size, size, 3), np.uint8)
+    images = np.empty((len(numbers), size, size, 3), np.uint8)
     images[..., 0] = np.clip(GREY + patches, 0, 255)
     images[..., 1] = np.clip(GREY - patches, 0, 255)
     y, x = np.ogrid[:size, :size]
-    images[..., 2] = (11 * np.arange(first, stop)[:, np.newaxis, np.newaxis] + 3 * y + x) % 256
+    images[..., 2] = (11 * numbers[:, np.newaxis, np.newaxis] + 3 * y + x) % 256
     return images
 
 
 def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> None:
-    """Create nsd_stimuli.hdf5: imgBrick, uint8 of shape (images, size, size, 3), row = 0-based 73k id.
+    """Create nsd_stimuli.hdf5: the row of an image is its 0-based 73k id. As create_image_file."""
+    create_image_file(path, images, size, lambda first, stop: make_images(first, stop, size, seed))
+
+
+def create_image_file(path: Path, images: int, size: int, make: Callable[[int, int], NDArray[np.uint8]]) -> None:
+    """Create a stimulus file: imgBrick, uint8 of shape (images, size, size, 3), whose rows *make* makes, [first, stop).
 
     Replaces an existing file once the new one is whole. Peak memory: BLOCK_BYTES of images, and seven times that while
     they are made.
@@ -53,5 +65,5 @@ def create_stimulus_file(path: Path, images: int, size: int, seed: int = 0) -> N
         block = max(1, BLOCK_BYTES // (3 * size**2))
         for first in range(0, images, block):
             stop = min(first + block, images)
-            data[first:stop] = make_images(first, stop, size, seed)
+            data[first:stop] = make(first, stop)
     replace_file(partial, path)

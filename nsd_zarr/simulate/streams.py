@@ -20,6 +20,8 @@ class Stream(IntEnum):
     DRIFT = 8
     NOISE = 9
     VALID = 10
+    OTHER_ORDER = 11
+    OTHER_FEATURES = 12
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> np.random.Generator:
