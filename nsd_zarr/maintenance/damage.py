@@ -46,8 +46,8 @@ class Damage:
     subject: int | None = None
     """Subject whose group it concerns, in a store of several; None for what is above them."""
 
-    experiment: str = NSD
-    """Whose images they are: nsd, nsdsynthetic."""
+    experiment: str | None = None
+    """Whose images they are, nsdsynthetic; None for the core experiment, and for trials."""
 
     def __str__(self) -> str:
         parts = [] if self.subject is None else [f"subject {self.subject}"]
@@ -55,7 +55,7 @@ class Damage:
         if self.images is not None:
             first, last = self.images
             parts.append(f"image {first}" if first == last else f"images {first} to {last}")
-            parts[-1] += f" ({ID_WORDS[self.experiment]})"
+            parts[-1] += f" ({ID_WORDS[self.experiment or NSD]})"
         elif self.trials is not None:
             first, last = self.trials
             parts.append(f"trial {first}" if first == last else f"trials {first} to {last}")
@@ -91,7 +91,7 @@ def make_shard_damage(store: Store, shard: int, problem: str) -> Damage:
     trials = store.geometry.shard_trials(shard)
     whole = (trials.start, trials.stop - 1)
     session, images = _find_place(store, whole)
-    experiment = store.attributes.experiment
+    experiment = store.attributes.settings.get("experiment")
     return Damage(make_shard_key(store.geometry, shard), problem, session, whole, images=images, experiment=experiment)
 
 
@@ -101,7 +101,7 @@ def make_trial_damage(
     """Damage to one trial, whose chunk lies at *place* (offset, length) of its shard."""
     session, images = _find_place(store, (trial, trial))
     key = make_shard_key(store.geometry, trial // store.geometry.trials_per_shard)
-    experiment = store.attributes.experiment
+    experiment = store.attributes.settings.get("experiment")
     return Damage(key, problem, session, (trial, trial), place[0], place[1], images, experiment=experiment)
 
 

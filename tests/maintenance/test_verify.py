@@ -249,7 +249,7 @@ def test_damage_as_json_names_file_session_and_trials(store, run_cli):
     printed = json.loads(outcome.out)
     assert (outcome.code, outcome.err, printed["whole"]) == (1, "", False)
     place = {"session": 2, "trials": [8, 9], "offset": None, "length": None, "images": None, "subject": None}
-    assert printed["damages"] == [{"path": SHARD, "problem": "missing"} | place]
+    assert printed["damages"] == [{"path": SHARD, "problem": "missing", "experiment": None} | place]
     assert printed["repair"] == f"nsd-zarr repair {store} --source SOURCE --sessions 2"
 
 
