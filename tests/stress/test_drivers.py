@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import run_script
+from stress.start_together import find_problem
 
 from nsd_zarr.errors import DamageFound
 from nsd_zarr.store.small import read_chunk
 
+HERE = Path(__file__).parent.parent
 KILL_CONVERSIONS = Path(__file__).with_name("kill_conversions.py")
 
 
@@ -49,3 +51,18 @@ def test_kill_conversions_ends_each_store_as_the_undisturbed_one(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| **all** | **4** | **4** |" in done.stdout
     assert "| stores that differ | 0 | 0 |" in done.stdout
+
+
+@pytest.mark.slow
+def test_start_together_ends_each_round_with_the_undisturbed_store():
+    # Seed 6 has, in its first four rounds, new and resumed stores by two and by five processes.
+    command = [sys.executable, "-m", "stress.start_together", "--rounds", "4", "--seed", "6"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"| {kind}, {count} at once |" in done.stdout for kind in ("new", "resumed") for count in (2, 5))
+    assert "4 rounds, seed 6: 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("codes", [[4, 4], [0, 1], [0, 70, 4], [0, -9], [0, None]])
+def test_start_together_takes_no_other_exit_codes_than_success_and_in_use(codes, tmp_path):
+    assert find_problem(codes, tmp_path, tmp_path, {}) == f"exit codes {codes}"
