@@ -13,12 +13,12 @@ to NumPy: 0.019 ms for nsdgeneral, 0.012 compiled, where decoding takes 0.8.
 from __future__ import annotations
 
 import _thread
+import atexit
 import importlib.util
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,11 @@ class Kernels:
         return found
 
 
+LOAD_SECONDS = 60.0
+"""How long the end of a process waits for a thread that loads: compiling takes some seconds, once."""
+
 _lock = Lock()
+_under_way: list[_thread.LockType] = []  # One for each thread that loads, held until it is done.
 _loaded: Kernels | None = None
 _cut_off = False  # Whether this process is a fork of one that was loading: the locks of that import stay taken.
 
@@ -66,19 +70,38 @@ def load() -> Kernels | None:
 
 def load_soon() -> None:
     """Load in a thread, for who goes on meanwhile with NumPy. An interrupt does no harm."""
-    if _loaded is None and not _lock.locked() and importlib.util.find_spec("numba") is not None:
-        # In a thread of its own: an interrupt inside Thread.start would leave a thread that waits for ever.
-        _thread.start_new_thread(_start, ())
+    if _loaded is not None or _lock.locked() or importlib.util.find_spec("numba") is None:
+        return
+    done = _thread.allocate_lock()
+    done.acquire()
+    _under_way.append(done)
+    try:
+        # Not by Thread.start: an interrupt inside it would leave a thread that waits for ever.
+        _thread.start_new_thread(_load_and_say, (done,))
+    except BaseException as error:
+        _under_way.remove(done)
+        if not isinstance(error, RuntimeError):  # No thread can be started: NumPy does as well.
+            raise
 
 
-def _start() -> None:
-    with suppress(RuntimeError):  # No thread can be started: NumPy does as well.
-        Thread(target=load, name="kernels of nsd-zarr").start()
+def _load_and_say(done: _thread.LockType) -> None:
+    try:
+        load()
+    finally:
+        done.release()
+
+
+@atexit.register
+def _wait() -> None:
+    """Let threads that load come to their end: importing numba while the interpreter is taken down crashes."""
+    for done in _under_way:
+        done.acquire(timeout=LOAD_SECONDS)
 
 
 def _begin_fork() -> None:
     global _lock, _cut_off
     _cut_off, _lock = _lock.locked(), Lock()
+    _under_way.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -142,3 +142,27 @@ def test_process_that_forks_while_kernels_are_loaded_leaves_a_child_that_goes_on
     pytest.importorskip("numba")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+# The thread begins to load when the main thread has come to its end: as on a busy machine.
+END = """
+import sys, threading, time
+from nsd_zarr.science import kernels
+
+real = kernels.load
+
+def load():
+    while threading.main_thread().is_alive():
+        time.sleep(0.001)
+    time.sleep(0.05)
+    print("loaded", real() is not None, flush=True)
+
+kernels.load = load
+kernels.load_soon()
+"""
+
+
+def test_process_that_ends_while_kernels_are_loaded_waits_for_them():
+    pytest.importorskip("numba")
+    done = subprocess.run([sys.executable, "-c", END], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "loaded True\n", "")
