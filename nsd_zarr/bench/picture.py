@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nsd_zarr.bench.floors import BY_NUMPY
 from nsd_zarr.bench.run import BenchReport, Measurement
 
 OURS, OTHERS, FLOOR = "#1f6f8b", "#a6a6a6", "#c0392b"
@@ -45,7 +46,7 @@ def _draw_rates(axes: Any, report: BenchReport) -> None:
     floors = {
         (row.delivers, row.threads): row.trials_per_second
         for row in report.rows
-        if row.name.startswith("floor: pread + crc + decode")
+        if row.name.startswith("floor: pread + crc + decode") and not row.name.endswith(BY_NUMPY)
     }
     for height, row in enumerate(rows):
         reads_store = row.stored_bytes == report.stored_bytes_per_trial
