@@ -67,7 +67,7 @@ def _run(unit: Unit, context: RunContext) -> tuple[int, str]:
     # written whole is still committed, and no file stays open.
     with (
         ThreadPoolExecutor(choose_place(unit.store).commits_at_once, "nsd-zarr commit") as committer,
-        ThreadPoolExecutor(unit.threads, "nsd-zarr") as executor,
+        ThreadPoolExecutor(unit.threads_beside_reading, "nsd-zarr") as executor,
         unit.source.open(context.trial_cache) as reader,
     ):
         if unit.expected_digests:

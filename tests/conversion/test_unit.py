@@ -6,6 +6,8 @@ import os
 import pickle
 import sys
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,3 +118,12 @@ def test_session_is_opened_while_a_profiler_looks(source, tmp_path):
     finally:
         stop.set()
         profiler.join()
+
+
+@pytest.mark.parametrize(
+    ("in_order", "by_offset", "threads", "beside"),
+    [(True, False, 4, 3), (True, False, 1, 1), (True, True, 4, 4), (False, True, 4, 4), (False, False, 2, 2)],
+)
+def test_thread_that_unpacks_a_stream_is_one_of_those_planned(unit, in_order, by_offset, threads, beside):
+    source = SimpleNamespace(in_order=in_order, by_offset=by_offset)
+    assert replace(unit, source=source, threads=threads).threads_beside_reading == beside

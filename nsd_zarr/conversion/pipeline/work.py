@@ -40,6 +40,12 @@ class Unit:
         return [number for number in numbers if not keys or make_shard_key(geometry, number) in keys]
 
     @property
+    def threads_beside_reading(self) -> int:
+        """Threads that compress. One that unpacks a stream keeps a core busy: more of them would take that from it."""
+        is_unpacked = self.source.in_order and not self.source.by_offset
+        return max(1, self.threads - is_unpacked)
+
+    @property
     def block_shape(self) -> tuple[int, int, int]:
         """Shape of what is read at a time: (shard, trial, voxel)."""
         geometry = self.settings.geometry
