@@ -31,7 +31,7 @@ def draw_reports(reports: Sequence[BenchReport], path: Path) -> None:
     for number, report in enumerate(reports):
         _draw_rates(panels[0, 2 * number], report)
         _draw_bytes(panels[0, 2 * number + 1], report)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 

@@ -16,9 +16,9 @@ import _thread
 import atexit
 import importlib.util
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Kernels:
 LOAD_SECONDS = 60.0
 """How long the end of a process waits for a thread that loads: compiling takes some seconds, once."""
 
-_lock = Lock()
+_lock = threading.Lock()
 _under_way: list[_thread.LockType] = []  # One for each thread that loads, held until it is done.
 _loaded: Kernels | None = None
 _cut_off = False  # Whether this process is a fork of one that was loading: the locks of that import stay taken.
@@ -91,16 +91,20 @@ def _load_and_say(done: _thread.LockType) -> None:
         done.release()
 
 
-@atexit.register
 def _wait() -> None:
-    """Let threads that load come to their end: importing numba while the interpreter is taken down crashes."""
+    """Let threads that load come to their end: compiling while the interpreter is taken down crashes."""
     for done in _under_way:
         done.acquire(timeout=LOAD_SECONDS)
 
 
+# Where threads are joined, as concurrent.futures does: functions of atexit come in turn, and those that numba registers
+# while it is imported would come before this one.
+getattr(threading, "_register_atexit", atexit.register)(_wait)
+
+
 def _begin_fork() -> None:
     global _lock, _cut_off
-    _cut_off, _lock = _lock.locked(), Lock()
+    _cut_off, _lock = _lock.locked(), threading.Lock()
     _under_way.clear()
 
 
