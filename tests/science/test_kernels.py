@@ -148,7 +148,6 @@ def test_process_that_forks_while_kernels_are_loaded_leaves_a_child_that_goes_on
 # process.
 END = """
 import time
-import numba
 from nsd_zarr.science import kernels
 
 real = kernels.load
