@@ -42,7 +42,8 @@ def keep(file: int, descriptor: Descriptor) -> None:
     """Keep *descriptor* open for file *file*; others are closed where there are too many."""
     while len(_open) >= count_allowed() and _close_one():
         pass
-    _open[file] = descriptor
+    # Replaces none: it would be closed inside the operation, where another thread might come in between.
+    _open.setdefault(file, descriptor)
 
 
 def forget(file: int) -> None:
