@@ -93,16 +93,6 @@ def _scale(counts: np.ndarray, out: np.ndarray) -> None:
         scale_into(counts, out)
 
 
-def _make_slot(store: Store, dtype: Any) -> np.ndarray:
-    """A batch of touched memory, so that nobody is charged for fresh pages."""
-    return np.ones((BATCH, *store.geometry.volume_shape), dtype)
-
-
-def _find_percent_dtype(store: Store) -> np.dtype[Any]:
-    stored = np.dtype(store.geometry.dtype)
-    return stored if stored.kind == "f" else np.dtype(np.float32)
-
-
 def _make_reader(store: Store, form: str) -> Any:
     """Ours, that delivers *form*, one of FORMS."""
     reader = TrialReader(store)
@@ -111,10 +101,15 @@ def _make_reader(store: Store, form: str) -> Any:
     return PercentReader(reader) if form == "float32" else RoundedReader(PercentReader(reader), form)
 
 
+def _make_slot(store: Store, form: str) -> np.ndarray:
+    """A batch of *form*, one of FORMS: touched memory, so that nobody is charged for fresh pages."""
+    return np.ones((BATCH, *store.geometry.volume_shape), _make_reader(store, form).dtype)
+
+
 @contextmanager
 def _engine(store: Store, form: str) -> Iterator[Deliver]:
     reader = _make_reader(store, form)
-    slot = _make_slot(store, reader.dtype)
+    slot = _make_slot(store, form)
 
     def deliver(trials: Sequence[int]) -> None:
         for position, trial in enumerate(trials):
@@ -128,7 +123,7 @@ def _engine(store: Store, form: str) -> Iterator[Deliver]:
 @contextmanager
 def _loader(store: Store, form: str, threads: int) -> Iterator[Deliver]:
     reader = _make_reader(store, form)
-    slots = make_slots(lambda: BatchMemory(_make_slot(store, reader.dtype)), prefetch=2, reuse=True)
+    slots = make_slots(lambda: BatchMemory(_make_slot(store, form)), prefetch=2, reuse=True)
     slots.spare += [slots.make() for _ in range(3)]
 
     def deliver(trials: Sequence[int]) -> None:
@@ -155,7 +150,7 @@ def _zarr(store: Store, percent: bool) -> Iterator[Deliver]:
     import zarr
 
     array = zarr.open_array(store.path / "betas", mode="r")
-    slot = _make_slot(store, _find_percent_dtype(store) if percent else store.geometry.dtype)
+    slot = _make_slot(store, "float32" if percent else "int16")
 
     def deliver(trials: Sequence[int]) -> None:
         for position, trial in enumerate(trials):
@@ -196,7 +191,7 @@ def _tensorstore(store: Store, percent: bool, threads: int) -> Iterator[Deliver]
     )
     kvstore = {"driver": "file", "path": str(store.path / "betas")}
     array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, context=context, read=True).result()
-    slot = _make_slot(store, _find_percent_dtype(store) if percent else store.geometry.dtype)
+    slot = _make_slot(store, "float32" if percent else "int16")
 
     def deliver(trials: Sequence[int]) -> None:
         for start in range(0, len(trials), BATCH):

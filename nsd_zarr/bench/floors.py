@@ -24,6 +24,11 @@ BY_NUMPY = f"{STAGES[-1]} by NumPy"
 """The last one without kernels: no ceiling where there are some."""
 
 
+def is_ceiling(name: str) -> bool:
+    """Whether a row of this name is the most that a reader of the same values on as many threads can reach."""
+    return name.startswith(f"floor: {STAGES[0]}") and not name.endswith(BY_NUMPY)
+
+
 def list_floors(store: Store, threads: int) -> list[Contender]:
     """A memcpy; the stages of reading a trial, each on top of the former; then the last two on *threads* threads.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nsd_zarr.bench.floors import BY_NUMPY
+from nsd_zarr.bench.floors import is_ceiling
 from nsd_zarr.bench.run import BenchReport, Measurement
 
 OURS, OTHERS, FLOOR = "#1f6f8b", "#a6a6a6", "#c0392b"
@@ -43,11 +43,7 @@ def _choose_rows(report: BenchReport) -> list[Measurement]:
 
 def _draw_rates(axes: Any, report: BenchReport) -> None:
     rows = _choose_rows(report)
-    floors = {
-        (row.delivers, row.threads): row.trials_per_second
-        for row in report.rows
-        if row.name.startswith("floor: pread + crc + decode") and not row.name.endswith(BY_NUMPY)
-    }
+    floors = {(row.delivers, row.threads): row.trials_per_second for row in report.rows if is_ceiling(row.name)}
     for height, row in enumerate(rows):
         reads_store = row.stored_bytes == report.stored_bytes_per_trial
         _draw_row(axes, height, row, floors.get((row.delivers, row.threads)) if reads_store else None)

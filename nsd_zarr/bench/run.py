@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nsd_zarr.bench.contenders import BATCH, Contender, list_contenders
-from nsd_zarr.bench.floors import BY_NUMPY, list_floors
+from nsd_zarr.bench.floors import is_ceiling, list_floors
 from nsd_zarr.bench.workers import list_data_loaders
 from nsd_zarr.config import make_config
 from nsd_zarr.conversion.plan import find_files
@@ -164,7 +164,7 @@ def _compare(contenders: Sequence[Contender], times: Sequence[_Times], stored: f
     ceilings = {
         (contender.delivers, contender.threads): rate
         for contender, rate in zip(contenders, rates, strict=True)
-        if contender.name.startswith("floor: pread") and not contender.name.endswith(BY_NUMPY)
+        if is_ceiling(contender.name)
     }
     return tuple(
         Measurement(

@@ -29,6 +29,7 @@ from nsd_zarr.cli.options import (
     printing_others,
     reaching,
     scratching,
+    split_words,
 )
 from nsd_zarr.cli.progress import show_progress
 from nsd_zarr.cli.report import report
@@ -127,14 +128,14 @@ def demo(directory: Path, quiet: bool) -> None:
     "--forms",
     default="hdf5",
     show_default=True,
-    callback=lambda context, option, value: tuple(value.split(",")),
+    callback=split_words,
     help="Forms to write: hdf5, nifti (.nii.gz), nativesurface, fsaverage; several with commas.",
 )
 @click.option(
     "--experiments",
     default="nsd",
     show_default=True,
-    callback=lambda context, option, value: tuple(value.split(",")),
+    callback=split_words,
     help="nsd, and one session each of nsdsynthetic, nsdimagery; several with commas.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")

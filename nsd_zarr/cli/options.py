@@ -201,6 +201,11 @@ def converting(command: Callable[..., Any]) -> Callable[..., Any]:
     return choosing(reaching(scratching(common(naming_experiment(command)))))
 
 
+def split_words(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    """Callback of an option of several words with commas between them."""
+    return tuple(value.split(","))
+
+
 def count_sessions(value: str) -> int:
     """How many sessions simulate writes: of "3", or "1-3" as other commands name sessions. Raises ConfigError."""
     from nsd_zarr.config import parse_sessions
