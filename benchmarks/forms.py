@@ -2,9 +2,9 @@
 
     python benchmarks/forms.py [DIR] [--shape 750,83,104,81] [--rounds 3] [--forms hdf5,nifti]
 
-Simulates one session in every form below DIR (once), and converts it, and then it and two copies, in rounds that
-alternate, page cache warm. Prints medians of values a second, of what two sessions take more than none: start, plan and
-experiment are left out; of `.nii.gz` beside the lesser of two floors: unpacking alone, which one thread does,
+Simulates one session in every form below DIR (once), and converts it, and then it and four copies, in rounds that
+alternate, page cache warm. Prints medians of values a second, of what four sessions take more than none: start, plan
+and experiment are left out; of `.nii.gz` beside the lesser of two floors: unpacking alone, which one thread does,
 and all its processor work (unpacking, Blosc, sums and digests, each measured alone) shared by the cores.
 """
 
@@ -33,6 +33,8 @@ from nsd_zarr.source.forms.gzip_stream import GzipStream
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.digest import make_digest
 
+MORE = 4
+"""Sessions whose time is taken: that of two differed by a third between rounds."""
 SHARD = 75
 """Trials that are added up at a time."""
 NIFTI_HEAD = 352
@@ -79,17 +81,17 @@ def measure_floors(root: SimulatedRoot) -> dict[str, float]:
 
 
 def measure_forms(root: SimulatedRoot, store: Path) -> dict[str, tuple[float, int]]:
-    """Wall seconds of two more sessions, and bytes of their values, of each form."""
+    """Wall seconds of MORE more sessions, and bytes of their values, of each form."""
     found = {}
     for name in root.forms:
         folder, taken = root.forms[name][0][0].parent, []
         for path in (path for paths in root.forms[name] for path in paths):
             path.read_bytes()  # Cached, as all are.
-            for number in (2, 3):
+            for number in range(2, MORE + 2):
                 copy = path.with_name(path.name.replace("session01", f"session{number:02d}"))
                 if not copy.exists():
                     shutil.copyfile(path, copy)
-        for sessions in ("1", "1-3"):
+        for sessions in ("1", f"1-{MORE + 1}"):
             started = time.perf_counter()
             report = nsd_zarr.convert(folder, store, form=name, sessions=sessions)
             taken.append((time.perf_counter() - started, report.bytes_in))

@@ -112,11 +112,11 @@ def make_worker_plan(need: Need, threads: int, limit_bytes: int | None) -> Memor
 def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) -> MemoryPlan:
     """Share *workers* threads and *limit_bytes* among *sessions* sessions.
 
-    As many sessions side by side as leave each two threads (one, where a session is one shard) and one pass; else one
-    session, in as few passes as fit, with fewer threads where that saves one: each pass reads the whole file. Raises
-    DoesNotFit when one shard does not fit.
+    As many sessions side by side as leave each two threads and one pass; one thread where a session is one shard, or
+    has a thread of its own that reads it in order. Else one session, in as few passes as fit, with fewer threads where
+    that saves one: each pass reads the whole file. Raises DoesNotFit when one shard does not fit.
     """
-    least_threads = min(2, need.geometry.shards_per_session)
+    least_threads = 1 if need.in_order else min(2, need.geometry.shards_per_session)
     for at_once in range(max(1, min(sessions, workers // least_threads)), 0, -1):
         threads = math.ceil(workers / at_once)
         most = need.find_most_trials(threads)

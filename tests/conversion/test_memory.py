@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,6 +124,12 @@ def test_sessions_run_side_by_side_where_memory_and_threads_allow():
     assert make_memory_plan(REFERENCE, 8, 8, 8 * 1024 * MIB).sessions_at_once == 2
 
 
+def test_streams_run_side_by_side_with_one_thread_each_because_each_has_one_more_that_reads():
+    two = make_memory_plan(replace(REFERENCE, in_order=True), 8, 2, 8 * 1024 * MIB)
+    assert (two.sessions_at_once, two.threads_per_session) == (2, 1)
+    assert make_memory_plan(REFERENCE, 8, 2, 8 * 1024 * MIB).sessions_at_once == 1
+
+
 @pytest.mark.parametrize("command", ["plan", "convert"])
 def test_memory_that_is_too_small_is_refused_with_what_suffices(command, source, tmp_path, check_refused):
     paragraph = check_refused(6, command, source, tmp_path / "subj01.zarr", "--memory", "64MiB")
@@ -217,8 +224,8 @@ def test_measured_peak_of_rows_read_through_h5py_in_passes_is_below_the_planned_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["1GiB", "245MiB"])
-def test_measured_peak_of_a_stream_is_below_the_planned_one_and_it_is_read_once(memory, tmp_path):
+@pytest.mark.parametrize(("memory", "sessions"), [("1GiB", 1), ("245MiB", 1), ("1GiB", 2)])
+def test_measured_peak_of_a_stream_is_below_the_planned_one_and_it_is_read_once(memory, sessions, tmp_path):
     trials = np.random.default_rng(3).integers(-999, 999, (10, 40, 50, 60), "<i2")
     header = nibabel.Nifti1Header(endianness="<")
     header.set_data_dtype(np.int16)
@@ -229,6 +236,8 @@ def test_measured_peak_of_a_stream_is_below_the_planned_one_and_it_is_read_once(
         file.write(header.binaryblock.ljust(352, b"\0"))
         for trial in range(750):
             file.write(trials[trial % 10])
-    planned, measured, *shape = _measure(source, tmp_path / "s.zarr", workers=4, memory=memory, trials_per_shard=75)
-    assert shape == [1, 1]
+    for session in range(2, sessions + 1):
+        shutil.copyfile(source, tmp_path / f"betas_session{session:02d}.nii.gz")
+    planned, measured, *shape = _measure(tmp_path, tmp_path / "s.zarr", workers=4, memory=memory, trials_per_shard=75)
+    assert shape == [1, sessions]
     assert measured <= planned <= 2.5 * measured
