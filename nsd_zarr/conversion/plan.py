@@ -13,7 +13,7 @@ from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.estimate.estimate import Estimate
 from nsd_zarr.conversion.estimate.planned import estimate_plan
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
-from nsd_zarr.conversion.experiment.inspection import find_files_of_experiment, read_experiment
+from nsd_zarr.conversion.experiment.inspection import ReadExperiment, find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.finish import make_source_attributes
 from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, Need, make_memory_plan, make_need, make_worker_plan
@@ -159,6 +159,7 @@ def make_plan(
     config: Config,
     kept: Sequence[SessionNumber] = (),
     find: FindProgress = find_progress,
+    read: ReadExperiment = read_experiment,
 ) -> Plan:
     """Plan the conversion of *source* to *store*. Reads no betas, and the experiment's small files; writes nothing.
 
@@ -176,7 +177,7 @@ def make_plan(
     given = find_files_of_experiment(files, config, settings.geometry)
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     if progress.state is not TargetState.FINISHED:
-        experiment, report = read_experiment(given, settings.geometry)
+        experiment, report = read(given, settings.geometry)
     memory, need = plan_memory(settings, sources, max(1, left), config, experiment is not None, target)
     sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
     notes = find_unfinished(files[0].path.parent, settings.sessions)

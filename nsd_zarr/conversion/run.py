@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,6 +18,7 @@ from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.context import RunContext, Stopped
 from nsd_zarr.conversion.events import Listener, SessionDone
 from nsd_zarr.conversion.experiment.files import ExperimentReport
+from nsd_zarr.conversion.experiment.inspection import read_experiment
 from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
@@ -104,12 +106,13 @@ def run_conversion(
     started = time.perf_counter()
     path = make_path(store, config.access)
     check_free(path)
-    plan = make_plan(source, path, config, kept)
+    read = cache(read_experiment)  # A file that changes between the two plans is refused when it is stored.
+    plan = make_plan(source, path, config, kept, read=read)
     done: tuple[SessionDone, ...] = ()
     if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
         with hold_lock(path) as lock:
             # Once more: another run may have come between the plan and the lock.
-            plan = make_plan(source, path, config, kept)
+            plan = make_plan(source, path, config, kept, read=read)
             done = carry_out(plan, lock, listen)
     return make_report(path, plan, done, started)
 

