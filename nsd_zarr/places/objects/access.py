@@ -96,6 +96,33 @@ def _rename(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield _WORDS.get(plain, plain), os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+_CONNECTION_WORDS = {
+    "accountname": "account_name",
+    "accountkey": "account_key",
+    "sharedaccesssignature": "sas_token",
+    "blobendpoint": "endpoint",
+}
+
+
+def read_connection_string(text: str) -> dict[str, str]:
+    """Account, key or signature, and endpoint of a connection string of Azure, `AccountName=...;AccountKey=...;...`.
+
+    Raises ConfigError where it names no account.
+    """
+    parts = (part.partition("=") for part in text.split(";"))  # A key ends in = itself.
+    found = {name.strip().lower(): value.strip() for name, _, value in parts if value.strip()}
+    options = {word: found[name] for name, word in _CONNECTION_WORDS.items() if name in found}
+    if not {"account_name", "endpoint"} & options.keys():
+        raise ConfigError(
+            "the connection string names no account, expected AccountName=NAME;AccountKey=KEY",
+            hint="Copy it again from the account's access keys.",
+        )
+    if "endpoint" not in options and (suffix := found.get("endpointsuffix")):
+        scheme = found.get("defaultendpointsprotocol", "https")
+        options["endpoint"] = f"{scheme}://{options['account_name']}.blob.{suffix}"
+    return options
+
+
 # -- profiles of the AWS command line ----------------------------------------------------------------------------
 
 _PROFILE_WORDS = {

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nsd_zarr.errors import ConfigError
-from nsd_zarr.places.objects.access import Access, read_profile
+from nsd_zarr.places.objects.access import Access, read_connection_string, read_profile
 from nsd_zarr.places.objects.explain import NO_CREDENTIALS
 
 SCHEMES = {
@@ -46,6 +46,7 @@ _ENVIRONMENT = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
     "AWS_SKIP_SIGNATURE",
+    "AZURE_STORAGE_CONNECTION_STRING",
 )
 """Variables that make another client where somebody sets them meanwhile, in a notebook."""
 _clients: dict[tuple[Any, ...], Any] = {}
@@ -119,6 +120,8 @@ def _make_client(root: str, access: Access) -> Any:
     options = dict(access.options)
     limits: dict[str, Any] = {name: options.pop(name, value) for name, value in TIME_LIMITS.items()}
     config, provider = _configure_s3(options, root) if kind == "S3Store" else (options, None)
+    if kind == "AzureStore":
+        config = _configure_azure(options)
     endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or _find_endpoint(kind))
     if root.startswith("http://") or endpoint.startswith("http://") or config.pop("allow_http", False):
         limits["allow_http"] = True
@@ -137,8 +140,17 @@ def _make_client(root: str, access: Access) -> Any:
         raise ConfigError(
             f"these options do not reach {root}: {', '.join(sorted(config)) or 'none was given'} "
             f"({type(error).__name__})",
-            hint="Give options as pandas and xarray take them, such as key, secret, endpoint_url, region, anon.",
+            hint="Give options as pandas and xarray take them, such as key, secret, endpoint_url, region, anon; of "
+            "Azure account_name and account_key, or connection_string.",
         ) from None
+
+
+def _configure_azure(options: dict[str, Any]) -> dict[str, Any]:
+    """Obstore's configuration of a container: what was given by itself wins over a connection string."""
+    text = options.pop("connection_string", None)
+    if not text and not options.keys() & {"account_name", "skip_signature"}:
+        text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    return (read_connection_string(text) if text else {}) | options
 
 
 def _find_endpoint(kind: str) -> str:

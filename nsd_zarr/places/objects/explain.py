@@ -14,7 +14,10 @@ _XML = re.compile(r":?\s*<.*$")
 """The beginning of a document, behind the line."""
 MAX_TEXT = 300
 
-_CREDENTIALS = "give --profile NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage_options"
+_CREDENTIALS = (
+    "give --profile NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (Azure: AZURE_STORAGE_ACCOUNT_NAME and "
+    "AZURE_STORAGE_ACCOUNT_KEY, Google: GOOGLE_APPLICATION_CREDENTIALS), or storage_options"
+)
 _ADVICE = {
     "ExpiredToken": f"the credentials have expired: log in again, or {_CREDENTIALS}",
     "RequestExpired": "the clock of this machine is wrong, or the credentials have expired",
@@ -51,8 +54,8 @@ def explain_object_error(error: BaseException) -> OSError | ValueError:
     code, status = _find(_CODE, text), _find(_STATUS, text)
     if "169.254.169.254" in text or "missing credential" in text.lower():
         return PermissionError(NO_CREDENTIALS)
-    if code == "NoSuchBucket":
-        return NoBucket(_ADVICE[code])
+    if code in ("NoSuchBucket", "ContainerNotFound"):
+        return NoBucket(_ADVICE["NoSuchBucket"])
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, "there is no such object")
     if "redirect without LOCATION" in text or status == "301":
