@@ -14,9 +14,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.io import loadmat, savemat
 
 import nsd_zarr
+from nsd_zarr.conversion import run
+from nsd_zarr.conversion.experiment.arrays import RoiVolumes
+from nsd_zarr.conversion.experiment.inspection import read_experiment
 from nsd_zarr.errors import SourceError, StoreError
 from nsd_zarr.simulate import ROI_LABELS, Simulation, locate_root, simulate_root
 
@@ -595,3 +601,23 @@ def test_every_set_of_regions_of_a_whole_root_is_stored_as_nibabel_reads_it(tmp_
         betas = group["betas"][12 * session : 12 * session + 12]
         assert np.array_equal((betas != 0).any(axis=0), valid & brain)
         assert (brain & ~valid).any()
+
+
+def test_experiment_is_inspected_once_for_both_plans(copy, tmp_path, monkeypatch):
+    asked = []
+
+    def read(files, geometry):
+        asked.append(files)
+        return read_experiment(files, geometry)
+
+    monkeypatch.setattr(run, "read_experiment", read)
+    nsd_zarr.convert(copy.root, tmp_path / "s.zarr", subject=1, workers=1)
+    nsd_zarr.convert(copy.root, tmp_path / "s.zarr", subject=1, workers=1)  # Finished: its experiment is not read.
+    assert len(asked) == 1
+
+
+@given(volumes=hnp.arrays(np.int16, (3, 2, 3, 2)), has_sides=st.booleans())
+def test_codes_are_the_values_that_occur(volumes, has_sides):
+    regions = RoiVolumes(volumes[0], volumes[1:] if has_sides else None)
+    expected = np.unique(volumes if has_sides else volumes[0])
+    assert (regions.codes.dtype, regions.codes.tolist()) == (np.int16, expected.tolist())

@@ -25,7 +25,7 @@ from nsd_zarr.source.trial_table import parse_trial_table
 from nsd_zarr.source.volume import parse_volume
 
 ROIS = ("nsdgeneral", "prf-visualrois", "streams", "floc-faces")
-"""A few of the sets of regions: each is parsed three times in a conversion."""
+"""A few of the sets of regions: each is parsed twice in a conversion."""
 SIMULATION = Simulation(3, (24, 5, 7, 3), rois=ROIS, hemispheres=False)
 
 
