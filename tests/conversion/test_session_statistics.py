@@ -23,9 +23,8 @@ def executor():
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Several tiles and tasks in small blocks."""
+    """Several tiles in small blocks."""
     monkeypatch.setattr(module, "TILE_VOXELS", 7)
-    monkeypatch.setattr(module, "VOXELS_PER_TASK", 17)
 
 
 def compute(block, executor, borders=()):
@@ -96,7 +95,6 @@ def test_bits_do_not_depend_on_passes_tiles_or_threads(dtype, executor, monkeypa
     assert (one_by_one.mean.tobytes(), one_by_one.std.tobytes()) == (whole.mean.tobytes(), whole.std.tobytes())
     monkeypatch.setattr(module, "TILE_VOXELS", 3)
     monkeypatch.setattr(module, "TILE_TRIALS", 2)
-    monkeypatch.setattr(module, "VOXELS_PER_TASK", 7)
     for borders in ((), (1,), (13, 14, 60), tuple(range(1, 97))):
         parts = compute(block, executor, borders)
         assert parts.mean.tobytes() == whole.mean.tobytes()
