@@ -119,9 +119,7 @@ def _make_client(root: str, access: Access) -> Any:
     kind = SCHEMES[root.partition("://")[0]]
     options = dict(access.options)
     limits: dict[str, Any] = {name: options.pop(name, value) for name, value in TIME_LIMITS.items()}
-    config, provider = _configure_s3(options, root) if kind == "S3Store" else (options, None)
-    if kind == "AzureStore":
-        config = _configure_azure(options)
+    config, provider = _configure(kind, options, root)
     endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or _find_endpoint(kind))
     if root.startswith("http://") or endpoint.startswith("http://") or config.pop("allow_http", False):
         limits["allow_http"] = True
@@ -143,6 +141,13 @@ def _make_client(root: str, access: Access) -> Any:
             hint="Give options as pandas and xarray take them, such as key, secret, endpoint_url, region, anon; of "
             "Azure account_name and account_key, or connection_string.",
         ) from None
+
+
+def _configure(kind: str, options: dict[str, Any], root: str) -> tuple[dict[str, Any], Any]:
+    """Obstore's configuration of a bucket of any kind, and a provider of credentials where there is one."""
+    if kind == "S3Store":
+        return _configure_s3(options, root)
+    return (_configure_azure(options) if kind == "AzureStore" else options), None
 
 
 def _configure_azure(options: dict[str, Any]) -> dict[str, Any]:
