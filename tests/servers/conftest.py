@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("obstore")
 
+from nsd_zarr.conversion import lock as locks
 from servers.proxy import Proxy, run_proxy
 from servers.seaweed import BUCKET, Server, run_seaweed
 
@@ -45,6 +46,21 @@ def options(server: Server, proxy: Proxy) -> dict[str, Any]:
 def uploaded(server: Server, url: str, volumes: Any) -> Any:
     """The store of `volumes` on the server: its URL."""
     return server.upload(volumes.path, f"{url}/subj01.zarr")
+
+
+@pytest.fixture
+def local(source: Path, convert: Any) -> dict[str, bytes]:
+    """What the store of `source` must be: the files of the local one."""
+    folder = convert(source, "here.zarr")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that was left is taken over sooner."""
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(locks, "LOOK_AGAIN_SECONDS", 0.1)
 
 
 @pytest.fixture(autouse=True)

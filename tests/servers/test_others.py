@@ -6,7 +6,6 @@ tests/servers/others.sh installs them into FOLDER and starts them.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,13 +13,17 @@ import pytest
 from builders.runs import Recorder
 
 import nsd_zarr
-from nsd_zarr.conversion import lock as locks
-from nsd_zarr.conversion.remote import generations
 from nsd_zarr.errors import NsdZarrError, StoreError
 from nsd_zarr.places.choose import make_path
+from servers.contest import count_winners
 from servers.others import ACCOUNT, ACCOUNT_KEY, OtherServer, run_other
 
-pytestmark = [pytest.mark.other_servers, pytest.mark.slow, pytest.mark.xdist_group("servers")]
+pytestmark = [
+    pytest.mark.other_servers,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("servers"),
+    pytest.mark.usefixtures("short_patience"),
+]
 OPTIONS = {"trials_per_shard": 2, "workers": 2}
 _numbers = itertools.count()
 
@@ -42,20 +45,6 @@ def good(request, tmp_path_factory):
 def gateway(request, tmp_path_factory):
     """A server that ignores conditions."""
     yield from _run(request, tmp_path_factory)
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.6)
-    monkeypatch.setattr(locks, "LOOK_AGAIN_SECONDS", 0.1)
-
-
-@pytest.fixture
-def local(source, convert):
-    """What the store must be: the files of the local one."""
-    folder = convert(source, "here.zarr")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _name(server: OtherServer) -> str:
@@ -102,19 +91,7 @@ def test_lost_and_damaged_objects_are_found_and_repaired(good, source, local):
 
 def test_of_many_who_take_a_free_lock_one_alone_has_it(good):
     for _ in range(10):
-        path, start, found = make_path(f"{_name(good)}/subj01.zarr", good.options), threading.Barrier(8), []
-
-        def take(path=path, start=start, found=found):
-            start.wait()
-            found.append(generations.take_lock(path, 0.6, 0.05))
-
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        winners = [each for each in found if isinstance(each, generations.ObjectLock) and not each.is_lost()]
-        assert len(winners) == 1
+        assert count_winners(make_path(f"{_name(good)}/subj01.zarr", good.options)) == 1
 
 
 def test_trials_are_those_that_were_uploaded(good, volumes):

@@ -1,7 +1,6 @@
 """Stores on a real server: the same bytes as on a disk, one writer, and a run that goes on after anything."""
 
 import json
-import threading
 import time
 from contextlib import contextmanager
 
@@ -19,10 +18,11 @@ from nsd_zarr.errors import ConfigError, StoreError
 from nsd_zarr.loading.images import open_images
 from nsd_zarr.places.choose import choose_place, make_path
 from nsd_zarr.simulate import Simulation, simulate_root
+from servers.contest import count_winners
 from servers.proxy import BODIES
 from servers.seaweed import READER
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers"), pytest.mark.usefixtures("short_patience")]
 
 OPTIONS = {"trials_per_shard": 2, "workers": 2}
 
@@ -30,21 +30,6 @@ OPTIONS = {"trials_per_shard": 2, "workers": 2}
 @pytest.fixture
 def store(url):
     return f"{url}/subj01.zarr"
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    """A lock that was left is taken over sooner."""
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.6)
-    monkeypatch.setattr(locks, "LOOK_AGAIN_SECONDS", 0.1)
-
-
-@pytest.fixture
-def local(source, convert):
-    """What the store must be: the files of the local one."""
-    folder = convert(source, "here.zarr")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_store_on_a_server_has_the_bytes_of_the_local_one(source, store, options, server, local):
@@ -160,19 +145,7 @@ def test_run_that_lost_its_lock_completes_nothing(source, store, options, server
 
 
 def test_of_many_who_take_a_free_lock_one_alone_has_it(store, options):
-    path, start, found = make_path(store, options), threading.Barrier(8), []
-
-    def take():
-        start.wait()
-        found.append(generations.take_lock(path, 0.6, 0.05))
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    winners = [each for each in found if isinstance(each, generations.ObjectLock) and not each.is_lost()]
-    assert len(winners) == 1
+    assert count_winners(make_path(store, options)) == 1
 
 
 def test_lost_answer_of_the_creation_is_not_a_lost_race(store, options, proxy):
