@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ Slot = Any
 
 PAGE_BYTES = 4096
 """Of memory, at least: touching one byte of each takes all of it."""
+_TOUCHED_AT_ONCE = 8 * 2**20
+"""Bytes touched before it is asked again whether the memory is needed: 2 to 20 ms."""
 
 
 class BufferPool:
@@ -24,10 +27,12 @@ class BufferPool:
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
+        self._touching: tuple[Thread, Event] | None = None
 
     @contextmanager
     def borrow(self, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
         """An array of *shape* and *dtype*, C order, content arbitrary, until the block ends."""
+        self.end_touching()
         length = int(np.prod(shape)) * np.dtype(dtype).itemsize
         # Single operations on a list, so that no lock can be held when a process forks.
         try:
@@ -41,11 +46,35 @@ class BufferPool:
         finally:
             self._free.append(buffer)
 
-    def touch(self, shape: tuple[int, ...], dtype: Any) -> None:
-        """Take memory for such an array beforehand, unless there is some. For a thread that has nothing else to do."""
-        if not self._free:
-            with self.borrow(shape, dtype) as buffer:
-                buffer.reshape(-1).view(np.uint8)[::PAGE_BYTES] = 0
+    def begin_touching(self, shape: tuple[int, ...], dtype: Any) -> None:
+        """Take memory for such an array beforehand, unless there is some: in a thread, until somebody borrows.
+
+        For a time in which cores have nothing else to do: touching may take longer than filling.
+        """
+        if self._free or self._touching is not None:
+            return
+        is_needed, length = Event(), int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+        def touch() -> None:
+            with suppress(MemoryError):  # Whoever borrows meets it too, and says so.
+                buffer = np.empty(length, np.uint8)
+                for start in range(0, length, _TOUCHED_AT_ONCE):
+                    if is_needed.is_set():
+                        break
+                    buffer[start : start + _TOUCHED_AT_ONCE : PAGE_BYTES] = 0
+                self._free.append(buffer)
+
+        thread = Thread(target=touch, name="nsd-zarr touch", daemon=True)
+        with suppress(RuntimeError):  # No thread may be started: then there is none to wait for either.
+            thread.start()
+            self._touching = thread, is_needed
+
+    def end_touching(self) -> None:
+        """Let that thread come to its end, and wait for it."""
+        if self._touching is not None:
+            thread, is_needed = self._touching
+            is_needed.set()
+            thread.join()
 
 
 @dataclass(slots=True)

@@ -8,11 +8,12 @@ plan                  what a conversion will do, from metadata only
 image_plan            the same for stimulus images
 resume                what an earlier run left, and what of it counts
 memory, space         whether it fits
+memory_choice         how much memory is taken, by configuration and page cache
 estimate/             how long it takes, by how many requests, and what these cost
 run                   carries a plan out: lock, skeleton, one unit a session, finish
 unit                  one session: read, compress, write, record
 context               what the units of a run share in a process: events, stop signals, blocks
-session_statistics    mean, deviation and rails of each voxel of a session, as they are stored
+pipeline/             how opening, reading, adding up and writing overlap; what a session's statistics are
 ledger                the durable records of a run
 lock, turns           one run a store; locks that others hold for a moment
 cluster               units on a Dask cluster

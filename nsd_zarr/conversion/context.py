@@ -11,6 +11,7 @@ from nsd_zarr.buffers import BufferPool
 from nsd_zarr.conversion.events import Listener, TrialsDone, ignore_event
 from nsd_zarr.conversion.ledger import make_run_folder
 from nsd_zarr.conversion.lock import LOCK_NAME, Watch
+from nsd_zarr.conversion.pipeline.opening import Opener
 from nsd_zarr.conversion.remote.generations import RELEASED, find_latest, read_beat
 from nsd_zarr.conversion.remote.generations import read_holder as read_object_holder
 from nsd_zarr.places.choose import choose_place, is_remote
@@ -44,6 +45,8 @@ class RunContext:
     """Where blocks of trials come from."""
     read_ahead: ReadAhead = field(default_factory=lambda: ReadAhead(()))
     """What reads the next file while this one is converted."""
+    opener: Opener = field(default_factory=Opener)
+    """What opens the sources, the next one while this one is converted."""
     trial_cache: TrialCache = field(default_factory=TrialCache)
     """Where trials lie that were read together with those of another part."""
 

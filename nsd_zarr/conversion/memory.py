@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsd_zarr.conversion.pipeline.in_order import EXTRA_BLOCKS
-from nsd_zarr.conversion.session_statistics import RESULT_BYTES_PER_VOXEL
+from nsd_zarr.conversion.pipeline.session_statistics import RESULT_BYTES_PER_VOXEL
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.places.choose import choose_place, is_remote
@@ -21,12 +21,21 @@ BASE_BYTES = 160 * 2**20
 """The process with everything imported, and its small change."""
 EXPERIMENT_BYTES = 64 * 2**20
 """What comes on top where an experiment is read: pandas, SciPy and nibabel, tables as text and as columns (45 MB)."""
-INDEX_BYTES_PER_VOXEL = 64
-"""Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it."""
+INDEX_BYTES_PER_VOXEL = 80
+"""Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it; 16 for
+that of the session that is compressed meanwhile."""
 STREAM_BYTES = 2 * 2**20
 """Pieces of a file that is read in order, packed and unpacked."""
 H5PY_SLAB_FACTOR = 3
 """What the library keeps beside a slab that is read through it: selections of one-voxel chunks, filter buffers."""
+
+CACHED_PASSES = 3
+"""Passes over a file that the page cache holds. One more takes 0.08 s a GB on two cores; memory that nobody used
+before costs 0.25 s a GB where the kernel clears it, and 2.5 s where a virtual machine has to ask its host for it."""
+LEAST_SPARED_BYTES = 2**28
+"""Memory for which that is worth while."""
+FEW_SESSIONS = 8
+"""As few as do not make up for memory that is touched once by one pass over each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,21 @@ def make_memory_plan(need: Need, sessions: int, workers: int, limit_bytes: int) 
         if peak <= limit_bytes:
             return MemoryPlan(limit_bytes, peak, at_once, threads, most, 1)
     return _plan_passes(need, workers, limit_bytes)
+
+
+def hold_less(plan: MemoryPlan, need: Need) -> MemoryPlan:
+    """*plan* with several passes over each file, where that saves much memory: for files in the page cache.
+
+    Every thread has as many shards to compress as the others, but in the last pass.
+    """
+    shards, shard, threads = need.geometry.shards_per_session, need.geometry.trials_per_shard, plan.threads_per_session
+    trials = min(math.ceil(shards / (CACHED_PASSES * threads)) * threads, shards) * shard
+    spared = (plan.trials_per_pass - trials) * need.trial_bytes
+    if plan.passes > 1 or not need.by_offset or need.in_order or spared < LEAST_SPARED_BYTES:
+        return plan
+    peak = BASE_BYTES + need.extra_bytes + plan.sessions_at_once * need.session_bytes(trials, threads)
+    passes = math.ceil(shards * shard / trials)
+    return replace(plan, trials_per_pass=trials, passes=passes, peak_bytes=peak)
 
 
 def make_image_memory_plan(

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from nsd_zarr.config import Config, is_cluster
+from nsd_zarr.config import Config
 from nsd_zarr.conversion.estimate.estimate import Estimate
 from nsd_zarr.conversion.estimate.planned import estimate_plan
 from nsd_zarr.conversion.experiment.files import Experiment, ExperimentReport
 from nsd_zarr.conversion.experiment.inspection import ReadExperiment, find_files_of_experiment, read_experiment
 from nsd_zarr.conversion.experiment.inspection import make_given_files as make_given_files
 from nsd_zarr.conversion.finish import make_source_attributes
-from nsd_zarr.conversion.memory import EXPERIMENT_BYTES, MemoryPlan, Need, make_memory_plan, make_need, make_worker_plan
+from nsd_zarr.conversion.memory import MemoryPlan
+from nsd_zarr.conversion.memory_choice import OnMemory, ignore_memory, plan_memory
 from nsd_zarr.conversion.remote.fetching import plan_fetching
 from nsd_zarr.conversion.resume import Progress, TargetState, find_progress
 from nsd_zarr.conversion.settings import AnySettings, Settings
@@ -160,10 +161,12 @@ def make_plan(
     kept: Sequence[SessionNumber] = (),
     find: FindProgress = find_progress,
     read: ReadExperiment = read_experiment,
+    on_memory: OnMemory = ignore_memory,
 ) -> Plan:
     """Plan the conversion of *source* to *store*. Reads no betas, and the experiment's small files; writes nothing.
 
-    *kept*: sessions that the store has beside those of *source*. Raises SourceError, ConfigError, StoreError,
+    *kept*: sessions that the store has beside those of *source*. *on_memory* is called before the experiment is read,
+    unless there is nothing to convert. Raises SourceError, ConfigError, StoreError,
     ResumeRefused or DoesNotFit where it could not run to its end.
     """
     target = make_path(store, config.access)
@@ -176,10 +179,15 @@ def make_plan(
     left = len(sources) - len(progress.done)
     given = find_files_of_experiment(files, config, settings.geometry)
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
-    if progress.state is not TargetState.FINISHED:
-        experiment, report = read(given, settings.geometry)
-    memory, need = plan_memory(settings, sources, max(1, left), config, experiment is not None, target)
+    is_finished = progress.state is TargetState.FINISHED
+    has_experiment = given is not None and not is_finished
+    todo = [info for info in sources if info.session not in progress.done]
+    memory, need = plan_memory(settings, sources, todo, config, has_experiment, target)
     sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
+    if left:
+        on_memory(settings, memory)
+    if not is_finished:
+        experiment, report = read(given, settings.geometry)
     notes = find_unfinished(files[0].path.parent, settings.sessions)
     report = replace(report, notes=(*notes, *find_twin_notes(files), *report.notes))
     return Plan(
@@ -251,17 +259,6 @@ def make_settings(sources: Sequence[SourcePart], config: Config, kept: Sequence[
         dtype=first.dtype,
         vertices=first.vertices,
     )
-
-
-def plan_memory(
-    settings: Settings, sources: Sequence[SourcePart], left: int, config: Config, has_experiment: bool, store: Path
-) -> tuple[MemoryPlan, Need]:
-    """How sessions share threads and memory, where *left* of them are left to do. Raises DoesNotFit."""
-    need = make_need(settings.geometry, sources, EXPERIMENT_BYTES * has_experiment, store)
-    if is_cluster(config.scheduler):
-        # Each worker plans by its own limits; without --memory this says what one pass takes there.
-        return make_worker_plan(need, config.effective_workers, config.memory), need
-    return make_memory_plan(need, left, config.effective_workers, config.effective_memory), need
 
 
 def _format_lines(plan: Plan) -> Iterator[str]:

@@ -7,12 +7,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+from nsd_zarr.buffers import BufferPool
 from nsd_zarr.config import Config, is_cluster
 from nsd_zarr.conversion.cluster import run_on_cluster
 from nsd_zarr.conversion.context import RunContext, Stopped
@@ -23,6 +25,8 @@ from nsd_zarr.conversion.finish import create_skeleton, finish_store
 from nsd_zarr.conversion.ledger import Ledger, SessionRecord
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
 from nsd_zarr.conversion.memory import make_need
+from nsd_zarr.conversion.memory_choice import touch_block
+from nsd_zarr.conversion.pipeline.opening import Opener
 from nsd_zarr.conversion.pipeline.work import Unit, announce
 from nsd_zarr.conversion.plan import Plan, SourceWords, make_plan
 from nsd_zarr.conversion.resume import TargetState
@@ -107,13 +111,16 @@ def run_conversion(
     path = make_path(store, config.access)
     check_free(path)
     read = cache(read_experiment)  # A file that changes between the two plans is refused when it is stored.
-    plan = make_plan(source, path, config, kept, read=read)
     done: tuple[SessionDone, ...] = ()
-    if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
-        with hold_lock(path) as lock:
+    with ExitStack() as stack:
+        blocks = BufferPool()
+        stack.callback(blocks.end_touching)
+        plan = make_plan(source, path, config, kept, read=read, on_memory=partial(touch_block, blocks, config))
+        if plan.progress.state is not TargetState.FINISHED or plan.doubtful:
+            lock = stack.enter_context(hold_lock(path))
             # Once more: another run may have come between the plan and the lock.
             plan = make_plan(source, path, config, kept, read=read)
-            done = carry_out(plan, lock, listen)
+            done = carry_out(plan, lock, listen, blocks=blocks)
     return make_report(path, plan, done, started)
 
 
@@ -137,8 +144,13 @@ def make_report(path: Path, plan: Plan, done: tuple[SessionDone, ...], started: 
     )
 
 
-def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = finish_plan) -> tuple[SessionDone, ...]:
-    """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock."""
+def carry_out(
+    plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = finish_plan, blocks: BufferPool | None = None
+) -> tuple[SessionDone, ...]:
+    """Do what *plan* says, then *finish* unless the store is finished. Whoever calls holds the store's lock.
+
+    *blocks*: where blocks of trials come from, if there is some memory for them.
+    """
     ledger = Ledger(plan.store)
     lock.check()
     if plan.progress.state is TargetState.FINISHED:
@@ -148,7 +160,7 @@ def carry_out(plan: Plan, lock: HeldLock, listen: Listener, finish: Finish = fin
     lock.cover_folder()
     units = make_units(plan, ledger)
     announce("converting", units, listen, len(plan.progress.done - plan.progress.doubtful))
-    done = run_units(units, plan, lock, listen)
+    done = run_units(units, plan, lock, listen, blocks)
     lock.check()  # Before a record or an array beside the shards is written into what may be another run's store.
     # What was read again and found the same is known by its present looks from now on.
     ledger.update_sources({info.session: info.identity for info in plan.sources})
@@ -220,7 +232,9 @@ def read_records(plan: Plan, ledger: Ledger) -> list[SessionRecord]:
     return [record for record in records if record is not None]
 
 
-def run_units(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener) -> tuple[SessionDone, ...]:
+def run_units(
+    units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener, blocks: BufferPool | None = None
+) -> tuple[SessionDone, ...]:
     """Run units on the scheduler that the plan names: the same function in all of them.
 
     Raises StoreError where the lock is lost meanwhile, whatever else went wrong because of it.
@@ -231,16 +245,22 @@ def run_units(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listene
         if is_cluster(plan.scheduler):
             need = make_need(plan.settings.geometry, (unit.source for unit in units), store=plan.store)
             return run_on_cluster(units, plan.scheduler, need, plan.worker_memory_bytes, listen)
-        return _run_here(units, plan, lock, listen)
+        return _run_here(units, plan, lock, listen, blocks or BufferPool())
     except (Stopped, StoreError):
         lock.check()
         raise
 
 
-def _run_here(units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener) -> tuple[SessionDone, ...]:
+def _run_here(
+    units: Sequence[Unit], plan: Plan, lock: HeldLock, listen: Listener, blocks: BufferPool
+) -> tuple[SessionDone, ...]:
     stop = Event()
-    with make_read_ahead([unit.source.path for unit in units]) as read_ahead:
-        return _compute(units, plan, RunContext(listen, stop, lock, read_ahead=read_ahead), stop)
+    sources = [unit.source for unit in units]
+    with (
+        make_read_ahead([source.path for source in sources]) as read_ahead,
+        Opener(sources if plan.memory.sessions_at_once == 1 else ()) as opener,
+    ):
+        return _compute(units, plan, RunContext(listen, stop, lock, blocks, read_ahead, opener), stop)
 
 
 def _compute(units: Sequence[Unit], plan: Plan, context: RunContext, stop: Event) -> tuple[SessionDone, ...]:

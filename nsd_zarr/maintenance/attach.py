@@ -21,9 +21,9 @@ from nsd_zarr.conversion.experiment.validity import compare_valid
 from nsd_zarr.conversion.finish import make_root, remove_unlisted_arrays, write_while_held
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import HeldLock, check_free, hold_lock
+from nsd_zarr.conversion.pipeline.session_statistics import write_statistics
 from nsd_zarr.conversion.plan import SourceWords, as_words, make_choice, make_given_files
 from nsd_zarr.conversion.root_copy import write_root
-from nsd_zarr.conversion.session_statistics import write_statistics
 from nsd_zarr.conversion.settings import Settings, read_settings
 from nsd_zarr.conversion.subjects.convert import join_experiments
 from nsd_zarr.conversion.subjects.each import run_one_or_each

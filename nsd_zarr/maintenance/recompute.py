@@ -15,7 +15,11 @@ from nsd_zarr.conversion.memory import (
     Need,
     make_memory_plan,
 )
-from nsd_zarr.conversion.session_statistics import SessionStatistics, make_session_moments, make_session_statistics
+from nsd_zarr.conversion.pipeline.session_statistics import (
+    SessionStatistics,
+    make_session_moments,
+    make_session_statistics,
+)
 from nsd_zarr.layout import SessionNumber
 from nsd_zarr.store.codec import BloscCodec
 from nsd_zarr.store.format import RAIL_COUNT, SESSION_MEAN, SESSION_STD, encode_small, make_chunk_key

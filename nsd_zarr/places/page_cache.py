@@ -31,15 +31,24 @@ def open_for_advice(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def is_cached(descriptor: int) -> bool:
-    """Whether the page cache holds most of an open file; True where that cannot be asked."""
+def is_cached(descriptor: int, unknown: bool = True) -> bool:
+    """Whether the page cache holds most of an open file; *unknown* where that cannot be asked."""
     try:
         status = os.fstat(descriptor)
         # Of files of others mincore says that all is there.
         share = (measure_cached if os.geteuid() in (0, status.st_uid) else _sample_cached)(descriptor, status.st_size)
     except (OSError, ValueError, AttributeError):  # Not of this file system, or not of this system.
-        return True
+        return unknown
     return share >= CACHED_SHARE
+
+
+def is_file_cached(path: Path, unknown: bool = True) -> bool:
+    """The same of the file at *path*; *unknown* also where it cannot be opened."""
+    try:
+        with open_for_advice(path) as descriptor:
+            return is_cached(descriptor, unknown)
+    except OSError:
+        return unknown
 
 
 def measure_cached(descriptor: int, size: int) -> float:

@@ -23,7 +23,7 @@ from select import POLLIN, poll
 from threading import Lock
 from types import TracebackType
 
-from nsd_zarr.places.page_cache import give_back, is_cached, open_for_advice
+from nsd_zarr.places.page_cache import give_back, is_file_cached, open_for_advice
 from nsd_zarr.resources import read_available_memory
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class ReadAhead:
     def _ask(self, path: Path) -> None:
         if path in self._asked or not hasattr(os, "posix_fadvise") or not _is_worth_it(path):
             return
-        if _is_cached(path):
+        if is_file_cached(path):
             return
         name = os.fsencode(path)
         if b"\n" in name:
@@ -136,14 +136,6 @@ def _is_worth_it(path: Path) -> bool:
     except OSError:
         return False
     return size >= MIN_BYTES and FILES_IN_CACHE * size <= read_available_memory()
-
-
-def _is_cached(path: Path) -> bool:
-    try:
-        with open_for_advice(path) as descriptor:
-            return is_cached(descriptor)
-    except OSError:
-        return True
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from nsd_zarr.conversion.memory import BASE_BYTES, Need, make_memory_plan
+from nsd_zarr.conversion.memory import BASE_BYTES, LEAST_SPARED_BYTES, Need, hold_less, make_memory_plan
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry
 
@@ -97,6 +97,29 @@ def test_refusal_names_the_memory_that_suffices(need, sessions, workers):
         make_memory_plan(need, sessions, workers, least - 1)
     proposed = int(caught.value.hint.partition("--memory ")[2].partition("MiB")[0])
     assert make_memory_plan(need, sessions, workers, proposed * MIB).passes >= 1
+
+
+@given(needs(), counts, counts, limits)
+def test_files_in_the_page_cache_are_read_in_passes_of_whole_shards_that_spare_memory(need, sessions, workers, limit):
+    plan = _try_plan(need, sessions, workers, limit)
+    less = hold_less(plan, need)
+    geometry, held = need.geometry, less.trials_per_pass
+    assert held % geometry.trials_per_shard == 0
+    assert (less.passes - 1) * held < geometry.trials_per_session <= less.passes * held
+    assert less.peak_bytes == BASE_BYTES + less.sessions_at_once * need.session_bytes(held, less.threads_per_session)
+    if less != plan:
+        assert need.by_offset
+        assert plan.passes == 1 < less.passes <= 3
+        assert plan.peak_bytes - less.peak_bytes >= LEAST_SPARED_BYTES
+        assert held // geometry.trials_per_shard % less.threads_per_session == 0
+
+
+def test_a_session_of_the_dataset_is_read_in_three_passes_where_it_is_cached():
+    plan = make_memory_plan(Need(Geometry((1,), 750, 75, (81, 104, 83), "int16"), True, 0), 3, 2, 8 * 1024 * MIB)
+    less = hold_less(plan, Need(Geometry((1,), 750, 75, (81, 104, 83), "int16"), True, 0))
+    assert (plan.passes, plan.trials_per_pass) == (1, 750)
+    assert (less.passes, less.trials_per_pass) == (3, 300)
+    assert hold_less(less, REFERENCE) == less
 
 
 def _plan_or_refusal(need, sessions, workers, limit):

@@ -14,6 +14,7 @@ import pytest
 import zarr
 
 import nsd_zarr
+from nsd_zarr.conversion import memory, memory_choice
 from nsd_zarr.conversion.events import RunStarted, SessionDone, TrialsDone, TrialsRead
 from nsd_zarr.conversion.memory import BASE_BYTES, Need, make_memory_plan
 from nsd_zarr.errors import StoreError
@@ -104,15 +105,21 @@ def _limit_for_passes(passes):
         {"workers": 3, "scheduler": "synchronous"},
         {"workers": 1, "passes": 2},
         {"workers": 1, "passes": 3},
+        {"workers": 1, "cached": True},
     ],
     ids=str,
 )
-def test_store_is_byte_identical_however_it_is_made(options, source, convert, digest_tree, tmp_path):
+def test_store_is_byte_identical_however_it_is_made(options, source, convert, digest_tree, tmp_path, monkeypatch):
     options = dict(options)
-    passes = options.pop("passes", None)
+    passes, is_cached = options.pop("passes", None), options.pop("cached", False)
     if passes:
         options["memory"] = _limit_for_passes(passes)
+    monkeypatch.setattr(memory_choice, "is_file_cached", lambda path, unknown: False)
     expected = digest_tree(convert(source, "expected.zarr"))
+    if is_cached:
+        monkeypatch.setattr(memory_choice, "is_file_cached", lambda path, unknown: True)
+        monkeypatch.setattr(memory, "LEAST_SPARED_BYTES", 1)
+        assert nsd_zarr.plan(source, tmp_path / "planned.zarr", trials_per_shard=2, **options).memory.passes == 3
     assert digest_tree(convert(source, "other.zarr", **options)) == expected
 
 

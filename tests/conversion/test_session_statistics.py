@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd_zarr.conversion.session_statistics import make_session_moments, make_session_statistics
+from nsd_zarr.conversion.pipeline.session_statistics import make_session_moments, make_session_statistics
 from nsd_zarr.science import moments as module
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from nsd_zarr import buffers
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.places import local, page_cache
 from nsd_zarr.places.choose import choose_place
@@ -98,10 +99,22 @@ def test_verify_gives_back_every_shard_that_was_not_cached(volumes, tmp_path, ad
 
 def test_memory_that_was_touched_is_the_memory_that_is_borrowed():
     pool = BufferPool()
-    pool.touch((3, 2 * page_cache.SAMPLES), "int16")
+    pool.begin_touching((3, 2 * page_cache.SAMPLES), "int16")
+    pool.end_touching()
     (touched,) = pool._free
     with pool.borrow((3, 2 * page_cache.SAMPLES), "int16") as buffer:
         assert buffer.base is not None
         assert buffer.ctypes.data == touched.ctypes.data
-    pool.touch((3,), "int16")
+    pool.begin_touching((3,), "int16")
+    pool.end_touching()
     assert len(pool._free) == 1
+
+
+def test_memory_is_borrowed_at_once_though_not_all_of_it_was_touched(monkeypatch):
+    monkeypatch.setattr(buffers, "_TOUCHED_AT_ONCE", 1)  # So many steps that a whole one would take a minute.
+    pool = BufferPool()
+    pool.begin_touching((2**26,), "uint8")
+    with pool.borrow((2**26,), "uint8") as buffer:
+        assert not pool._free
+        buffer[-1] = 1
+    assert [len(each) for each in pool._free] == [2**26]

@@ -18,7 +18,7 @@ MB = 2**20
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Three files of 8 MB, of which nothing counts as cached; what the kernel really has is nobody's to say."""
-    monkeypatch.setattr(module, "is_cached", lambda descriptor: False)
+    monkeypatch.setattr(module, "is_file_cached", lambda path: False)
     monkeypatch.setattr(module, "MIN_BYTES", MB)
     paths = [tmp_path / f"betas_session{number:02d}.hdf5" for number in (1, 2, 3)]
     for path in paths:
@@ -63,7 +63,7 @@ def test_what_was_read_ahead_is_given_back(files, monkeypatch):
 
 
 def test_what_others_had_cached_is_neither_read_nor_dropped(files, monkeypatch):
-    monkeypatch.setattr(module, "is_cached", lambda descriptor: True)
+    monkeypatch.setattr(module, "is_file_cached", lambda path: True)
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("dropped"))
     with ReadAhead(files[:1]) as read_ahead:
         read_ahead.begin(files[0])

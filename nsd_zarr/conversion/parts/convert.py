@@ -11,9 +11,10 @@ from nsd_zarr.conversion.events import Listener, SessionDone
 from nsd_zarr.conversion.experiment.files import ExperimentReport
 from nsd_zarr.conversion.ledger import Ledger
 from nsd_zarr.conversion.lock import check_free, hold_part_lock
+from nsd_zarr.conversion.memory_choice import plan_memory
 from nsd_zarr.conversion.parts.begin import begin_part, update_sources
 from nsd_zarr.conversion.pipeline.work import announce
-from nsd_zarr.conversion.plan import Plan, make_plan, plan_memory
+from nsd_zarr.conversion.plan import Plan, make_plan
 from nsd_zarr.conversion.run import ConversionReport, make_units, run_units
 from nsd_zarr.conversion.settings import Settings
 from nsd_zarr.errors import ConfigError
@@ -69,9 +70,8 @@ def _restrict(plan: Plan, part: Part, config: Config) -> Plan:
     mine = {*part.take(plan.settings.sessions)}
     sources = tuple(info for info in plan.sources if info.session in mine)
     progress = replace(plan.progress, done=plan.progress.done & mine, doubtful=plan.progress.doubtful & mine)
-    left = len(sources) - len(progress.done)
-    has_experiment = plan.experiment is not None
-    memory, _ = plan_memory(plan.settings, plan.sources, max(1, left), config, has_experiment, plan.store)
+    todo = [info for info in sources if info.session not in progress.done]
+    memory, _ = plan_memory(plan.settings, plan.sources, todo, config, plan.experiment is not None, plan.store)
     return replace(plan, sources=sources, progress=progress, memory=memory)
 
 

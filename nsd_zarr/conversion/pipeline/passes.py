@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -14,19 +14,6 @@ from nsd_zarr.errors import ResumeRefused
 from nsd_zarr.source.protocol import OnRows, PartReader
 from nsd_zarr.store.digest import make_digest
 from nsd_zarr.tasks import map_all
-
-
-def wait_for_source(unit: Unit, context: RunContext) -> None:
-    """Return once the session's file has been read ahead, where it is. Raises Stopped.
-
-    The first block's memory is touched meanwhile, which may take as long as filling it.
-    """
-    if not context.read_ahead.is_waited_for(unit.source.path):
-        return
-    with ThreadPoolExecutor(1, "nsd-zarr touch") as touching:
-        if not unit.source.in_order:
-            touching.submit(context.blocks.touch, unit.block_shape, unit.source.dtype)
-        context.read_ahead.wait(unit.source.path, context.check_stop)
 
 
 def compare_session(unit: Unit, reader: PartReader, executor: Executor, context: RunContext) -> None:
@@ -69,7 +56,7 @@ def read_passes(
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Numbers of wanted shards, and the trials from the first to the last: as many at a time as were planned.
 
-    Of shape (shard, trial, voxel), in a block that the next ones use again.
+    Of shape (shard, trial, voxel), in a block that the next ones use again. *on_rows* is given every row once, whole.
     """
     geometry, passes = unit.settings.geometry, unit.passes
     counter = ReadCounter(geometry.voxels, context.listen)
@@ -78,6 +65,9 @@ def read_passes(
             span = block[: numbers[-1] - numbers[0] + 1]
             rows = span.reshape(-1, geometry.voxels)[: len(trials)]
             reader.read_into(trials, rows, executor, context.check_stop, on_rows, counter.add)
+            on_rows = None
+            if numbers[-1] == passes[-1][0][-1]:
+                context.opener.begin_next(unit.source, context.trial_cache, context.read_ahead, context.check_stop)
             yield numbers, span
 
 

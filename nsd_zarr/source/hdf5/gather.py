@@ -47,18 +47,18 @@ def gather_trials(
 ) -> None:
     """Fill *out*, shape (len(trials), voxels), with consecutive *trials* of every stored row; others stay as they are.
 
-    *on_rows* is given each tile as it lies in the file, while it is in the processor's cache. Raises ShortRead, and
-    what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one tile a thread.
+    *on_rows* is given each tile as it lies in the file, all its trials, while it is in the processor's cache. Raises
+    ShortRead, and what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one tile a
+    thread.
     """
     borders = [*range(0, len(index.offsets), ROWS_PER_TASK), len(index.offsets)]
 
     def gather(first: int, last: int) -> None:
         check_stop()
         for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
-            wanted = rows[:, trials.start : trials.stop]
             if on_rows is not None:
-                on_rows(wanted, voxels)
-            out[:, voxels] = wanted.T
+                on_rows(rows, voxels)
+            out[:, voxels] = rows[:, trials.start : trials.stop].T
         on_read((last - first) * len(trials))
 
     map_all(executor, gather, borders[:-1], borders[1:])

@@ -69,8 +69,8 @@ class DatasetReader:
         """Read consecutive *trials* (0-based, in the session) into *out*, shape (len(trials), voxels), stored dtype.
 
         Every value of *out* is written. *executor* runs the fast path's tasks; *check_stop* is called between
-        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored; *on_read*
-        counts the values of *out* while they come. Raises SourceError. Cost: each pass reads the whole file.
+        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored, whole;
+        *on_read* counts the values of *out* while they come. Raises SourceError. Cost: each pass reads the whole file.
         """
         with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.part):
             if self._index is None:
