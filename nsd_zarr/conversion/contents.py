@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,16 +90,11 @@ class Contents:
         self._add(f"{name}/{METADATA_NAME}", encode_json(metadata))
 
     def add_arrays(self, arrays: Iterable[NewArray], codec: BloscCodec) -> None:
-        """Enter *arrays*: each is made while the one before is written, so that two are held."""
+        """Enter *arrays*. Holds one volume at a time."""
         # Off the main thread, where Blosc gives the same bytes each time.
         with ThreadPoolExecutor(1, "nsd-zarr write") as executor:
-            tasks: deque[Future[None]] = deque()
             for array in arrays:
-                tasks.append(executor.submit(self._add_array, array, codec))
-                if len(tasks) > 1:
-                    tasks.popleft().result()
-            for task in tasks:
-                task.result()
+                executor.submit(self._add_array, array, codec).result()
 
     def _add_array(self, array: NewArray, codec: BloscCodec) -> None:
         if isinstance(array, SmallArray):
