@@ -176,15 +176,14 @@ def make_plan(
     check_countable(sources, MAX_SESSION)
     settings = make_settings(sources, config, kept)
     progress = find(target, settings, sources, fresh=config.fresh)
-    left = len(sources) - len(progress.done)
+    todo = [info for info in sources if info.session not in progress.done]
     given = find_files_of_experiment(files, config, settings.geometry)
     experiment, report = None, ExperimentReport(notes=(STAYS,) if given is not None else ())
     is_finished = progress.state is TargetState.FINISHED
     has_experiment = given is not None and not is_finished
-    todo = [info for info in sources if info.session not in progress.done]
     memory, need = plan_memory(settings, sources, todo, config, has_experiment, target)
-    sources, memory = plan_fetching(sources, memory, need, max(1, left), config)
-    if left:
+    sources, memory = plan_fetching(sources, memory, need, max(1, len(todo)), config)
+    if todo:
         on_memory(settings, memory)
     if not is_finished:
         experiment, report = read(given, settings.geometry)
@@ -196,7 +195,7 @@ def make_plan(
         sources=sources,
         progress=progress,
         memory=memory,
-        space=make_space_plan(target, settings, left, 0 if experiment is None else experiment.count_files()),
+        space=make_space_plan(target, settings, len(todo), 0 if experiment is None else experiment.count_files()),
         scheduler=config.scheduler,
         fresh=config.fresh,
         worker_memory_bytes=config.memory,
