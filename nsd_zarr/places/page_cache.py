@@ -10,13 +10,15 @@ import ctypes
 import mmap
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SAMPLES = 16
 """Places of somebody else's file at which the page cache is asked whether it has them. What it has not, it may fetch:
 few, then, and other ones each time. So read, a file of 50 MB takes half as long again afterwards."""
+WINDOWS, WINDOW_BYTES = 64, 2**18
+"""Of a file of one's own that is larger, as much is asked about: a whole gigabyte takes the kernel 20 to 40 ms."""
 CACHED_SHARE = 0.5
 """A file of which so much is cached counts as cached."""
 
@@ -36,7 +38,8 @@ def is_cached(descriptor: int, unknown: bool = True) -> bool:
     try:
         status = os.fstat(descriptor)
         # Of files of others mincore says that all is there.
-        share = (measure_cached if os.geteuid() in (0, status.st_uid) else _sample_cached)(descriptor, status.st_size)
+        own = os.geteuid() in (0, status.st_uid)
+        share = (_estimate_cached if own else _sample_cached)(descriptor, status.st_size)
     except (OSError, ValueError, AttributeError):  # Not of this file system, or not of this system.
         return unknown
     return share >= CACHED_SHARE
@@ -53,18 +56,31 @@ def is_file_cached(path: Path, unknown: bool = True) -> bool:
 
 def measure_cached(descriptor: int, size: int) -> float:
     """Share of the pages of a file of one's own that the page cache holds; 0 of an empty one. Raises OSError."""
-    if not size:
-        return 0.0
+    return _ask_mincore(descriptor, size, [(0, size)]) if size else 0.0
+
+
+def _estimate_cached(descriptor: int, size: int) -> float:
+    """The same, of windows that lie evenly in the file."""
+    if size <= WINDOWS * WINDOW_BYTES:
+        return measure_cached(descriptor, size)
+    starts = [(size - WINDOW_BYTES) * number // (WINDOWS - 1) for number in range(WINDOWS)]
+    return _ask_mincore(descriptor, size, [(start - start % mmap.PAGESIZE, WINDOW_BYTES) for start in starts])
+
+
+def _ask_mincore(descriptor: int, size: int, windows: Sequence[tuple[int, int]]) -> float:
+    """Share of the pages in *windows* (first byte, at a page's begin, and length) that the page cache holds."""
+    mincore, cached, pages = ctypes.CDLL(None, use_errno=True).mincore, 0, 0
     # Private, because ctypes takes the address of writable memory only; nothing is written.
     with mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) as view:
-        flags = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-        start = ctypes.c_char.from_buffer(view)
-        address = ctypes.c_void_p(ctypes.addressof(start))
-        failed = ctypes.CDLL(None, use_errno=True).mincore(address, ctypes.c_size_t(size), flags)
-        del start  # The map cannot be closed before.
-    if failed:
-        raise OSError(ctypes.get_errno(), "mincore")
-    return bytes(flags).count(1) / len(flags)
+        for first, length in windows:
+            flags = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+            start = ctypes.c_char.from_buffer(view, first)
+            failed = mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(length), flags)
+            del start  # The map cannot be closed before.
+            if failed:
+                raise OSError(ctypes.get_errno(), "mincore")
+            cached, pages = cached + bytes(flags).count(1), pages + len(flags)
+    return cached / pages
 
 
 def _sample_cached(descriptor: int, size: int) -> float:

@@ -1,5 +1,6 @@
 """What the page cache holds of a file, asked of the kernel, and that it is given back."""
 
+import mmap
 import os
 
 import pytest
@@ -55,6 +56,25 @@ def test_pages_are_counted_and_those_of_others_sampled(path, monkeypatch):
         monkeypatch.setattr(os, "preadv", lambda *words: asked.append(words) or read(*words))
         assert is_cached(descriptor)
         assert len(asked) == page_cache.SAMPLES
+
+
+def test_large_file_is_asked_about_in_windows(path, monkeypatch):
+    path.write_bytes(bytes(8 * MB + 1))
+    with open_for_advice(path) as descriptor:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 5 * MB, os.POSIX_FADV_DONTNEED)
+        share, asked = measure_cached(descriptor, 8 * MB + 1), []
+        assert share == 1 or abs(share - 3 / 8) < 0.01  # A file system in memory keeps its pages.
+        monkeypatch.setattr(page_cache, "WINDOWS", 16)
+        monkeypatch.setattr(page_cache, "WINDOW_BYTES", 2**16)
+        ask = page_cache._ask_mincore
+        monkeypatch.setattr(page_cache, "_ask_mincore", lambda *words: asked.append(words[2]) or ask(*words))
+        assert is_cached(descriptor) is (share == 1)
+        [windows] = asked
+        assert len(windows) == 16
+        assert {length for _, length in windows} == {2**16}
+        assert windows[0][0] == 0
+        assert 8 * MB - 2**16 - mmap.PAGESIZE <= windows[-1][0] <= 8 * MB + 1 - 2**16
 
 
 def test_file_that_is_empty_is_not_worth_reading(tmp_path):
