@@ -58,8 +58,8 @@ class PartReader(Protocol):
 
         Every value of *out* is written. *executor* may run tasks, of which none is left on return; *check_stop* is
         called between pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that the
-        file stores, with all its trials; *on_read* is given, piece by piece, the number of values of *out*. Raises
-        SourceError.
+        file stores, with all its trials, but for some that are zero in all of them; *on_read* is given, piece by piece,
+        the number of values of *out*. Raises SourceError.
         """
 
 

@@ -31,6 +31,11 @@ ROWS_PER_TASK = 16_384
 """Rows between two looks at the stop signal: about 10 ms."""
 
 
+EmptyTiles = set[int]
+"""Numbers, in the index, of the first row of each tile whose bytes are all zero. Half of a volume lies outside the
+brain, where betas are zero; a quarter of it in tiles that hold nothing else. Source: data manual."""
+
+
 class ShortRead(OSError):
     """The file ends before a row that its index names."""
 
@@ -44,18 +49,24 @@ def gather_trials(
     check_stop: Callable[[], None],
     on_rows: OnRows | None = None,
     on_read: OnRead = ignore_read,
+    empty: EmptyTiles | None = None,
 ) -> None:
     """Fill *out*, shape (len(trials), voxels), with consecutive *trials* of every stored row; others stay as they are.
 
-    *on_rows* is given each tile as it lies in the file, all its trials, while it is in the processor's cache. Raises
-    ShortRead, and what *check_stop* raises; either way no task is left. Cost: the whole file once; memory: one tile a
-    thread.
+    *on_rows* is given each tile that is not zero in every trial as it lies in the file, all its trials, while it is in
+    the processor's cache. *empty* knows those that are, and learns them: they are not read again. Raises ShortRead, and
+    what *check_stop* raises; either way no task is left. Cost: the whole file once, the next time the rest of it;
+    memory: one tile a thread.
     """
+    empty = set() if empty is None else empty
     borders = [*range(0, len(index.offsets), ROWS_PER_TASK), len(index.offsets)]
 
     def gather(first: int, last: int) -> None:
         check_stop()
-        for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype):
+        for rows, voxels in _read_tiles(descriptor, index, first, last, out.dtype, empty):
+            if rows is None:
+                out[:, voxels] = 0
+                continue
             if on_rows is not None:
                 on_rows(rows, voxels)
             out[:, voxels] = rows[:, trials.start : trials.stop].T
@@ -65,11 +76,11 @@ def gather_trials(
 
 
 def _read_tiles(
-    descriptor: int, index: ChunkIndex, first: int, last: int, dtype: np.dtype
-) -> Iterator[tuple[np.ndarray, slice]]:
+    descriptor: int, index: ChunkIndex, first: int, last: int, dtype: np.dtype, empty: EmptyTiles
+) -> Iterator[tuple[np.ndarray | None, slice]]:
     """Rows first .. last - 1 of the index as (rows, trials) arrays, each for one slice of consecutive voxels.
 
-    The arrays are views of a buffer that the next step reuses.
+    The arrays are views of a buffer that the next step reuses; None where all is zero.
     """
     row_bytes, offsets, voxels = index.row_bytes, index.offsets[first:last], index.voxels[first:last]
     tile = np.empty((max(1, TILE_BYTES // row_bytes), row_bytes), np.uint8)
@@ -79,11 +90,22 @@ def _read_tiles(
     breaks = np.flatnonzero(np.diff(voxels) != 1) + 1
     for start, stop in _cut(len(offsets), apart, np.flatnonzero(gaps) + 1, len(tile)):
         rows = tile[: stop - start]
-        _read_rows(descriptor, rows, gaps[start : stop - 1], waste, int(offsets[start]))
+        if first + start not in empty:
+            _read_rows(descriptor, rows, gaps[start : stop - 1], waste, int(offsets[start]))
+            if not _holds_any(rows):
+                empty.add(first + start)
+        is_empty = first + start in empty
         inside = breaks[np.searchsorted(breaks, start, "right") : np.searchsorted(breaks, stop)]
         for begin, end in pairwise([start, *inside.tolist(), stop]):
             voxel = int(voxels[begin])
-            yield rows[begin - start : end - start].view(dtype), slice(voxel, voxel + end - begin)
+            part = None if is_empty else rows[begin - start : end - start].view(dtype)
+            yield part, slice(voxel, voxel + end - begin)
+
+
+def _holds_any(rows: np.ndarray) -> bool:
+    """Whether any byte is not zero. As a maximum, of the first and last row before all: 5 us a tile, any() takes 17."""
+    ends = rows[:: max(1, len(rows) - 1)]
+    return bool(np.maximum.reduce(ends, axis=None) or np.maximum.reduce(rows, axis=None))
 
 
 def _cut(rows: int, apart: np.ndarray, behind_gaps: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from nsd_zarr.errors import NsdZarrError, SourceError
 from nsd_zarr.retry import read_again
 from nsd_zarr.source.hdf5.chunk_index import ChunkIndex, NotRecognised, read_chunk_index
 from nsd_zarr.source.hdf5.dataset import BinaryFile, explain_hdf5_errors, open_dataset, open_source
-from nsd_zarr.source.hdf5.gather import gather_trials
+from nsd_zarr.source.hdf5.gather import EmptyTiles, gather_trials
 from nsd_zarr.source.protocol import OnRead, OnRows, SourcePart, check_not_cut, ignore_read
 from nsd_zarr.tasks import is_lack_of_threads
 
@@ -40,6 +40,7 @@ class DatasetReader:
         self._data = data
         self._descriptor = descriptor
         self._index = index
+        self._empty: EmptyTiles = set()
 
     @property
     def by_offset(self) -> bool:
@@ -69,8 +70,9 @@ class DatasetReader:
         """Read consecutive *trials* (0-based, in the session) into *out*, shape (len(trials), voxels), stored dtype.
 
         Every value of *out* is written. *executor* runs the fast path's tasks; *check_stop* is called between
-        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every row that is stored, whole;
-        *on_read* counts the values of *out* while they come. Raises SourceError. Cost: each pass reads the whole file.
+        pieces of work and may raise; *on_rows*, only where can_hand_rows, is given every stored row that is not zero;
+        *on_read* counts the values of *out* while they come. Raises SourceError. Cost: each pass reads the whole file,
+        but for what is known to be zero.
         """
         with explain_read_errors(f"trials {trials.start} to {trials.stop - 1}", self.part):
             if self._index is None:
@@ -81,7 +83,8 @@ class DatasetReader:
             if absent:
                 out[:] = self._data.fillvalue
                 on_read(absent * len(trials))
-            gather_trials(self._descriptor, self._index, trials, out, executor, check_stop, on_rows, on_read)
+            index, empty = self._index, self._empty
+            gather_trials(self._descriptor, index, trials, out, executor, check_stop, on_rows, on_read, empty)
 
 
 @contextmanager

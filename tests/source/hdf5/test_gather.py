@@ -22,9 +22,9 @@ def make_rows():
     return (np.arange(1, VOXELS * TRIALS + 1).reshape(VOXELS, TRIALS) * 3).astype("<i2")
 
 
-def create_rows(path, voxels, gaps, start=0):
+def create_rows(path, voxels, gaps, start=0, values=None):
     """Write the rows of *voxels* in this order, *gaps* bytes of something else before each; return their index."""
-    rows, raw, offsets = make_rows(), bytearray(b"\xee" * start), []
+    rows, raw, offsets = make_rows() if values is None else values, bytearray(b"\xee" * start), []
     for voxel, gap in zip(voxels, gaps, strict=True):
         raw += b"\xee" * gap
         offsets.append(len(raw))
@@ -43,9 +43,9 @@ def run(path, index, trials, executor, check_stop=lambda: None):
     return out
 
 
-def expect(voxels, trials):
+def expect(voxels, trials, values=None):
     out = np.full((len(trials), VOXELS), -1, "i2")
-    out[:, voxels] = make_rows()[voxels, trials.start : trials.stop].T
+    out[:, voxels] = (make_rows() if values is None else values)[voxels, trials.start : trials.stop].T
     return out
 
 
@@ -90,6 +90,62 @@ def test_any_rows_in_any_order_with_any_tile_come_to_their_place_and_each_byte_i
     assert sum(end - start for start, end in spans) <= path.stat().st_size
     # No read takes more rows than a tile has, or than one where that is more.
     assert all(count <= max(tile, index.row_bytes) for count in taken)
+
+
+@settings(max_examples=scale_examples(60), deadline=None)
+@given(
+    rows=rows_in_a_file(),
+    outside=st.tuples(st.integers(0, VOXELS), st.integers(0, VOXELS)).map(sorted),
+    last=st.sampled_from([0, 1, 256]),
+    tile=st.sampled_from([1, 14, 100, 333, 10**6]),
+    per_task=st.sampled_from([5, 96, 1000]),
+)
+def test_tiles_that_are_zero_in_every_trial_are_read_once_and_not_handed_on(
+    tmp_path_factory, executor, rows, outside, last, tile, per_task
+):
+    voxels, gaps, trials = rows
+    path, values, spans = tmp_path_factory.getbasetemp() / "zero.raw", make_rows(), []
+    values[slice(*outside)] = 0
+    if outside[0] < outside[1]:
+        values[outside[1] - 1, TRIALS - 1] = last  # The last value of all may be another, in either of its bytes.
+    index = create_rows(path, voxels, gaps, values=values)
+    zero = [voxel for voxel in voxels if not values[voxel].any()]
+
+    def preadv(descriptor, buffers, offset, real=os.preadv):
+        spans.append(sum(map(len, buffers[::2])))
+        return real(descriptor, buffers, offset)
+
+    def read(empty):
+        spans.clear()
+        handed, out = {}, np.full((len(trials), VOXELS), -1, "i2")
+        with open(path, "rb") as file:
+            gather_trials(
+                file.fileno(),
+                index,
+                trials,
+                out,
+                executor,
+                lambda: None,
+                lambda part, place: handed.update(zip(range(place.start, place.stop), part.copy(), strict=True)),
+                empty=empty,
+            )
+        assert np.array_equal(out, expect(voxels, trials, values))
+        assert set(voxels) - set(zero) <= set(handed)
+        assert all(np.array_equal(values[voxel], row) for voxel, row in handed.items())
+        return sum(spans), handed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "TILE_BYTES", tile)
+        patch.setattr(gather, "ROWS_PER_TASK", per_task)
+        patch.setattr(os, "preadv", preadv)
+        empty = set()
+        whole, handed = read(empty)
+        rest, again = read(empty)
+    assert set(handed) == set(again)
+    assert whole == len(voxels) * index.row_bytes
+    assert rest == len(handed) * index.row_bytes
+    if tile == 1:  # A row is a tile.
+        assert set(handed) == set(voxels) - set(zero)
 
 
 def test_reads_that_stop_short_go_on_where_they_stopped(tmp_path, executor, monkeypatch):
