@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import traceback
@@ -49,6 +50,8 @@ def main() -> None:
     """Run the command line; ends the process with the exit code of INTERFACE: 0 done, 1 damage, 2 bad option, ..."""
     open_missing_streams()
     arguments = sys.argv[1:]
+    # Imports make many objects, none of them garbage: 0.07 s of the 0.7 until a conversion has its plan.
+    gc.set_threshold(50_000, 20, 20)
     # A scheduler's or an operator's polite kill ends as Ctrl-C does: what is finished stays, the lock is given back.
     # Raised here rather than passed on as SIGINT, which a job that a script started in the background ignores.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 from collections.abc import Sequence
@@ -78,6 +77,8 @@ def _make_bounded() -> Any:
             return self.inner._decode_sync(chunk_bytes, chunk_spec)
 
         async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+            import asyncio  # Here it is there already; a conversion starts 20 ms sooner without it.
+
             await asyncio.to_thread(_check, self.name, chunk_bytes.as_numpy_array(), self.max_bytes)
             return await self.inner._decode_single(chunk_bytes, chunk_spec)
 
