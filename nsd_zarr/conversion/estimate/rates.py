@@ -45,8 +45,8 @@ READS_TO_INSPECT = 2
 """Of each session file and plan: HEAD, and the block that describes it."""
 READS_TO_COMPARE = 1
 """Of each session file once it is converted: HEAD, whether it is still the same."""
-READS_OF_INPUT = 5
-"""Of each file of an experiment: it is read three times and looked at twice, so about 5."""
+READS_OF_INPUT = 4
+"""Of each file of an experiment: it is read for the plan and again to be stored, and looked at in both plans."""
 LISTS_OF_SOURCE = 4
 """Of each plan: what is in the folders of SOURCE."""
 READS_OF_RUN, WRITES_OF_RUN = 11, 28
