@@ -115,8 +115,9 @@ def test_files_in_the_page_cache_are_read_in_passes_of_whole_shards_that_spare_m
 
 
 def test_a_session_of_the_dataset_is_read_in_three_passes_where_it_is_cached():
-    plan = make_memory_plan(Need(Geometry((1,), 750, 75, (81, 104, 83), "int16"), True, 0), 3, 2, 8 * 1024 * MIB)
-    less = hold_less(plan, Need(Geometry((1,), 750, 75, (81, 104, 83), "int16"), True, 0))
+    need = Need(Geometry((1,), 750, 75, (81, 104, 83), "int16"), True, 0)
+    plan = make_memory_plan(need, 3, 2, 8 * 1024 * MIB)
+    less = hold_less(plan, need)
     assert (plan.passes, plan.trials_per_pass) == (1, 750)
     assert (less.passes, less.trials_per_pass) == (3, 300)
     assert hold_less(less, REFERENCE) == less
