@@ -17,10 +17,10 @@ import numpy as np
 from nsd_zarr.buffers import BufferPool
 from nsd_zarr.tasks import map_all
 
-ROW_VALUES = 96 * 1024
-"""Values of rows added at a time. On a busy machine, a session of (750, 83, 104, 81) int16 takes 0.40 s of processor
-time to read, 0.68 s with sums of its rows before they are transposed, 0.75 s with sums just after, 0.76 s with sums of
-the whole block. A quarter as many values 0.85 s, twice as many 0.81 s."""
+ROW_VALUES = 384 * 1024
+"""Values of rows added at a time: a whole tile of the gather. Reading a cached session of (750, 83, 104, 81) int16 and
+adding it up takes one thread 0.38 s with any number of them; two threads 0.23 s with so many, 0.26 s with half, 0.30 s
+with a quarter: small pieces let go of the interpreter's lock so often that the threads wait for each other."""
 TILE_VOXELS, TILE_TRIALS = 16_384, 32
 """Values of a block added at a time. 75 trials of 699,192 voxels on two threads: int16 in 13 to 20 ms (2,048 voxels
 23 ms, 1,024 voxels 37 ms), float32 in 41 ms (147 and 229 ms). Threads with small tiles wait for each other."""
