@@ -12,6 +12,7 @@ from nsd_zarr.conversion.pipeline.session_statistics import RESULT_BYTES_PER_VOX
 from nsd_zarr.errors import DoesNotFit
 from nsd_zarr.layout import Geometry, format_bytes
 from nsd_zarr.places.choose import choose_place, is_remote
+from nsd_zarr.places.direct import WRITING_BYTES
 from nsd_zarr.science.moments import ACCUMULATOR_BYTES_PER_VOXEL, row_bytes, tile_bytes
 from nsd_zarr.source.hdf5.gather import TILE_BYTES
 from nsd_zarr.source.hdf5.reader import SLAB_BYTES
@@ -24,6 +25,8 @@ EXPERIMENT_BYTES = 64 * 2**20
 INDEX_BYTES_PER_VOXEL = 80
 """Reading and sorting a session's chunk index: 50 bytes a voxel at its peak, and the library's own cache of it; 16 for
 that of the session that is compressed meanwhile."""
+KEPT_BYTES_PER_VOXEL = 48
+"""What is left of that once the index is sorted, and rows are read: the index, and the library's cache."""
 STREAM_BYTES = 2 * 2**20
 """Pieces of a file that is read in order, packed and unpacked."""
 H5PY_SLAB_FACTOR = 3
@@ -88,7 +91,8 @@ class Need:
     def session_bytes(self, trials: int, threads: int) -> int:
         """Peak of one session that holds *trials* trials, with *threads* threads."""
         rows = row_bytes(self.geometry.voxels, self.geometry.trials_per_session)
-        read = self.geometry.voxels * INDEX_BYTES_PER_VOXEL + threads * (TILE_BYTES + rows)
+        tiles = self.geometry.voxels * KEPT_BYTES_PER_VOXEL + threads * (TILE_BYTES + rows)
+        read = max(self.geometry.voxels * INDEX_BYTES_PER_VOXEL, tiles)
         if self.in_order:
             read = STREAM_BYTES
         elif not self.by_offset:
@@ -97,8 +101,13 @@ class Need:
         # A thread that encodes holds one compressed trial, at worst as large as the trial, and the one before it.
         work = max(read, threads * 2 * self.trial_bytes, threads * tile_bytes(voxels), voxels * RESULT_BYTES_PER_VOXEL)
         unsent = (threads + self.unsent_shards) * self.geometry.trials_per_shard * self.trial_bytes
-        held = self.fetched_bytes + (unsent if self.unsent_shards else 0)
+        held = self.fetched_bytes + (unsent if self.unsent_shards else threads * writing_bytes(self.geometry))
         return held + trials * self.trial_bytes + voxels * ACCUMULATOR_BYTES_PER_VOXEL + work
+
+
+def writing_bytes(geometry: Geometry) -> int:
+    """What is held of a shard that is being written to a folder."""
+    return min(WRITING_BYTES, geometry.trials_per_shard * geometry.trial_bytes)
 
 
 def make_need(
@@ -156,11 +165,11 @@ def make_image_memory_plan(
     """How many of *blocks* blocks of images are converted side by side, one thread each. Raises DoesNotFit.
 
     Each holds its block, one chunk of the source (of *chunk_images* images), what the library keeps beside it, what
-    is kept for another block, and two compressed images.
+    is kept for another block, two compressed images, and what is being written of the shard.
     """
     slab = 0 if chunk_images == 1 else 2 * chunk_images * geometry.trial_bytes
     library = min(SLAB_BYTES, geometry.trials_per_shard * geometry.trial_bytes)
-    block = (geometry.trials_per_shard + 2) * geometry.trial_bytes + slab + library
+    block = (geometry.trials_per_shard + 2) * geometry.trial_bytes + slab + library + writing_bytes(geometry)
     most = max(1, min(workers, blocks))
     at_once = min(most, (limit_bytes - BASE_BYTES) // block)
     if at_once < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nsd_zarr.errors import DoesNotFit, NsdZarrError, StoreError
+from nsd_zarr.places.direct import DirectFile
 from nsd_zarr.places.files import leads_out
 from nsd_zarr.places.page_cache import give_back
 
@@ -43,11 +44,17 @@ class DurableFile:
     Two writers of one path cannot mix: each has a name of its own until the rename.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, past_cache: bool = False) -> None:
+        """*past_cache*: for a large file that is not read soon; see direct.py."""
         self.path = path
         self.partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL_SUFFIX}")
-        self._file = open(self.partial, "xb")  # noqa: SIM115 - closed by commit or discard, maybe in another thread
+        # Closed by commit or discard, maybe in another thread.
+        self._file = DirectFile(self.partial) if past_cache else open(self.partial, "xb")  # noqa: SIM115
         self.write = self._file.write
+
+    def flush(self) -> None:
+        """Hand the system what was written. Raises OSError."""
+        self._file.flush()
 
     def commit(self, *, keep_cached: bool = True) -> None:
         """Flush to disk, then rename. Most of it is waiting for the disk: another thread may do it meanwhile.
@@ -80,7 +87,7 @@ class DurableFile:
 
     def _flush(self, keep_cached: bool) -> None:
         with self._file as file:
-            file.flush()
+            self.flush()
             os.fsync(file.fileno())
             if not keep_cached:
                 give_back(file.fileno())
@@ -106,15 +113,16 @@ class DurableFile:
 
 
 @contextmanager
-def write_partially(path: Path) -> Iterator[DurableFile]:
-    """A file to write in the block and to commit after it; discarded when the block fails.
+def write_partially(path: Path, *, past_cache: bool = False) -> Iterator[DurableFile]:
+    """A file to write in the block and to commit after it; discarded when the block fails. See DurableFile.
 
     Raises StoreError or DoesNotFit.
     """
     file: DurableFile | None = None
     try:
-        file = DurableFile(path)
+        file = DurableFile(path, past_cache=past_cache)
         yield file
+        file.flush()
     except BaseException as error:
         if file is not None:
             file.discard()

@@ -176,7 +176,7 @@ class LocalPlace:
 
     def begin(self, key: str) -> AbstractContextManager[DurableFile]:
         """A file to be written part by part in the block, and committed after it. Raises StoreError or DoesNotFit."""
-        return write_partially(make_place(self.folder, key))
+        return write_partially(make_place(self.folder, key), past_cache=True)
 
     def remove(self, *keys: str) -> None:
         """Remove files, those of them that are there; on disk when this returns. Raises StoreError or DoesNotFit."""
