@@ -33,7 +33,8 @@ from stress.crash.trace import read_trace, trace_command
 
 import nsd_zarr
 
-CODE = "from nsd_zarr.cli import main; main()"
+CODE = "from nsd_zarr.places import direct; direct.PIECE_BYTES = 512; from nsd_zarr.cli import main; main()"
+"""Small shards go past the page cache as well, in pieces and a rest."""
 WITHOUT_EXCHANGE = f"from nsd_zarr.places import swap; swap.exchange_names = lambda one, other: False; {CODE}"
 """The command on a file system that cannot exchange two names."""
 EXTENDING = ("extend", "two renames")

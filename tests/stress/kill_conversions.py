@@ -39,9 +39,12 @@ import xxhash
 
 import nsd_zarr.conversion.run  # noqa: F401
 from nsd_zarr.cli.main import run
+from nsd_zarr.places import direct
 from nsd_zarr.simulate import Simulation, simulate_root
 
 SESSIONS, TRIALS, VOLUME = 5, 30, (5, 7, 11)
+direct.PIECE_BYTES = 512
+"""Such small shards go past the page cache as well, in a piece and a rest."""
 AT_ONCE = {"synchronous": 1, "threads": 2, "dask": 2}
 """Sessions that may be under way at once: units in flight."""
 VICTIMS = ("client", "worker", "all")
