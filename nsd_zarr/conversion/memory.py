@@ -32,9 +32,12 @@ STREAM_BYTES = 2 * 2**20
 H5PY_SLAB_FACTOR = 3
 """What the library keeps beside a slab that is read through it: selections of one-voxel chunks, filter buffers."""
 
-CACHED_PASSES = 3
-"""Passes over a file that the page cache holds. One more takes 0.08 s a GB on two cores; memory that nobody used
-before costs 0.25 s a GB where the kernel clears it, and 2.5 s where a virtual machine has to ask its host for it."""
+CACHED_PASSES = 2, 3
+"""Passes over a file that the page cache holds: the first if their trials take at most TOUCHED_BYTES, else the other.
+One more takes 0.1 s a GB on two cores; memory that nobody used before costs 0.25 s a GB where the kernel clears it, and
+2.5 s where a virtual machine has to ask its host for it."""
+TOUCHED_BYTES = 640 * 2**20
+"""As much is touched by a core that has nothing else to do, while the experiment is read."""
 LEAST_SPARED_BYTES = 2**28
 """Memory for which that is worth while."""
 FEW_SESSIONS = 8
@@ -150,7 +153,13 @@ def hold_less(plan: MemoryPlan, need: Need) -> MemoryPlan:
     Every thread has as many shards to compress as the others, but in the last pass.
     """
     shards, shard, threads = need.geometry.shards_per_session, need.geometry.trials_per_shard, plan.threads_per_session
-    trials = min(math.ceil(shards / (CACHED_PASSES * threads)) * threads, shards) * shard
+
+    def count_trials(passes: int) -> int:
+        return min(math.ceil(shards / (passes * threads)) * threads, shards) * shard
+
+    trials = count_trials(CACHED_PASSES[0])
+    if trials * need.trial_bytes > TOUCHED_BYTES:
+        trials = count_trials(CACHED_PASSES[1])
     spared = (plan.trials_per_pass - trials) * need.trial_bytes
     if plan.passes > 1 or not need.by_offset or need.in_order or spared < LEAST_SPARED_BYTES:
         return plan
