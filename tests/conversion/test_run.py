@@ -119,6 +119,7 @@ def test_store_is_byte_identical_however_it_is_made(options, source, convert, di
     if is_cached:
         monkeypatch.setattr(memory_choice, "is_file_cached", lambda path, unknown: True)
         monkeypatch.setattr(memory, "LEAST_SPARED_BYTES", 1)
+        monkeypatch.setattr(memory, "TOUCHED_BYTES", 1)
         assert nsd_zarr.plan(source, tmp_path / "planned.zarr", trials_per_shard=2, **options).memory.passes == 3
     assert digest_tree(convert(source, "other.zarr", **options)) == expected
 
