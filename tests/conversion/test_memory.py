@@ -140,7 +140,7 @@ def _try_plan(need, sessions, workers, limit):
 def test_reference_session_takes_one_pass_in_8_gib_and_several_in_2():
     assert make_memory_plan(REFERENCE, 3, 2, 8 * 1024 * MIB).passes == 1
     assert make_memory_plan(REFERENCE, 3, 2, 2 * 1024 * MIB).passes == 2
-    assert make_memory_plan(REFERENCE, 3, 16, 2 * 1024 * MIB).threads_per_session >= 12
+    assert make_memory_plan(REFERENCE, 3, 16, 2 * 1024 * MIB).threads_per_session == 13
 
 
 def test_sessions_run_side_by_side_where_memory_and_threads_allow():

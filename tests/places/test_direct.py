@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ from nsd_zarr.places.page_cache import measure_cached
 PIECE = 8192
 
 
+@contextmanager
+def make_small():
+    """Pieces of PIECE bytes, none of them from before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct, "PIECE_BYTES", PIECE)
+        patch.setattr(direct, "_free", [])
+        yield
+
+
 @pytest.fixture
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(direct, "PIECE_BYTES", PIECE)
-    monkeypatch.setattr(direct, "_free", [])
+def small_pieces():
+    with make_small():
+        yield
 
 
 def is_direct(descriptor):
@@ -75,9 +85,7 @@ lengths = st.lists(st.one_of(st.integers(0, 3 * PIECE), st.sampled_from([PIECE -
 
 @given(lengths, st.sampled_from([10**9, PIECE - 512, 4096, 700]), st.sets(st.integers(1, 6)))
 def test_holds_what_a_plain_file_would_however_little_the_system_takes(lengths, most, refused):
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
-        patch.setattr(direct, "PIECE_BYTES", PIECE)
-        patch.setattr(direct, "_free", [])
+    with make_small(), tempfile.TemporaryDirectory() as folder:
         written, file = write_parts(Path(folder, "a"), lengths, most=most, refused=refused)
         assert Path(folder, "a").read_bytes() == written
         assert file._file.passed == sorted(file._file.passed, reverse=True)  # Once refused, never tried again.
